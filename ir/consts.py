@@ -1,0 +1,125 @@
+"""Constants: where their bytes are, not the bytes. Printing or rewriting a 70 B graph loads none of them.
+
+A constant's data is one of three things: a slice of a checkpoint file, an array in memory, or an op of the
+catalogue applied to other constants (`concat` of three projections), computed only when somebody asks for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fretsaw.ir.types import ITEMSIZE, DType, TensorType, numpy_dtype
+
+if TYPE_CHECKING:
+    from fretsaw.ir.op import Attr
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class FileData:
+    """``nbytes`` at ``offset`` of ``path``, little endian, row major, holding ``dtype``."""
+
+    path: Path
+    offset: int
+    nbytes: int
+    dtype: DType
+    shape: tuple[int, ...]
+
+    def load(self) -> Array:
+        """The array, memory-mapped where the dtype allows it (bf16 is widened to float32)."""
+        raw_dtype = np.dtype(np.uint16) if self.dtype == "bf16" else numpy_dtype(self.dtype)
+        raw = np.memmap(self.path, mode="r", dtype=raw_dtype, offset=self.offset, shape=self.shape)
+        if self.dtype == "bf16":
+            return (np.asarray(raw, dtype=np.uint32) << 16).view(np.float32)
+        return raw
+
+    def __str__(self) -> str:
+        shape = ", ".join(map(str, self.shape))
+        return f'file("{self.path.name}", {self.offset}, {self.nbytes}, {self.dtype}[{shape}])'
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayData:
+    """An array in memory. Two are equal when dtype, shape and bytes are."""
+
+    array: Array
+
+    def load(self) -> Array:
+        return self.array
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over dtype, shape and bytes, first 16 hex digits."""
+        head = f"{self.array.dtype.str}{self.array.shape}".encode()
+        return hashlib.sha256(head + np.ascontiguousarray(self.array).tobytes()).hexdigest()[:16]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ArrayData) and self.digest == other.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+
+@dataclass(frozen=True)
+class OpData:
+    """Result ``result`` of catalogue op ``op`` on other constants, computed by its reference when loaded."""
+
+    op: str
+    operands: tuple[Const, ...]
+    attrs: tuple[tuple[str, Attr], ...]
+    result: int = 0
+
+    def load(self) -> Array:
+        from fretsaw.ir.op import get_op
+
+        return get_op(self.op).reference([c.load() for c in self.operands], dict(self.attrs))[self.result]
+
+
+ConstData = FileData | ArrayData | OpData
+
+
+@dataclass(frozen=True)
+class Const:
+    """A typed constant. ``load()`` gives its array in the dtype of ``numpy_dtype(type.dtype)``."""
+
+    type: TensorType
+    data: ConstData
+    source: str = field(default="", compare=False)  # name in the checkpoint, for people
+
+    def load(self) -> Array:
+        """The value, shape as in ``type``.
+
+        Raises:
+            ValueError: the data does not have the shape that the type says.
+        """
+        array = np.asarray(self.data.load())
+        if array.shape != self.type.shape:
+            raise ValueError(f"constant {self.source or self.type}: data has shape {array.shape}")
+        return array.astype(numpy_dtype(self.type.dtype), copy=False)
+
+    @property
+    def nbytes(self) -> int:
+        shape = [int(d) for d in self.type.shape if isinstance(d, int)]
+        return int(np.prod(shape, dtype=np.int64)) * ITEMSIZE[self.type.dtype]
+
+    @staticmethod
+    def of(array: Array, dtype: DType | None = None, source: str = "") -> Const:
+        """A constant holding ``array``."""
+        found = dtype or _dtype_of(array)
+        return Const(TensorType(found, tuple(array.shape)), ArrayData(array), source)
+
+
+def _dtype_of(array: Array) -> DType:
+    names: Mapping[str, DType] = {
+        "float64": "f64", "float32": "f32", "float16": "f16", "int64": "i64", "int32": "i32",
+        "int8": "i8", "uint8": "u8", "bool": "bool",
+    }  # fmt: skip
+    return names[array.dtype.name]

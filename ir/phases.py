@@ -1,0 +1,55 @@
+"""Phases as specs: from a phase on, only these ops are legal.
+
+captured    what the importer writes: any op without effects
+canonical   norms, rotary embeddings and attention are single ops; no cos, sin, rsqrt remains outside them
+fused       projections that read one value are merged
+packed      token-major, [T, ...]; attention reads a KV cache handle (decoders)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fretsaw.ir.errors import VerifyError
+from fretsaw.ir.node import Graph
+
+PHASES = ("captured", "canonical", "fused", "packed")
+
+
+@dataclass(frozen=True)
+class PhaseSpec:
+    """Ops that must not occur in a phase, each with the reason a reader should see."""
+
+    name: str
+    banned: Mapping[str, str]
+
+
+_CACHE = {op: "the cache exists only after packing" for op in ("kv_append", "cached_attention")}
+_RAISED = {op: "left over from a rotary embedding that no rule recognised" for op in ("cos", "sin")}
+_RAISED |= {op: "left over from a normalization that no rule recognised" for op in ("rsqrt",)}
+
+SPECS: Mapping[str, PhaseSpec] = {
+    "captured": PhaseSpec("captured", _CACHE),
+    "canonical": PhaseSpec("canonical", {**_CACHE, **_RAISED}),
+    "fused": PhaseSpec("fused", {**_CACHE, **_RAISED}),
+    "packed": PhaseSpec("packed", {**_RAISED, "attention": "a packed program reads the KV cache"}),
+}
+
+
+def check_phase(graph: Graph, *, when: str = "") -> None:
+    """Check ``graph`` against the spec of ``graph.phase``.
+
+    Raises:
+        VerifyError: unknown phase, or an op that the phase bans, with the reason.
+    """
+    spec = SPECS.get(graph.phase)
+    if spec is None:
+        raise VerifyError(f"there is no phase {graph.phase}", where=graph.name, when=when)
+    for node in graph.nodes:
+        if node.op in spec.banned:
+            raise VerifyError(
+                f"{node.op} is not legal in phase {graph.phase}: {spec.banned[node.op]} (invariant 11)",
+                where="   ".join(filter(None, [f"%{node.results[0].name}" if node.results else "", node.loc.module])),
+                when=when,
+            )
