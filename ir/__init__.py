@@ -1,7 +1,7 @@
 """The intermediate representation: the ground floor that everything else stands on."""
 
 from fretsaw.ir.builder import GraphBuilder, make_node
-from fretsaw.ir.consts import ArrayData, Const, FileData, OpData
+from fretsaw.ir.consts import ArrayData, Const, DeclaredData, DigestData, FileData, OpData
 from fretsaw.ir.dims import Dim, DimLike, Shape, evaluate, parse_dim, sym
 from fretsaw.ir.interp import evaluate_graph, run
 from fretsaw.ir.kv import ReferenceKvCache
@@ -13,7 +13,7 @@ from fretsaw.ir.types import DType, HandleType, TensorType, ValueType
 from fretsaw.ir.verify import verify
 
 __all__ = [
-    "ArrayData", "Attr", "Const", "DType", "Dim", "DimLike", "FileData", "Graph", "GraphBuilder", "HandleType",
+    "ArrayData", "Attr", "Const", "DType", "DeclaredData", "DigestData", "Dim", "DimLike", "FileData", "Graph", "GraphBuilder", "HandleType",
     "Loc", "Node", "OpData", "OpDef", "ReferenceKvCache", "Shape", "TensorType", "Use", "Value", "ValueType",
     "catalogue", "evaluate", "evaluate_graph", "get_op", "make_node", "parse", "parse_dim", "run", "sym", "to_text",
     "verify",

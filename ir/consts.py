@@ -1,7 +1,8 @@
 """Constants: where their bytes are, not the bytes. Printing or rewriting a 70 B graph loads none of them.
 
-A constant's data is one of three things: a slice of a checkpoint file, an array in memory, or an op of the
-catalogue applied to other constants (`concat` of three projections), computed only when somebody asks for it.
+A constant's data is a slice of a checkpoint file, an array in memory, or an op of the catalogue applied to other
+constants (`concat` of three projections), computed only when somebody asks for it. Text read back without its data
+holds a digest or a bare declaration instead.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fretsaw.ir.errors import VerifyError
 from fretsaw.ir.types import ITEMSIZE, DType, TensorType, numpy_dtype
 
 if TYPE_CHECKING:
@@ -83,7 +85,36 @@ class OpData:
         return get_op(self.op).reference([c.load() for c in self.operands], dict(self.attrs))[self.result]
 
 
-ConstData = FileData | ArrayData | OpData
+@dataclass(frozen=True)
+class DigestData:
+    """An array known only by its digest: what text read without its data holds."""
+
+    digest: str
+
+    def load(self) -> Array:
+        raise VerifyError(
+            f"the data of a constant is not here, only its digest {self.digest}",
+            hint="pass consts= to parse(), or read the artifact's weights",
+        )
+
+
+@dataclass(frozen=True)
+class DeclaredData:
+    """A constant declared by name and type alone; with a seed it holds normal random values, for tests."""
+
+    name: str
+    type: TensorType
+    seed: int | None = None
+
+    def load(self) -> Array:
+        if self.seed is None:
+            raise VerifyError(f"constant %{self.name} was declared without data", hint="pass consts= or seed= to parse()")
+        words = np.frombuffer(hashlib.sha256(self.name.encode()).digest(), np.uint32)
+        rng = np.random.default_rng([self.seed, *words.tolist()])
+        return rng.standard_normal(self.type.shape).astype(numpy_dtype(self.type.dtype))  # type: ignore[arg-type]
+
+
+ConstData = FileData | ArrayData | OpData | DigestData | DeclaredData
 
 
 @dataclass(frozen=True)

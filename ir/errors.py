@@ -55,6 +55,12 @@ class VerifyError(FretsawError):
     kind, exit_code = "VerifyError", 4
 
 
+class ParseError(VerifyError):
+    """IR text is not in the form that ``ir/parser.py`` describes."""
+
+    kind = "ParseError"
+
+
 class PassError(FretsawError):
     """A pass missed sites, broke its promise or ran out of its budget."""
 

@@ -1,8 +1,8 @@
-"""Text form of a graph. ``parse(to_text(g), consts=g.consts) == g``; broken graphs print too."""
+"""Text form of a graph; ``ir/parser.py`` describes it and reads it back. Broken graphs print too."""
 
 from __future__ import annotations
 
-from fretsaw.ir.consts import ArrayData, Const, FileData, OpData
+from fretsaw.ir.consts import ArrayData, Const, DeclaredData, DigestData, FileData, OpData
 from fretsaw.ir.dims import Dim
 from fretsaw.ir.node import Graph, Loc, Node, Value
 from fretsaw.ir.op import Attr
@@ -17,14 +17,23 @@ def to_text(graph: Graph) -> str:
     lines = [f"graph @{graph.name}({inputs}) -> ({outputs}) {{"]
     lines += [f"  phase {graph.phase}"] if graph.phase != "captured" else []
     lines += [f"  dim {name} in [{low}, {high}]" for name, (low, high) in graph.dims.items()]
-    lines += [f"  const {value} = {const_text(const)}" for value, const in graph.consts.items()]
+    lines += [f"  const {value}{_const_tail(value, const)}" for value, const in graph.consts.items()]
     lines += [f"  {node_text(node)}" for node in graph.nodes]
     return "\n".join([*lines, "}"])
 
 
-def const_text(const: Const) -> str:
-    """Where a constant's data is: ``file(...)``, ``data(...)`` or an op on other constants."""
+def _const_tail(value: Value, const: Const) -> str:
     data = const.data
+    return "" if isinstance(data, DeclaredData) and data.name == value.name else f" = {const_text(const)}"
+
+
+def const_text(const: Const) -> str:
+    """Where a constant's data is: ``file(...)``, ``data(...)``, ``declared(...)`` or an op on other constants."""
+    data = const.data
+    if isinstance(data, DigestData):
+        return f'data(sha256 "{data.digest}")'
+    if isinstance(data, DeclaredData):
+        return f'declared("{data.name}")'
     if isinstance(data, FileData):
         return str(data)
     if isinstance(data, ArrayData):
@@ -33,7 +42,7 @@ def const_text(const: Const) -> str:
         return f'data(sha256 "{data.digest}")'
     assert isinstance(data, OpData)
     inner = ", ".join(f"({c.type} {const_text(c)})" for c in data.operands)
-    return f"{data.op}({inner}){attrs_text(data.attrs)}"
+    return f"{data.op}({inner}){attrs_text(data.attrs)}" + (f" #{data.result}" if data.result else "")
 
 
 def node_text(node: Node) -> str:

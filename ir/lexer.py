@@ -1,0 +1,155 @@
+"""A cursor over one line of IR text: names, types, attribute values. Errors carry the line and a caret."""
+
+from __future__ import annotations
+
+import re
+from typing import cast
+
+from fretsaw.ir.dims import Dim, DimLike, parse_dim
+from fretsaw.ir.errors import ParseError
+from fretsaw.ir.op import Attr
+from fretsaw.ir.types import DTYPES, DType, HandleType, TensorType, ValueType
+
+NAME = re.compile(r"[^\s,:()={}\[\]<>\"%]+")
+WORD = re.compile(r"[A-Za-z_]\w*")
+NUMBER = re.compile(r"-?(?:\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|inf|nan)(?![\w.])")
+INTEGER = re.compile(r"-?\d+")
+DIM = re.compile(r"-?[\w*+ -]*[\w]")
+STRING = re.compile(r'"((?:[^"\\]|\\.)*)"')
+ESCAPE = re.compile(r"\\(.)")
+CONSTANTS: dict[str, Attr] = {"true": True, "false": False, "none": None}
+
+
+class Cursor:
+    """Reads one line from left to right; blanks between tokens are skipped."""
+
+    def __init__(self, text: str, number: int) -> None:
+        self.text, self.number, self.at = text, number, 0
+
+    def error(self, what: str, hint: str = "") -> ParseError:
+        """An error at the current place: the line, and a caret under the column."""
+        caret = " " * self.at + "^"
+        return ParseError(what, where=f"line {self.number}, column {self.at + 1}", context=f"{self.text}\n{caret}", hint=hint)
+
+    def _blank(self) -> None:
+        while self.at < len(self.text) and self.text[self.at] in " \t":
+            self.at += 1
+
+    def done(self) -> bool:
+        self._blank()
+        return self.at == len(self.text)
+
+    def accept(self, token: str) -> bool:
+        """Consume ``token`` if it is next."""
+        self._blank()
+        if self.text.startswith(token, self.at):
+            self.at += len(token)
+            return True
+        return False
+
+    def expect(self, token: str) -> None:
+        if not self.accept(token):
+            raise self.error(f"expected {token!r}")
+
+    def match(self, pattern: re.Pattern[str], what: str) -> re.Match[str]:
+        """Consume ``pattern`` or fail saying that ``what`` was expected."""
+        self._blank()
+        found = pattern.match(self.text, self.at)
+        if not found:
+            raise self.error(f"expected {what}")
+        self.at = found.end()
+        return found
+
+    def rest(self) -> str:
+        text, self.at = self.text[self.at :], len(self.text)
+        return text.strip()
+
+    def name(self, what: str = "a name") -> str:
+        return self.match(NAME, what).group()
+
+    def integer(self) -> int:
+        return int(self.match(INTEGER, "an integer").group())
+
+    def string(self) -> str:
+        raw = self.match(STRING, "a quoted string").group(1)
+        return ESCAPE.sub(lambda m: "\n" if m.group(1) == "n" else m.group(1), raw)
+
+    def dim(self) -> DimLike:
+        """A polynomial over symbols, up to the next comma or bracket."""
+        start = self.at
+        text = self.match(DIM, "a dimension").group()
+        try:
+            return parse_dim(text)
+        except ValueError:
+            self.at = start
+            raise self.error(f"not a dimension: {text!r}") from None
+
+    def type(self) -> ValueType:
+        """``f32[B, 8]`` or ``handle<kv_cache>``."""
+        self._blank()
+        start = self.at
+        word = self.match(WORD, "a type").group()
+        if word == "handle":
+            self.expect("<")
+            kind = self.name("a handle kind")
+            self.expect(">")
+            return HandleType(kind)
+        if word not in DTYPES:
+            self.at = start
+            raise self.error(f"there is no dtype {word}", hint=f"one of {', '.join(DTYPES)}, or handle<kind>")
+        self.expect("[")
+        dims: list[DimLike] = []
+        while not self.accept("]"):
+            if dims:
+                self.expect(",")
+            dims.append(self.dim())
+        return TensorType(cast(DType, word), tuple(dims))
+
+    def tensor_type(self) -> TensorType:
+        start = self.at
+        found = self.type()
+        if not isinstance(found, TensorType):
+            self.at = start
+            raise self.error("expected a tensor type")
+        return found
+
+    def value(self) -> Attr:
+        """An attribute value: string, list, true, false, none, float, integer or dimension."""
+        self._blank()
+        if self.text.startswith('"', self.at):
+            return self.string()
+        if self.accept("["):
+            items: list[Attr] = []
+            while not self.accept("]"):
+                if items:
+                    self.expect(",")
+                items.append(self.value())
+            return tuple(items)
+        start = self.at
+        number = NUMBER.match(self.text, self.at)
+        if number and re.search(r"[.einf]", number.group()):
+            self.at = number.end()
+            return float(number.group())
+        word = WORD.match(self.text, self.at)
+        if word and word.group() in CONSTANTS:
+            self.at = word.end()
+            return CONSTANTS[word.group()]
+        self.at = start
+        found = self.dim()
+        assert isinstance(found, (int, Dim))
+        return found
+
+    def attrs(self) -> dict[str, Attr]:
+        """``{a = 1, b = "x"}``, or nothing."""
+        out: dict[str, Attr] = {}
+        if not self.accept("{"):
+            return out
+        while not self.accept("}"):
+            if out:
+                self.expect(",")
+            key = self.name("an attribute name")
+            if key in out:
+                raise self.error(f"attribute {key} is given twice")
+            self.expect("=")
+            out[key] = self.value()
+        return out
