@@ -1,0 +1,100 @@
+"""The manifest's schema: the documented example passes, every key that is missing or wrong is named."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from fretsaw.backends.artifact.manifest import SCHEMA, tensors, validate_manifest
+from fretsaw.ir.errors import ArtifactError
+
+SECTIONS = {
+    "weights": 2211840,
+    "tokenizer.json": 10,
+    "chat_template": 5,
+    "code/llvm-x86-64-v3": 100,
+    "code/llvm-x86-64-v4": 100,
+}
+
+
+@pytest.fixture(scope="module")
+def example(root: Path) -> dict[str, object]:
+    """The manifest shown in the documentation."""
+    text = (root / "docs" / "artifact.md").read_text()
+    block = re.search(r"```json\n(.*?)```", text, re.S)
+    assert block is not None
+    manifest = json.loads(block.group(1))
+    assert isinstance(manifest, dict)
+    return manifest
+
+
+def test_the_documented_example_is_valid(example: dict[str, object]) -> None:
+    validate_manifest(example, SECTIONS)
+    assert tensors(example)[0].shape == (60, 576, 16)
+
+
+def test_without_a_tokenizer_and_with_unknown_keys(example: dict[str, object]) -> None:
+    manifest = {key: value for key, value in example.items() if key != "tokenizer"}
+    validate_manifest({**manifest, "from_the_future": [1]}, SECTIONS)
+
+
+def edited(manifest: dict[str, object], path: str, value: object, delete: bool) -> dict[str, object]:
+    changed = copy.deepcopy(manifest)
+    at: object = changed
+    steps = re.findall(r"[^.\[\]?]+|\[\]", path)
+    for step in steps[:-1]:
+        assert isinstance(at, dict | list)
+        at = at[0] if isinstance(at, list) else at[step]
+    last: object = 0 if isinstance(at, list) else steps[-1]
+    if delete:
+        del at[last]  # type: ignore[attr-defined]
+    else:
+        at[last] = value  # type: ignore[index]
+    return changed
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in SCHEMA if not p.endswith("[]") and p != "tokenizer?.chat_template"]
+)
+def test_a_missing_key_is_named(example: dict[str, object], path: str) -> None:
+    name = re.sub(r"\?", "", path).replace("[]", "[0]")
+    with pytest.raises(ArtifactError, match=re.escape(f"{name} is missing")):
+        validate_manifest(edited(example, path, None, delete=True), SECTIONS)
+
+
+@pytest.mark.parametrize("path", list(SCHEMA))
+def test_a_wrong_type_is_named(example: dict[str, object], path: str) -> None:
+    name = re.sub(r"\?", "", path).replace("[]", "[0]")
+    with pytest.raises(ArtifactError, match=re.escape(f"{name} must be")):
+        validate_manifest(edited(example, path, 1.5, delete=False), SECTIONS)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("weights.tensors[].dtype", "f8", "unknown dtype f8"),
+        ("weights.tensors[].bytes", 4, "its shape says 2211840"),
+        ("weights.tensors[].offset", 64, "misplaced"),
+        ("weights.tensors[].offset", 1, "misplaced"),
+        ("weights.tensors[].offset", -64, "is negative"),
+        ("weights.section", "other", "section other, which is not there"),
+        ("variants[].section", "code/other", "section code/other, which is not there"),
+        ("tokenizer?.chat_template", "nothing", "section nothing, which is not there"),
+        ("kv.layers", True, "must be a whole number"),
+    ],
+)
+def test_contradictions(example: dict[str, object], path: str, value: object, words: str) -> None:
+    with pytest.raises(ArtifactError, match=re.escape(words)):
+        validate_manifest(edited(example, path, value, delete=False), SECTIONS)
+
+
+def test_a_tensor_listed_twice(example: dict[str, object]) -> None:
+    manifest = copy.deepcopy(example)
+    listed = manifest["weights"]["tensors"]  # type: ignore[index]
+    listed.append({**listed[0], "offset": 2211840})
+    with pytest.raises(ArtifactError, match="listed twice"):
+        validate_manifest(manifest, {**SECTIONS, "weights": 2 * 2211840})
