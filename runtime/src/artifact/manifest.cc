@@ -1,0 +1,201 @@
+#include "artifact/manifest.h"
+
+#include <algorithm>
+#include <limits>
+#include <set>
+
+#include "artifact/fields.h"
+#include "base/json.h"
+
+namespace fretsaw {
+namespace {
+
+constexpr int64_t kMaxId = std::numeric_limits<int32_t>::max();
+constexpr int64_t kMaxSize = int64_t{1} << 20;     // heads, layers, head sizes
+constexpr int64_t kMaxExtent = int64_t{1} << 40;   // one dimension of a tensor
+constexpr size_t kMaxTensors = size_t{1} << 20;
+constexpr size_t kMaxRank = 8;
+
+struct Unsupported {
+  std::string message;
+};
+
+DType ReadDType(const Fields& fields) {
+  const std::string name = fields.String("dtype", 64);
+  if (name == "f32") return DType::kF32;
+  if (name == "f16") return DType::kF16;
+  if (name == "bf16") return DType::kBF16;
+  if (name == "i32") return DType::kI32;
+  if (name == "i64") return DType::kI64;
+  throw Unsupported{fields.path() + ".dtype: '" + name + "' is not one of f32, f16, bf16, i32, i64"};
+}
+
+const Section& ReadSection(const Fields& fields, const char* key, const Container& container) {
+  const std::string name = fields.String(key, 64);
+  const Section* section = container.Find(name);
+  if (section == nullptr) fields.Fail(std::string(key) + " names an absent section '" + name + "'");
+  return *section;
+}
+
+ModelInfo ReadModel(const Fields& fields) {
+  ModelInfo model;
+  model.family = fields.String("family");
+  model.architecture = fields.String("architecture");
+  model.kind = fields.String("kind", 64);
+  model.context = fields.Int("context", 1, kMaxId);
+  model.vocab_size = fields.Int("vocab_size", 1, kMaxId);
+  return model;
+}
+
+std::optional<int32_t> ReadOptionalId(const Fields& fields, const char* key) {
+  if (!fields.Has(key)) return std::nullopt;
+  return static_cast<int32_t>(fields.Int(key, 0, kMaxId));
+}
+
+GenerationInfo ReadGeneration(const Fields& fields) {
+  GenerationInfo generation;
+  generation.bos_token_id = ReadOptionalId(fields, "bos_token_id");
+  generation.pad_token_id = ReadOptionalId(fields, "pad_token_id");
+  for (const int64_t id : fields.Ints("eos_token_ids", 0, kMaxId, 1024)) {
+    generation.eos_token_ids.push_back(static_cast<int32_t>(id));
+  }
+  return generation;
+}
+
+TokenizerInfo ReadTokenizer(const Fields& fields, const Container& container) {
+  TokenizerInfo tokenizer;
+  tokenizer.section = ReadSection(fields, "section", container).name;
+  if (fields.Has("chat_template")) {
+    tokenizer.chat_template_section = ReadSection(fields, "chat_template", container).name;
+  }
+  if (fields.Has("bos_token")) tokenizer.bos_token = fields.String("bos_token");
+  if (fields.Has("eos_token")) tokenizer.eos_token = fields.String("eos_token");
+  return tokenizer;
+}
+
+TensorInfo ReadTensor(const Fields& fields, uint64_t section_bytes) {
+  TensorInfo tensor;
+  tensor.name = fields.String("name");
+  tensor.dtype = ReadDType(fields);
+  tensor.shape = fields.Ints("shape", 0, kMaxExtent, kMaxRank);
+  tensor.offset = static_cast<uint64_t>(fields.Int("offset", 0, INT64_MAX));
+  tensor.bytes = static_cast<uint64_t>(fields.Int("bytes", 0, INT64_MAX));
+  if (tensor.offset % kAlignment != 0) fields.Fail("offset is not a multiple of 64");
+  if (tensor.offset > section_bytes || tensor.bytes > section_bytes - tensor.offset) {
+    fields.Fail("'" + tensor.name + "' reaches past the end of the weights section");
+  }
+  uint64_t expected = static_cast<uint64_t>(DTypeBytes(tensor.dtype));
+  for (const int64_t extent : tensor.shape) {
+    if (__builtin_mul_overflow(expected, static_cast<uint64_t>(extent), &expected)) {
+      fields.Fail("shape of '" + tensor.name + "' overflows");
+    }
+  }
+  if (expected != tensor.bytes) {
+    fields.Fail("'" + tensor.name + "' has " + std::to_string(tensor.bytes) +
+                " bytes, its shape needs " + std::to_string(expected));
+  }
+  return tensor;
+}
+
+void CheckNoOverlap(const std::vector<TensorInfo>& tensors) {
+  std::vector<const TensorInfo*> order;
+  order.reserve(tensors.size());
+  std::set<std::string_view> names;
+  for (const TensorInfo& tensor : tensors) {
+    if (!names.insert(tensor.name).second) {
+      throw FieldError{"weights.tensors: two tensors are named '" + tensor.name + "'"};
+    }
+    if (tensor.bytes > 0) order.push_back(&tensor);
+  }
+  std::sort(order.begin(), order.end(),
+            [](const auto* a, const auto* b) { return a->offset < b->offset; });
+  for (size_t i = 1; i < order.size(); ++i) {
+    if (order[i - 1]->offset + order[i - 1]->bytes > order[i]->offset) {
+      throw FieldError{"weights.tensors: '" + order[i - 1]->name + "' and '" + order[i]->name +
+                       "' overlap"};
+    }
+  }
+}
+
+KvInfo ReadKv(const Fields& fields) {
+  KvInfo kv;
+  kv.layers = fields.Int("layers", 1, 65536);
+  kv.kv_heads = fields.Int("kv_heads", 1, 65536);
+  kv.key_size = fields.Int("key_size", 1, kMaxSize);
+  kv.value_size = fields.Int("value_size", 1, kMaxSize);
+  kv.page_tokens = fields.Int("page_tokens", 1, 65536);
+  kv.dtype = ReadDType(fields);
+  if (kv.dtype != DType::kF32) throw Unsupported{"kv.dtype: this runtime keeps the cache in f32"};
+  return kv;
+}
+
+ProgramInfo ReadProgram(const Fields& fields) {
+  ProgramInfo program;
+  program.entry = fields.String("entry", 256);
+  program.chunk_tokens = fields.Int("chunk_tokens", 1, kMaxSize);
+  program.empty_rows = fields.BoolOr("empty_rows", false);
+  return program;
+}
+
+std::vector<VariantInfo> ReadVariants(const Fields& fields, const Container& container) {
+  std::vector<VariantInfo> variants;
+  std::set<std::string> names;
+  for (const Fields& item : fields.Objects("variants", 64)) {
+    VariantInfo variant;
+    variant.name = item.String("name", 256);
+    variant.section = ReadSection(item, "section", container).name;
+    variant.requires_features = item.Strings("requires", 256);
+    if (!names.insert(variant.name).second) item.Fail("a second variant '" + variant.name + "'");
+    variants.push_back(std::move(variant));
+  }
+  if (variants.empty()) throw FieldError{"variants: the list is empty"};
+  return variants;
+}
+
+Manifest Read(const Fields& root, const Container& container) {
+  Manifest manifest;
+  manifest.format_version = root.Int("format_version", 1, kMaxId);
+  manifest.model = ReadModel(root.Object("model"));
+  manifest.generation = ReadGeneration(root.Object("generation"));
+  if (root.Has("tokenizer")) manifest.tokenizer = ReadTokenizer(root.Object("tokenizer"), container);
+  const Fields weights = root.Object("weights");
+  const Section& section = ReadSection(weights, "section", container);
+  manifest.weights_section = section.name;
+  for (const Fields& item : weights.Objects("tensors", kMaxTensors)) {
+    manifest.tensors.push_back(ReadTensor(item, section.bytes.size()));
+  }
+  CheckNoOverlap(manifest.tensors);
+  manifest.kv = ReadKv(root.Object("kv"));
+  manifest.program = ReadProgram(root.Object("program"));
+  manifest.variants = ReadVariants(root, container);
+  return manifest;
+}
+
+}  // namespace
+
+int64_t DTypeBytes(DType dtype) {
+  switch (dtype) {
+    case DType::kF32:
+    case DType::kI32: return 4;
+    case DType::kF16:
+    case DType::kBF16: return 2;
+    case DType::kI64: return 8;
+  }
+  return 0;
+}
+
+Result<Manifest> Manifest::Parse(const Container& container) {
+  auto json = ParseJson(container.manifest(), "manifest");
+  if (!json) return json.error();
+  try {
+    return Read(Fields(json.value(), ""), container);
+  } catch (const FieldError& e) {
+    return Error{Status::kCorrupt, "corrupt artifact: manifest: " + e.message};
+  } catch (const Unsupported& e) {
+    return Error{Status::kUnsupported, "unsupported artifact: manifest: " + e.message};
+  } catch (const std::bad_alloc&) {
+    return Error{Status::kOutOfMemory, "manifest: not enough memory to read it"};
+  }
+}
+
+}  // namespace fretsaw

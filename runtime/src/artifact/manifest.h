@@ -1,0 +1,82 @@
+// The manifest of an artifact as typed values. Every number is bounded and every reference into a
+// section is proved to lie inside it, so users of a Manifest need no checks of their own.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "artifact/container.h"
+#include "base/result.h"
+
+namespace fretsaw {
+
+enum class DType : uint8_t { kF32, kF16, kBF16, kI32, kI64 };
+
+int64_t DTypeBytes(DType dtype);
+
+struct TensorInfo {
+  std::string name;
+  DType dtype = DType::kF32;
+  std::vector<int64_t> shape;
+  uint64_t offset = 0;  // bytes, within the weights section, a multiple of 64
+  uint64_t bytes = 0;   // product of the shape times the element size
+};
+
+struct VariantInfo {
+  std::string name;                   // e.g. "llvm-x86-64-v3"
+  std::string section;                // e.g. "code/llvm-x86-64-v3"
+  std::vector<std::string> requires_features;
+};
+
+struct ModelInfo {
+  std::string family, architecture, kind;
+  int64_t context = 0;  // tokens
+  int64_t vocab_size = 0;
+};
+
+struct GenerationInfo {
+  std::optional<int32_t> bos_token_id, pad_token_id;
+  std::vector<int32_t> eos_token_ids;
+};
+
+struct TokenizerInfo {
+  std::string section;
+  std::string chat_template_section;  // empty when the checkpoint has no chat template
+  std::string bos_token, eos_token;   // empty when it has none
+};
+
+struct KvInfo {
+  int64_t layers = 0, kv_heads = 0;
+  int64_t key_size = 0, value_size = 0;  // elements per token and head
+  int64_t page_tokens = 0;
+  DType dtype = DType::kF32;
+
+  int64_t PagePairBytes() const {  // one key page and one value page
+    return page_tokens * (key_size + value_size) * DTypeBytes(dtype);
+  }
+};
+
+struct ProgramInfo {
+  std::string entry;
+  int64_t chunk_tokens = 0;  // most tokens in one step
+  bool empty_rows = false;   // the program takes R = 0: a step that wants no logits at all
+};
+
+struct Manifest {
+  int64_t format_version = 0;
+  ModelInfo model;
+  GenerationInfo generation;
+  std::optional<TokenizerInfo> tokenizer;
+  std::string weights_section;
+  std::vector<TensorInfo> tensors;
+  KvInfo kv;
+  ProgramInfo program;
+  std::vector<VariantInfo> variants;  // best first
+
+  // Errors: kCorrupt (missing, out of bounds, inconsistent), kUnsupported (unknown dtype or kind).
+  static Result<Manifest> Parse(const Container& container);
+};
+
+}  // namespace fretsaw
