@@ -86,6 +86,10 @@ class GraphBuilder:
         self._nodes: list[Node] = []
         self._names: set[str] = set()
 
+    @property
+    def inputs(self) -> tuple[Value, ...]:
+        return tuple(self._inputs)
+
     def fresh(self, base: str) -> str:
         """``base``, or ``base_1``, ``base_2``, ... when it is taken."""
         name, i = base, 0

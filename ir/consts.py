@@ -82,7 +82,9 @@ class OpData:
     def load(self) -> Array:
         from fretsaw.ir.op import get_op
 
-        return get_op(self.op).reference([c.load() for c in self.operands], dict(self.attrs))[self.result]
+        op, given = get_op(self.op), dict(self.attrs)
+        attrs = {name: given.get(name, spec.default) for name, spec in op.attrs.items()}
+        return op.reference([c.load() for c in self.operands], attrs)[self.result]
 
 
 @dataclass(frozen=True)

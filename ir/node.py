@@ -20,6 +20,9 @@ class Value:
     name: str
     type: ValueType
 
+    def __hash__(self) -> int:  # names are unique in a graph, and hashing a shape costs
+        return hash(self.name)
+
     @property
     def tensor(self) -> TensorType:
         """The type, for values that are tensors.

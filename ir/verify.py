@@ -47,7 +47,9 @@ def verify(graph: Graph, *, when: str = "") -> None:
         for operand in node.operands:
             if known.get(operand.name) != operand:
                 raise _error(graph, 2, f"{node.op}: %{operand.name} is not defined before its use", when, node)
-        _check_node(graph, node, when)
+        if not node.__dict__.get("_checked"):  # a node is frozen: what held once holds in every graph
+            _check_node(graph, node, when)
+            node.__dict__["_checked"] = True
         for value in node.results:
             _define(graph, known, value, when, node)
             _check_symbols(graph, value, node, when)

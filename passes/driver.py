@@ -1,0 +1,200 @@
+"""The rule driver: tries rules at their roots, collects edits that do not meet, applies and verifies once per sweep."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from fretsaw.ir import Const, Graph, Node, Value, verify
+from fretsaw.ir.errors import FretsawError, PassError
+from fretsaw.passes.api import Decline, Edit, Outcome, Pass
+from fretsaw.passes.liveness import prune
+
+ANY = "*"  # root of a rule that is tried at every node
+BUDGET_PER_NODE = 4  # edits per node of the first graph before the driver stops
+
+
+def run_rules(graph: Graph, members: Sequence[Pass], *, shuffle: random.Random | None = None) -> Outcome:
+    """Apply rules until none of them fires.
+
+    Args:
+        shuffle: Visits the nodes in a random order, to show that the result does not depend on it.
+
+    Raises:
+        PassError: a rule failed, returned an edit that changes nothing, or the budget ran out.
+    """
+    budget = BUDGET_PER_NODE * max(1, len(graph.nodes))
+    last: list[str] = []
+    hits: list[Node] = []
+    sweeps = 0
+    while True:
+        sweeps += 1
+        edits, roots, declines = _collect(graph, members, shuffle)
+        if not edits:
+            return Outcome(graph, tuple(hits), tuple(declines), sweeps)
+        graph, refused = apply_edits(graph, edits, roots)
+        declines += refused
+        hits += [root for root in roots if not any(d.at is root for d in refused)]
+        last += [f"%{root.out.name} ({root.op})" for root in roots]
+        if len(refused) == len(edits):
+            return Outcome(graph, tuple(hits), tuple(declines), sweeps)
+        names = "+".join(m.name for m in members)
+        verify(graph, when=f"after {names}, sweep {sweeps}")
+        budget -= len(edits)
+        if budget < 0:
+            raise PassError(
+                f"{names} does not come to rest: over {BUDGET_PER_NODE} edits per node",
+                hint=f"last sites: {', '.join(last[-10:])}",
+            )
+
+
+def _collect(
+    graph: Graph, members: Sequence[Pass], shuffle: random.Random | None
+) -> tuple[list[Edit], list[Node], list[Decline]]:
+    """Edits of one sweep that do not meet, their roots, and the declines."""
+    by_op: dict[str, list[Pass]] = defaultdict(list)
+    for member in members:
+        for op in member.roots:
+            by_op[op].append(member)
+    nodes: Sequence[Node] = graph.nodes
+    if shuffle is not None:
+        nodes = list(nodes)
+        shuffle.shuffle(nodes)
+    edits: list[Edit] = []
+    roots: list[Node] = []
+    declines: list[Decline] = []
+    touched: set[int] = set()
+    guarded: set[int] = set()  # nodes whose meaning changes in this sweep, or that such an edit relies on
+    for node in nodes:
+        for member in [*by_op.get(node.op, ()), *by_op.get(ANY, ())]:
+            verdict = _try(member, node, graph)
+            if isinstance(verdict, Decline):
+                declines.append(verdict)
+            if not isinstance(verdict, Edit):
+                continue
+            mine, reads = verdict.touched(graph), verdict.reads(graph)
+            if mine & touched or (mine | reads) & guarded or (verdict.exclusive and reads & touched):
+                continue  # the next sweep sees this site again
+            touched |= mine
+            guarded |= (mine | reads) if verdict.exclusive else set()
+            edits.append(verdict.stamped(member.name))
+            roots.append(node)
+            break
+    return edits, roots, declines
+
+
+def _try(member: Pass, node: Node, graph: Graph) -> Edit | Decline | None:
+    assert member.fn is not None, f"{member.name} is not a rule"
+    try:
+        verdict = member.fn(node, graph)
+    except FretsawError as error:
+        where = "   ".join(filter(None, [f"%{node.out.name}" if node.results else node.op, node.loc.module]))
+        raise PassError(f"{member.name} failed: {error.what}", where=where, when=f"pass {member.name}") from error
+    if isinstance(verdict, Edit) and verdict.empty():
+        raise PassError(f"{member.name} returned an edit that changes nothing", where=f"%{node.out.name}")
+    return verdict
+
+
+def apply_edits(graph: Graph, edits: Sequence[Edit], roots: Sequence[Node]) -> tuple[Graph, list[Decline]]:
+    """The graph with ``edits`` applied and dead nodes removed, and a decline per edit that could not be applied."""
+    taken = {v.name for v in graph.values()}
+    kept, renames, refused = _keep_output_names(graph, [_with_fresh_names(e, taken) for e in edits], roots)
+    target = _resolve([pair for edit in kept for pair in edit.redirects])
+    rewritten = {id(old): new for edit in kept for old, new in edit.rewritten}
+    inserted: dict[int, list[Node]] = defaultdict(list)
+    consts: dict[Value, Const] = dict(graph.consts)
+    for edit in kept:
+        consts.update(edit.consts)
+        for before, new in edit.inserted:
+            inserted[id(before)].append(new)
+    dropped = set(renames.values())  # outputs whose names now belong to what replaced them
+    final = {old: renames.get(to, to) for old, to in target.items()} | renames
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        nodes += [_renamed(new, final, renames) for new in inserted.get(id(node), ())]
+        if not any(v in dropped for v in node.results):
+            nodes.append(_renamed(rewritten.get(id(node), node), final, renames))
+    outputs = tuple(v if v in dropped else final.get(v, v) for v in graph.outputs)
+    return prune(replace(graph, nodes=tuple(nodes), consts=consts, outputs=outputs)), refused
+
+
+def _keep_output_names(
+    graph: Graph, edits: Sequence[Edit], roots: Sequence[Node]
+) -> tuple[list[Edit], dict[Value, Value], list[Decline]]:
+    """Graph outputs keep their names: what replaces an output takes its name over, or the edit is refused."""
+    kept: list[Edit] = []
+    refused: list[Decline] = []
+    pairs: list[tuple[Value, Value]] = []
+    for edit, root in zip(edits, roots, strict=True):
+        if _renames(graph, [*pairs, *edit.redirects], [*kept, edit]) is None:
+            refused.append(Decline("a graph output must keep its name, and its source has one of its own", at=root))
+        else:
+            pairs += edit.redirects
+            kept.append(edit)
+    renames = _renames(graph, pairs, kept)
+    assert renames is not None
+    return kept, renames, refused
+
+
+def _renames(graph: Graph, pairs: Sequence[tuple[Value, Value]], edits: Iterable[Edit]) -> dict[Value, Value] | None:
+    if not any(old in graph.output_set for old, _ in pairs):
+        return {}
+    made = {v for edit in edits for _, new in edit.inserted for v in new.results}
+    target, out = _resolve(pairs), dict[Value, Value]()
+    for old in graph.outputs:
+        if old not in target:
+            continue
+        new, producer = target[old], graph.producer(old)
+        computed = new in made or graph.producer(new) is not None
+        if not computed or new in graph.output_set or new in out or producer is None or len(producer.results) > 1:
+            return None
+        out[new] = old
+    return out
+
+
+def _resolve(pairs: Sequence[tuple[Value, Value]]) -> dict[Value, Value]:
+    """Redirects followed to their ends."""
+    step = dict(pairs)
+    out: dict[Value, Value] = {}
+    for old in step:
+        chain, at = {old}, step[old]
+        while at in step and at not in chain:
+            chain.add(at)
+            at = step[at]
+        out[old] = at
+    return out
+
+
+def _with_fresh_names(edit: Edit, taken: set[str]) -> Edit:
+    """The edit with new values renamed where their names are taken; ``taken`` grows."""
+    fresh: dict[Value, Value] = {}
+    for value in [*edit.consts, *(v for _, new in edit.inserted for v in new.results)]:
+        name, i = value.name, 0
+        while name in taken:
+            i += 1
+            name = f"{value.name}_{i}"
+        taken.add(name)
+        if name != value.name:
+            fresh[value] = Value(name, value.type)
+    if not fresh:
+        return edit
+    out = Edit()
+    out.rewritten = [(old, _renamed(new, fresh, {})) for old, new in edit.rewritten]
+    out.inserted = [(before, _renamed(new, fresh, fresh)) for before, new in edit.inserted]
+    out.redirects = [(old, fresh.get(new, new)) for old, new in edit.redirects]
+    out.consts = {fresh.get(value, value): const for value, const in edit.consts.items()}
+    out.exclusive = edit.exclusive
+    return out
+
+
+def _renamed(node: Node, operands: Mapping[Value, Value], results: Mapping[Value, Value]) -> Node:
+    """``node`` reading and defining other values."""
+    if not any(v in operands for v in node.operands) and not any(v in results for v in node.results):
+        return node
+    return replace(
+        node,
+        operands=tuple(operands.get(v, v) for v in node.operands),
+        results=tuple(results.get(v, v) for v in node.results),
+    )

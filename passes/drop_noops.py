@@ -1,0 +1,52 @@
+"""Drop nodes that return an operand unchanged.
+
+    %y = reshape(%x) {shape = shape of %x}
+    %y = transpose(%x) {perm = [0, 1, ...]}
+    %y = expand(%x) {shape = shape of %x}        ==>     readers of %y read %x
+    %y = slice(%x) {start = 0, end = all}
+    %y = cast(%x) {dtype = dtype of %x}
+    %y = add(%x, 0)   sub(%x, 0)   mul(%x, 1)   div(%x, 1)   concat(%x)
+
+Why:    captured graphs are full of them, and every pattern would have to look through them.
+Needs:  the result has the operand's type. For add of 0, a type of integers or any reader blind to the sign of zero.
+Keeps:  bits, but that add of +0 turns -0 into +0, which compares equal.
+Stops:  each edit leaves one node fewer.
+Source: common practice.
+"""
+
+from __future__ import annotations
+
+from fretsaw.ir import Graph, Node, Value
+from fretsaw.passes.api import Decline, Edit, rule
+from fretsaw.passes.match import is_scalar
+
+IDENTITY = ("reshape", "transpose", "expand", "slice", "cast", "concat")
+NEUTRAL = {"add": 0.0, "sub": 0.0, "mul": 1.0, "div": 1.0}
+
+
+@rule(root=(*IDENTITY, *NEUTRAL), phase="canonical", keeps="bits")
+def drop_noops(node: Node, g: Graph) -> Edit | Decline | None:
+    """Redirect the readers of ``node`` to the operand that it returns unchanged."""
+    same = _unchanged(node, g)
+    if same is None:
+        return None
+    edit = Edit()
+    edit.redirect(node.out, same)
+    return edit
+
+
+def _unchanged(node: Node, g: Graph) -> Value | None:
+    if node.op in IDENTITY:
+        x = node.operands[0]
+        if x.type != node.out.type or len(node.operands) > 1:
+            return None
+        if node.op == "transpose":
+            return x if list(node.attr("perm")) == list(range(x.tensor.rank)) else None  # type: ignore[arg-type]
+        return x
+    a, b = node.operands
+    neutral = NEUTRAL[node.op]
+    if a.type == node.out.type and is_scalar(g, b, neutral):
+        return a
+    if node.op in ("add", "mul") and b.type == node.out.type and is_scalar(g, a, neutral):
+        return b
+    return None

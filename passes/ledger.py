@@ -1,0 +1,59 @@
+"""What a pass did, in numbers: the rows of ``evidence.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from fretsaw.ir import Graph, Node
+from fretsaw.passes.api import Outcome, Pass
+
+Evidence = Mapping[str, str | float | int]
+
+
+@dataclass(frozen=True)
+class LedgerEntry:
+    """One pass.
+
+    Args:
+        sites: Module paths of the roots that were rewritten, one per edit.
+        hit: Number of edits.
+        demanded: Sites that the pass had to reach and did; 0 when it demands none.
+        declined: (node, op, module path, reason) of sites left alone.
+        seconds: Wall time of the pass without its check.
+        check: ``status`` is ``passed``, ``off`` or ``unchecked: why``; else the numbers of the comparison.
+    """
+
+    name: str
+    phase: str
+    keeps: str
+    hit: int
+    demanded: int
+    sites: tuple[str, ...]
+    declined: tuple[tuple[str, str, str, str], ...]
+    sweeps: int
+    nodes_before: int
+    nodes_after: int
+    seconds: float
+    check: Evidence
+
+    @staticmethod
+    def of(
+        p: Pass, phase: str, before: Graph, outcome: Outcome, demanded: int, seconds: float, check: Evidence
+    ) -> LedgerEntry:
+        sites = tuple(n.loc.module or _name(n) for n in outcome.hits)
+        declined = tuple(dict.fromkeys((_name(d.at), d.at.op, d.at.loc.module, d.reason) for d in outcome.declines))
+        return LedgerEntry(
+            p.name, phase, p.keeps, len(sites), demanded, sites, declined, outcome.sweeps, len(before.nodes),
+            len(outcome.graph.nodes), seconds, check,
+        )  # fmt: skip
+
+    def to_json(self) -> dict[str, object]:
+        """Plain data without the time, so that two compiles write the same bytes."""
+        out = asdict(self)
+        del out["seconds"]
+        return out
+
+
+def _name(node: Node) -> str:
+    return f"%{node.results[0].name}" if node.results else node.op

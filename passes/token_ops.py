@@ -1,0 +1,119 @@
+"""How each op of a padded program [B, S, ...] reads when packed [T, ...]; anything unknown is refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import cast
+
+from fretsaw.ir import Attr, GraphBuilder, Node, Shape, Value, get_op
+from fretsaw.passes.token_axes import Lead, TokenAxes, mixes
+
+Packed = tuple[str, list[Value], dict[str, Attr]]
+ROWWISE = ("linear", "rms_norm", "layer_norm", "embedding", "router", "experts", "rope")
+ALONG_AXIS = ("slice", "softmax", "concat", "sum", "mean", "max", "cumsum", "gather", "scatter")
+
+
+def pack_node(axes: TokenAxes, node: Node, operands: Sequence[Value], build: GraphBuilder) -> Packed:
+    """Op, operands and attributes of the packed form of ``node``; ``operands`` are packed already.
+
+    Raises:
+        PassError: the node mixes tokens, or no rule is known for its op.
+    """
+    for value in node.results:
+        axes.packed(value.tensor.shape, node)
+    if get_op(node.op).elementwise:
+        return node.op, _aligned(axes, node, operands, build), dict(node.attrs)
+    handler = HANDLERS.get(node.op)
+    if handler is None:
+        raise mixes(node, "no packed form is known for this op")
+    return node.op, list(operands), handler(axes, node)
+
+
+def _aligned(axes: TokenAxes, node: Node, operands: Sequence[Value], build: GraphBuilder) -> list[Value]:
+    """Operands of an elementwise op; constants that have axes where the tokens were lose one of them."""
+    rank, lead = node.out.tensor.rank, axes.lead(node.out)
+    out: list[Value] = []
+    for old, new in zip(node.operands, operands, strict=True):
+        if axes.holds_tokens(old):
+            if axes.lead(old) is not lead or old.tensor.rank != rank:
+                raise mixes(node, f"%{old.name} {old.type} is broadcast over tokens")
+        elif any(d != 1 for d in _over_tokens(old.tensor.shape, rank, lead)):
+            raise mixes(node, f"%{old.name} {old.type} differs from token to token")
+        elif lead is Lead.BATCH and old.tensor.rank == rank:
+            new = build.emit("reshape", new, name=f"{new.name}.packed", loc=node.loc, shape=old.tensor.shape[1:])
+        out.append(new)
+    return out
+
+
+def _over_tokens(shape: Shape, rank: int, lead: Lead) -> Shape:
+    """The axes of a broadcast operand that face token axes."""
+    return shape[: max(0, len(shape) - rank + lead.value)]
+
+
+def _lead(axes: TokenAxes, node: Node) -> int:
+    """Number of token axes of the first operand with tokens, which the results must share."""
+    first = next((v for v in node.operands if axes.holds_tokens(v)), node.out)
+    lead = axes.lead(first)
+    if lead is Lead.NONE:
+        raise mixes(node, f"%{first.name} {first.type} does not begin with the tokens")
+    if any(axes.lead(v) is not lead for v in node.results):
+        raise mixes(node, "it moves the token axes")
+    return lead.value
+
+
+def _rowwise(axes: TokenAxes, node: Node) -> dict[str, Attr]:
+    if node.op == "linear" and axes.holds_tokens(node["weight"]):
+        raise mixes(node, "its weight is made of tokens")
+    _lead(axes, node)
+    return dict(node.attrs)
+
+
+def _along_axis(axes: TokenAxes, node: Node) -> dict[str, Attr]:
+    lead, axis = _lead(axes, node), cast(int, node.attr("axis"))
+    if axis < lead:
+        raise mixes(node, f"it works along axis {axis}, which holds tokens")
+    if any(not axes.holds_tokens(v) for v in node.operands):
+        raise mixes(node, "one operand has tokens and another has none")
+    return {**dict(node.attrs), "axis": axis - lead + 1}
+
+
+def _topk(axes: TokenAxes, node: Node) -> dict[str, Attr]:
+    if node["x"].tensor.rank <= _lead(axes, node):
+        raise mixes(node, "it chooses among tokens")
+    return dict(node.attrs)
+
+
+def _shaped(axes: TokenAxes, node: Node) -> dict[str, Attr]:
+    shape = axes.packed(node.out.tensor.shape, node)
+    if node.operands:
+        inner = axes.packed(node["x"].tensor.shape, node)
+        if node.op == "expand" and (len(inner) != len(shape) or inner[0] != shape[0]):
+            raise mixes(node, "it repeats tokens")
+    return {**dict(node.attrs), "shape": shape}
+
+
+def _transpose(axes: TokenAxes, node: Node) -> dict[str, Attr]:
+    perm = cast("tuple[int, ...]", node.attr("perm"))
+    lead = axes.lead(node["x"]).value
+    if lead == 0 or perm[:lead] != tuple(range(lead)):
+        raise mixes(node, "it moves the token axes")
+    return {"perm": (0, *(p - lead + 1 for p in perm[lead:]))}
+
+
+def _matmul(axes: TokenAxes, node: Node) -> dict[str, Attr]:
+    a, b = node["a"], node["b"]
+    lead = _lead(axes, node)
+    if axes.holds_tokens(b):
+        if axes.lead(b).value != lead or min(a.tensor.rank, b.tensor.rank) < lead + 2:
+            raise mixes(node, "it multiplies across tokens")
+    elif b.tensor.rank != 2 or a.tensor.rank <= lead:
+        raise mixes(node, "the constant factor has a batch")
+    return {}
+
+
+HANDLERS: dict[str, Callable[[TokenAxes, Node], dict[str, Attr]]] = {
+    **dict.fromkeys(ROWWISE, _rowwise),
+    **dict.fromkeys(ALONG_AXIS, _along_axis),
+    "topk": _topk, "reshape": _shaped, "expand": _shaped, "full": _shaped, "transpose": _transpose,
+    "matmul": _matmul,
+}  # fmt: skip
