@@ -140,6 +140,14 @@ class Graph:
         return {value: node for node in self.nodes for value in node.results}
 
     @cached_property
+    def _positions(self) -> dict[int, int]:
+        return {id(node): i for i, node in enumerate(self.nodes)}
+
+    def position(self, node: Node) -> int:
+        """Index of ``node`` (this very object) in the order of the program."""
+        return self._positions[id(node)]
+
+    @cached_property
     def output_set(self) -> frozenset[Value]:
         return frozenset(self.outputs)
 

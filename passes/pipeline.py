@@ -17,9 +17,14 @@ from fretsaw.passes.drop_noops import drop_noops
 from fretsaw.passes.fold_constants import fold_constants
 from fretsaw.passes.hoist_rows import hoist_rows
 from fretsaw.passes.ledger import LedgerEntry
+from fretsaw.passes.merge_gate_up import merge_gate_up
+from fretsaw.passes.merge_qkv import merge_qkv
 from fretsaw.passes.pack_tokens import pack_tokens
+from fretsaw.passes.raise_layer_norm import raise_layer_norm
 from fretsaw.passes.raise_rms_norm import raise_rms_norm
 from fretsaw.passes.raise_rope import raise_rope
+from fretsaw.passes.raise_router import raise_router
+from fretsaw.passes.split_head_slices import split_head_slices
 from fretsaw.passes.widen_partial_rope import widen_partial_rope
 
 PIPELINE: Mapping[str, tuple[Pass, ...]] = {
@@ -29,13 +34,20 @@ PIPELINE: Mapping[str, tuple[Pass, ...]] = {
         drop_noops,
         cse,
         raise_rms_norm,
+        raise_layer_norm,
+        raise_router,
         raise_rope,
         cancel_transposes,
         widen_partial_rope,
         drop_noops,
         cse,
     ),
-    "fused": (),
+    "fused": (
+        split_head_slices,
+        merge_qkv,
+        merge_gate_up,
+        drop_noops,
+    ),
     "packed": (
         pack_tokens,
         cancel_transposes,
