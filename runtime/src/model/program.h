@@ -1,0 +1,34 @@
+// The compiled step program, as the rest of the runtime sees it. Only tvm_program.cc knows TVM, so
+// schedulers and caches are tested with a program written in the test.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "base/result.h"
+
+namespace fretsaw {
+
+// Arguments of one step (docs/artifact.md, "Program"). Everything is borrowed for the call.
+struct StepArgs {
+  std::span<const int32_t> tokens;     // [T]
+  std::span<const int32_t> positions;  // [T]
+  std::span<const int32_t> cu;         // [B + 1]
+  std::span<const int32_t> rows;       // [R], indices into tokens
+  std::span<const int32_t> lens;       // [L, B, K]
+  std::span<const int32_t> table;      // [L, B, K, M], page numbers
+  int64_t layers = 0, batch = 0, kv_heads = 0, max_pages = 0;
+  float* k_pages = nullptr;  // [pages, key_size, page_tokens], changed in place
+  float* v_pages = nullptr;  // [pages, page_tokens, value_size], changed in place
+  int64_t pages = 0;
+};
+
+class Program {
+ public:
+  virtual ~Program() = default;
+
+  // Runs one step; returns logits [R, V], valid until the next call.
+  virtual Result<std::span<const float>> Step(const StepArgs& args) = 0;
+};
+
+}  // namespace fretsaw

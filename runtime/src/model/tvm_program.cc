@@ -1,0 +1,194 @@
+#include "model/tvm_program.h"
+
+#include <tvm/ffi/container/tensor.h>
+#include <tvm/ffi/extra/module.h>
+#include <tvm/ffi/function.h>
+
+#include <exception>
+#include <utility>
+#include <vector>
+
+#include "model/code_file.h"
+#include "model/tvm_library.h"
+
+namespace fretsaw {
+namespace {
+
+namespace ffi = tvm::ffi;
+
+constexpr DLDevice kCpu{kDLCPU, 0};
+constexpr DLDataType kInt32{kDLInt, 32, 1};
+constexpr DLDataType kFloat32{kDLFloat, 32, 1};
+
+DLDataType ToDL(DType dtype) {
+  switch (dtype) {
+    case DType::kF32: return kFloat32;
+    case DType::kF16: return {kDLFloat, 16, 1};
+    case DType::kBF16: return {kDLBfloat, 16, 1};
+    case DType::kI32: return kInt32;
+    case DType::kI64: return {kDLInt, 64, 1};
+  }
+  return kFloat32;
+}
+
+// A tensor over memory that somebody else owns.
+struct Borrow {
+  void* data;
+  void AllocData(DLTensor* tensor) const { tensor->data = data; }
+  void FreeData(DLTensor*) const {}
+};
+
+ffi::Tensor View(const void* data, std::span<const int64_t> shape, DLDataType dtype) {
+  return ffi::Tensor::FromNDAlloc(Borrow{const_cast<void*>(data)},
+                                  ffi::ShapeView(shape.data(), shape.size()), dtype, kCpu);
+}
+
+// An argument whose memory and shape change from step to step. The tensor object is made once; a step
+// writes its pointer, shape and strides in place, so it allocates nothing.
+class Argument {
+ public:
+  Argument(size_t rank, DLDataType dtype)
+      : tensor_(View(nullptr, std::vector<int64_t>(rank, 0), dtype)) {}
+
+  void Set(const void* data, std::initializer_list<int64_t> shape) {
+    auto* tensor =
+        const_cast<ffi::TensorObj*>(static_cast<const ffi::TensorObj*>(tensor_.operator->()));
+    tensor->data = const_cast<void*>(data);
+    int64_t stride = 1;
+    for (size_t i = shape.size(); i-- > 0;) {
+      tensor->shape[i] = shape.begin()[i];
+      tensor->strides[i] = stride;
+      stride *= shape.begin()[i];
+    }
+  }
+
+  const ffi::Tensor& tensor() const { return tensor_; }
+
+ private:
+  ffi::Tensor tensor_;
+};
+
+class TvmProgram : public Program {
+ public:
+  TvmProgram(ffi::Module library, ffi::Module vm, ffi::Function step, const Manifest& manifest,
+             std::span<const uint8_t> weights, int threads)
+      : library_(std::move(library)),
+        vm_(std::move(vm)),
+        step_(std::move(step)),
+        vocab_size_(manifest.model.vocab_size),
+        kv_(manifest.kv),
+        threads_(threads) {
+    weights_.reserve(manifest.tensors.size());
+    for (const TensorInfo& info : manifest.tensors) {
+      weights_.push_back(View(weights.data() + info.offset, info.shape, ToDL(info.dtype)));
+    }
+    for (const Argument* argument :
+         {&tokens_, &positions_, &cu_, &rows_, &lens_, &table_, &k_pages_, &v_pages_}) {
+      packed_.emplace_back(argument->tensor());
+    }
+    for (const ffi::Tensor& tensor : weights_) packed_.emplace_back(tensor);
+  }
+
+  Result<std::span<const float>> Step(const StepArgs& a) override {
+    // TVM keeps one pool per calling thread; a Python program may call from any.
+    thread_local int configured = 0;
+    if (configured != threads_) {
+      if (auto ok = ConfigureTvmThreads(threads_); !ok) return ok.error();
+      configured = threads_;
+    }
+    tokens_.Set(a.tokens.data(), {std::ssize(a.tokens)});
+    positions_.Set(a.positions.data(), {std::ssize(a.positions)});
+    cu_.Set(a.cu.data(), {std::ssize(a.cu)});
+    rows_.Set(a.rows.data(), {std::ssize(a.rows)});
+    lens_.Set(a.lens.data(), {a.layers, a.batch, a.kv_heads});
+    table_.Set(a.table.data(), {a.layers, a.batch, a.kv_heads, a.max_pages});
+    k_pages_.Set(a.k_pages, {a.pages, kv_.key_size, kv_.page_tokens});
+    v_pages_.Set(a.v_pages, {a.pages, kv_.page_tokens, kv_.value_size});
+    try {
+      logits_ = ffi::Tensor();  // before the call: the program may reuse this memory for the new ones
+      ffi::Any result;
+      step_.CallPacked(packed_.data(), static_cast<int32_t>(packed_.size()), &result);
+      logits_ = result.cast<ffi::Tensor>();
+    } catch (const std::exception& e) {
+      return Error{Status::kInternal, std::string("the step program failed: ") + e.what()};
+    }
+    return CheckedLogits(std::ssize(a.rows));
+  }
+
+ private:
+  Result<std::span<const float>> CheckedLogits(int64_t rows) const {
+    const DLDataType dtype = logits_.dtype();
+    if (logits_.ndim() != 2 || logits_.size(0) != rows || logits_.size(1) != vocab_size_ ||
+        dtype.code != kDLFloat || dtype.bits != 32 || !logits_.IsContiguous()) {
+      return Error{Status::kCorrupt,
+                   "the step program returned something else than f32 logits of shape [" +
+                       std::to_string(rows) + ", " + std::to_string(vocab_size_) + "]"};
+    }
+    return std::span<const float>(static_cast<const float*>(logits_.data_ptr()),
+                                  static_cast<size_t>(rows * vocab_size_));
+  }
+
+  // Order matters: tensors made by the program must be freed before the code that frees them.
+  ffi::Module library_;
+  ffi::Module vm_;
+  ffi::Function step_;
+  int64_t vocab_size_;
+  KvInfo kv_;
+  int threads_;
+  Argument tokens_{1, kInt32}, positions_{1, kInt32}, cu_{1, kInt32}, rows_{1, kInt32};
+  Argument lens_{3, kInt32}, table_{4, kInt32}, k_pages_{3, kFloat32}, v_pages_{3, kFloat32};
+  std::vector<ffi::Tensor> weights_;
+  std::vector<ffi::AnyView> packed_;  // borrows from the arguments and weights_
+  ffi::Tensor logits_;
+};
+
+}  // namespace
+
+struct TvmCode::State {
+  ffi::Module library;
+  ffi::Module vm;
+  ffi::Function step;
+};
+
+TvmCode::TvmCode(std::unique_ptr<State> state) : state_(std::move(state)) {}
+TvmCode::TvmCode(TvmCode&&) noexcept = default;
+TvmCode& TvmCode::operator=(TvmCode&&) noexcept = default;
+TvmCode::~TvmCode() = default;
+
+Result<TvmCode> TvmCode::Load(std::span<const uint8_t> code, const std::string& entry) {
+  if (auto opened = OpenTvmRuntime(); !opened) return opened.error();
+  auto file = CodeFile::Create(code);
+  if (!file) return file.error();
+  const auto fail = [](const std::string& what) {
+    return Error{Status::kCorrupt, "cannot load the artifact's code: " + what};
+  };
+  try {
+    // By name, not Module::LoadFromFile: that one picks the loader from the ending of the path, and
+    // the path of a memory file has none.
+    const auto load = ffi::Function::GetGlobalRequired("ffi.Module.load_from_file.so");
+    ffi::Module library = load(file.value().path(), "so").cast<ffi::Module>();
+    const auto load_executable = library->GetFunction("vm_load_executable");
+    if (!load_executable.has_value()) return fail("it holds no Relax executable");
+    ffi::Module vm = (*load_executable)().cast<ffi::Module>();
+    constexpr int kPooledAllocator = 2;
+    vm->GetFunction("vm_initialization").value()(static_cast<int>(kDLCPU), 0, kPooledAllocator);
+    const auto step = vm->GetFunction(entry);
+    if (!step.has_value()) return fail("it has no function '" + entry + "'");
+    return TvmCode(std::make_unique<State>(State{library, vm, *step}));
+  } catch (const std::exception& e) {
+    return fail(e.what());
+  }
+}
+
+Result<std::unique_ptr<Program>> TvmCode::Bind(const Manifest& manifest,
+                                               std::span<const uint8_t> weights,
+                                               int threads) && {
+  try {
+    return std::unique_ptr<Program>(std::make_unique<TvmProgram>(
+        state_->library, state_->vm, state_->step, manifest, weights, threads));
+  } catch (const std::exception& e) {
+    return Error{Status::kInternal, std::string("cannot bind the step program: ") + e.what()};
+  }
+}
+
+}  // namespace fretsaw
