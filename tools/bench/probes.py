@@ -33,15 +33,16 @@ float fma_chains(long rounds) {
 #define FMA _mm256_fmadd_ps
 #define SUM(v) _mm256_cvtss_f32(v)
 #endif
-  V a[12], x = SET(0.999f), y = SET(1e-3f);
-  for (int i = 0; i < 12; ++i) a[i] = SET((float)i);
-  for (long r = 0; r < rounds; ++r) {
-    for (int i = 0; i < 12; ++i) a[i] = FMA(a[i], x, y);
-    __asm__ volatile("" : "+x"(a[0]), "+x"(a[1]), "+x"(a[2]), "+x"(a[3]), "+x"(a[4]), "+x"(a[5]),
-                          "+x"(a[6]), "+x"(a[7]), "+x"(a[8]), "+x"(a[9]), "+x"(a[10]), "+x"(a[11]));
-  }
+  V x = SET(0.999f), y = SET(1e-3f);
+#define ALL(f) f(0) f(1) f(2) f(3) f(4) f(5) f(6) f(7) f(8) f(9) f(10) f(11)
+#define START(i) V a##i = SET((float)i);
+#define STEP(i) a##i = FMA(a##i, x, y);
+#define KEEP(i) __asm__ volatile("" : "+x"(a##i));
+#define ADD(i) s += SUM(a##i);
+  ALL(START)
+  for (long r = 0; r < rounds; ++r) { ALL(STEP) ALL(KEEP) }
   float s = 0;
-  for (int i = 0; i < 12; ++i) s += SUM(a[i]);
+  ALL(ADD)
   return s;
 }
 /* Reads n floats (a multiple of 64) as four interleaved streams of 32-byte loads. */

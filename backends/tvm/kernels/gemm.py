@@ -1,0 +1,185 @@
+"""GEMM and GEMV: ``out[T, N] = epilogue(x[T, K] @ W^T)`` over packed weight panels, for every T.
+
+One token streams the weights through several panels at a time; up to a tile of rows reads each panel
+once; more rows walk each panel down x in register tiles, with tail tiles of exact height. All of them
+compute an output element by the same chain of fused multiply-adds, so their results are equal bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tvm import tirx
+from tvm.script.ir_builder import tirx as T
+
+from fretsaw.backends.tvm.kernels.emit import (
+    Buffer,
+    Expr,
+    Kernel,
+    dim,
+    either,
+    kernel,
+    load,
+    loop,
+    parallel,
+    when,
+)
+from fretsaw.backends.tvm.kernels.epilogue import Epilogue, Sink
+from fretsaw.backends.tvm.kernels.isa import PANEL, Isa
+from fretsaw.backends.tvm.kernels.pack import STORAGE
+from fretsaw.backends.tvm.kernels.tile import accumulate, widen_load
+
+
+@dataclass(frozen=True)
+class GemmSpec:
+    """What one GEMM computes.
+
+    Args:
+        n: output columns (GLU: F, the number of gated features).
+        k: input features.
+        weight: ``float32``, ``float16`` or ``bfloat16``.
+        epilogue: what follows the product.
+        select_rows: read the input rows that an index vector names (last-token logits).
+    """
+
+    n: int
+    k: int
+    isa: Isa
+    weight: str = "float32"
+    epilogue: Epilogue = field(default_factory=Epilogue)
+    select_rows: bool = False
+    name: str = "gemm"
+
+    @property
+    def panels(self) -> int:
+        """Number of weight panels."""
+        return -(-self.n // (8 if self.epilogue.glu else PANEL))
+
+
+def declare_sink(k: Kernel, e: Epilogue, n: int, t: Expr, inplace_ok: bool = True) -> Callable[[], Sink]:
+    """Declare the epilogue's inputs now; the returned function declares the output and gives the sink."""
+    names = ("gate_bias", "up_bias") if e.glu else ("bias",)
+    bias = tuple(k.arg(name, (n,)) for name in names) if e.bias else ()
+    residual = k.arg("residual", (t, n)) if e.residual == "add" else None
+    extra = tuple(k.arg(name, tuple(t if s is None else s for s in shape)) for name, shape in e.extra)
+
+    def finish() -> Sink:
+        out = k.arg("out", (t, n))
+        return Sink(e, out, n, bias, out if e.residual == "inplace" else residual, extra)
+
+    return finish
+
+
+def gemm(spec: GemmSpec) -> tirx.PrimFunc:
+    """Return the PrimFunc of a GEMM.
+
+    Arguments in order: ``x f32[T, K]``; with ``select_rows`` ``rows i32[R]``; ``w [panels, K, 16]`` (uint16 for
+    bf16); ``bias f32[N]`` if asked (GLU: ``gate_bias[F]``, ``up_bias[F]``); ``residual f32[T, N]`` if "add"; the
+    callback's extra buffers; ``out f32[T, N]`` (R rows with ``select_rows``). With residual "inplace" the last
+    argument is read and written.
+    """
+    with kernel(spec.name) as k:
+        t = dim("T")
+        x = k.arg("x", (t, spec.k))
+        out_rows, index = t, None
+        if spec.select_rows:
+            out_rows = dim("R")
+            index = k.arg("rows", (out_rows,), "int32")
+        w = k.arg("w", (spec.panels, spec.k, PANEL), STORAGE[spec.weight])
+        sink = declare_sink(k, spec.epilogue, spec.n, out_rows)()
+        _emit(spec, x, w, sink, out_rows, index)
+    return k.func
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The rows that one tile reads and writes."""
+
+    spec: GemmSpec
+    x: Buffer
+    w: Buffer
+    sink: Sink
+    index: Buffer | None
+
+    def tile(self, rows: int, panels: int, row0: Expr, panel: Expr) -> None:
+        """Emit one tile of ``rows`` x ``panels`` with its epilogue."""
+        spec = self.spec
+        out_rows = [row0 + r for r in range(rows)]
+        source = out_rows
+        if self.index is not None:
+            source = [T.bind(tirx.Cast("int64", load(self.index, [row]))) for row in out_rows]
+        tile = accumulate(
+            spec.isa,
+            rows,
+            panels,
+            spec.k,
+            lambda r, k: load(self.x, [source[r], k]),
+            lambda p, k, c: widen_load(self.w, [panel + p, k, c], spec.isa.lanes),
+        )
+        self.sink.write_tile(tile, out_rows, panel)
+
+    def tail(self, count: Expr, panels: int, row0: Expr, panel: Expr) -> None:
+        """Emit a tile of exactly ``count`` rows, 1 to one less than a full tile."""
+        for rows in range(1, self.spec.isa.rows):
+            with when(count == rows):
+                self.tile(rows, panels, row0, panel)
+
+
+def _vector_group(panels: int) -> int:
+    """Return how many panels one GEMV step streams: enough chains to hide latency, even shares for threads."""
+    return min((4, 3, 2, 1), key=lambda g: (-(-(-(-panels // g)) // 2) * 2 * g, -g))
+
+
+def _row_splits(panels: int) -> int:
+    """Return into how many row ranges a panel's work is cut so that threads get even shares."""
+    splits = 1
+    while panels * splits < 32 or (panels * splits % 4 and panels * splits < 256):
+        splits *= 2
+    return splits
+
+
+def _emit(spec: GemmSpec, x: Buffer, w: Buffer, sink: Sink, t: Expr, index: Buffer | None) -> None:
+    rows = _Rows(spec, x, w, sink, index)
+    zero = tirx.const(0, "int64")
+    group = _vector_group(spec.panels)
+    with either(t == 1) as (one, many):
+        with one:
+            whole, rest = divmod(spec.panels, group)
+            with parallel(whole + (rest > 0)) as g:
+                if whole:
+                    with when(g < whole):
+                        rows.tile(1, group, zero, g * group)
+                if rest:
+                    with when(g == whole):
+                        rows.tile(1, rest, zero, tirx.const(whole * group, "int64"))
+        with many:
+            _emit_many(rows, t)
+
+
+def _emit_many(rows: _Rows, t: Expr) -> None:
+    spec = rows.spec
+    height, wide = spec.isa.rows, min(spec.isa.tile_panels, spec.panels)
+    steps, rest = divmod(spec.panels, wide)
+    groups = steps + (rest > 0)
+    splits = _row_splits(groups)
+    whole = t // height
+    with parallel(groups * splits) as task:
+        g = T.bind(task // splits)
+        part = T.bind(task % splits)
+        first, last = T.bind(part * whole // splits), T.bind((part + 1) * whole // splits)
+
+        def body(panels: int, panel: Expr) -> None:
+            with loop(last - first) as i:
+                rows.tile(height, panels, (first + i) * height, panel)
+            with when(part == splits - 1):
+                rows.tail(t % height, panels, whole * height, panel)
+
+        if not rest:
+            body(wide, g * wide)
+            return
+        with either(g < steps) as (full, edge):
+            with full:
+                body(wide, g * wide)
+            with edge:
+                body(rest, tirx.const(steps * wide, "int64"))

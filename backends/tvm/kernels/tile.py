@@ -1,0 +1,81 @@
+"""The register tile of every matrix kernel: rows x panels accumulators over one sequential chain in k.
+
+Each output is ``fma(x[K-1], w[K-1], ... fma(x[0], w[0], 0))``, in this order and with nothing else, in a tile of
+any shape. That is the whole reason why results do not depend on batch size, chunking or thread count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tvm import tirx
+from tvm.script.ir_builder import tirx as T
+
+from fretsaw.backends.tvm.kernels.emit import Buffer, Expr, Index, fma, load, loop, scratch, splat, store, vtype
+from fretsaw.backends.tvm.kernels.isa import PANEL, Isa
+
+# (panel number within the tile, k, first column in the panel) -> f32 vector of weights
+WeightLoad = Callable[[int, Expr, int], Expr]
+# (row number within the tile, k) -> f32 scalar
+InputLoad = Callable[[int, Expr], Expr]
+
+
+def widen_load(buf: Buffer, index: Sequence[Index], lanes: int) -> Expr:
+    """Load f32, f16 or bf16 (declared uint16) weights as f32."""
+    value = load(buf, index, lanes)
+    kind = str(buf.ty.dtype)
+    if kind == "float32":
+        return value
+    if kind == "float16":
+        return tirx.Cast(vtype("float32", lanes), value)
+    wide = tirx.Cast(vtype("uint32", lanes), value)
+    sixteen = tirx.const(16, "uint32")
+    return T.reinterpret(vtype("float32", lanes), wide << (sixteen if lanes == 1 else T.broadcast(sixteen, lanes)))
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Accumulators of a rows x panels tile, readable after ``accumulate``."""
+
+    isa: Isa
+    rows: int
+    panels: int
+    acc: Buffer
+
+    def vector(self, row: int, panel: int, part: int) -> Expr:
+        """Return vector ``part`` of the 16 columns of ``panel`` in ``row``."""
+        per = PANEL // self.isa.lanes
+        return load(self.acc, [(row * self.panels + panel) * per + part, 0], self.isa.lanes)
+
+
+def accumulate(isa: Isa, rows: int, panels: int, depth: int, x: InputLoad, w: WeightLoad, unroll: int = 4) -> Tile:
+    """Emit the k loop of one tile and return its accumulators.
+
+    Args:
+        depth: K, the length of the chain.
+        x: gives the input value of a row at k.
+        w: gives ``isa.lanes`` weights of a panel at k.
+        unroll: steps of k per iteration of the emitted loop.
+    """
+    lanes, per = isa.lanes, PANEL // isa.lanes
+    acc = scratch((rows * panels * per, lanes))
+    for i in range(rows * panels * per):
+        store(acc, [i, 0], splat(0.0, lanes))
+
+    def step(k: Expr) -> None:
+        for p in range(panels):
+            for v in range(per):
+                weights = T.bind(w(p, k, v * lanes))
+                for r in range(rows):
+                    i = (r * panels + p) * per + v
+                    store(acc, [i, 0], fma(splat(x(r, k), lanes), weights, load(acc, [i, 0], lanes)))
+
+    whole = depth // unroll
+    if whole:
+        with loop(whole) as ko:
+            for u in range(unroll):
+                step(ko * unroll + u)
+    for k in range(whole * unroll, depth):
+        step(tirx.const(k, "int64"))
+    return Tile(isa, rows, panels, acc)
