@@ -1,0 +1,1 @@
+"""One file per sub-command of ``fretsaw``; each names its click command ``command``."""
