@@ -1,0 +1,128 @@
+"""Build a packed graph into a program: plan once, then one module of native code per instruction set."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tvm
+
+from fretsaw.backends.tvm.emit import emit
+from fretsaw.backends.tvm.kernels.isa import Isa
+from fretsaw.backends.tvm.options import TvmOptions
+from fretsaw.backends.tvm.plan import plan
+from fretsaw.backends.tvm.plan.supported import check_supported
+from fretsaw.backends.tvm.steps import Plan, Tensor
+from fretsaw.ir import Graph, Value
+from fretsaw.ir.errors import LoweringError
+from fretsaw.ir.types import ITEMSIZE
+
+# CPU features that each level needs beyond SSE4.2, by the names that the runtime's detection uses.
+REQUIRES: Mapping[str, tuple[str, ...]] = {
+    "x86-64-v3": ("avx2", "fma", "f16c", "bmi2"),
+    "x86-64-v4": ("avx2", "fma", "f16c", "bmi2", "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"),
+}
+
+
+@dataclass(frozen=True)
+class Program:
+    """Everything of an artifact that the backend makes.
+
+    Args:
+        variants: Code by variant name, best first: (ELF shared object, CPU features it needs).
+        tensors: Packed weights in the order of the step's parameters.
+        kv: Layers, heads and sizes of the cache, as in the manifest.
+        program: Entry point and limits, as in the manifest.
+        memory: Sizes in bytes, as in the manifest.
+        plan: The launches, for reports.
+    """
+
+    variants: Mapping[str, tuple[bytes, tuple[str, ...]]]
+    tensors: Sequence[Tensor]
+    kv: Mapping[str, int | str]
+    program: Mapping[str, int | str]
+    memory: Mapping[str, int]
+    plan: Plan
+
+
+def build(
+    graph: Graph, options: TvmOptions | None = None, progress: Callable[[str], None] | None = None
+) -> Program:
+    """Compile a packed graph. ``progress`` is told what is being built.
+
+    Raises:
+        LoweringError: an op or a combination that this backend cannot lower, by name and place.
+    """
+    options = options or TvmOptions()
+    tell = progress or (lambda _: None)
+    check_supported(graph)
+    tell("planning kernels")
+    made = plan(graph, options)
+    kv = cache_geometry(graph, options)
+    variants = {}
+    for cpu in sorted(options.cpus, reverse=True):  # v4 before v3: best first
+        tell(f"generating code for {cpu}")
+        variants[f"llvm-{cpu}"] = (compile_variant(made, kv, options, cpu), REQUIRES[cpu])
+    weights = sum(t.nbytes for t in made.tensors)
+    per_token = kv["layers"] * kv["kv_heads"] * (kv["key_size"] + kv["value_size"]) * ITEMSIZE["f32"]
+    memory = {
+        "weights_bytes": weights,
+        "kv_bytes_per_token": per_token,
+        "workspace_bytes": workspace_bytes(made, options),
+    }
+    program: dict[str, int | str] = {"entry": "step", "chunk_tokens": options.chunk_tokens}
+    return Program(variants, made.tensors, {**kv, "dtype": "f32"}, program, memory, made)
+
+
+def cache_geometry(graph: Graph, options: TvmOptions) -> dict[str, int]:
+    """Layers, key-value heads and head sizes of the cache.
+
+    Raises:
+        LoweringError: layers differ in heads or sizes, which one page pool cannot hold.
+    """
+    shapes = {}
+    for node in graph.nodes:
+        if node.op == "kv_append":
+            k, v = node["k"].tensor.shape, node["v"].tensor.shape
+            shapes[node.int_attr("layer")] = (k[1], k[2], v[2])
+    if not shapes or sorted(shapes) != list(range(len(shapes))):
+        raise LoweringError(f"cache layers must be numbered from 0, are {sorted(shapes)}", where=graph.name)
+    if len(set(shapes.values())) > 1:
+        raise LoweringError(f"layers differ in key-value heads or sizes: {sorted(set(shapes.values()))}")
+    heads, key, value = (int(x) for x in shapes[0] if isinstance(x, int))
+    return {"layers": len(shapes), "kv_heads": heads, "key_size": key, "value_size": value,
+            "page_tokens": options.page_tokens}  # fmt: skip
+
+
+def workspace_bytes(made: Plan, options: TvmOptions) -> int:
+    """Most bytes of activations alive at once in a full step with one row of logits."""
+    env = {"T": options.chunk_tokens, "R": 1}
+    last: dict[Value, int] = {}
+    for i, launch in enumerate(made.launches):
+        for arg in launch.inputs:
+            if isinstance(arg, Value):
+                last[made.source(arg)] = i
+    last.update({made.source(v): len(made.launches) for v in made.outputs})
+    live: dict[Value, int] = {}
+    peak = 0
+    for i, launch in enumerate(made.launches):
+        live.update({v: v.tensor.nbytes(env) for v in launch.outputs})
+        peak = max(peak, sum(live.values()))
+        live = {v: n for v, n in live.items() if last.get(v, -1) > i}
+    return peak
+
+
+def compile_variant(made: Plan, kv: Mapping[str, int], options: TvmOptions, cpu: str) -> bytes:
+    """Native code of the program for one instruction set, as an ELF shared object."""
+    isa = Isa(cpu)
+    module = emit(made, kv, options, isa)
+    target = tvm.target.Target(dict(isa.target))
+    with tempfile.TemporaryDirectory(prefix="fretsaw-") as folder:
+        path = Path(folder) / "code.so"
+        with target:
+            executable = tvm.compile(module, target=target)
+        # No build id and no symbols beyond the exported ones: equal inputs give equal bytes.
+        executable.export_library(str(path), options=["-Wl,--build-id=none", "-Wl,-s"])
+        return path.read_bytes()

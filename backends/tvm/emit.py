@@ -1,0 +1,127 @@
+"""From a plan to one Relax module for one instruction set: the function ``step`` and a PrimFunc per kernel spec."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import tvm
+from tvm import relax, tirx
+
+from fretsaw.backends.tvm.kernels.isa import Isa
+from fretsaw.backends.tvm.options import TvmOptions
+from fretsaw.backends.tvm.steps import CacheSlot, Launch, Plan, Tensor
+from fretsaw.ir import Dim, DimLike, TensorType, Value
+
+_TVM_DTYPE = {"f32": "float32", "f16": "float16", "bf16": "uint16", "i32": "int32", "i64": "int64"}
+
+
+class _Dims:
+    """Symbols of the program as TIR variables; a polynomial becomes an expression over them."""
+
+    def __init__(self) -> None:
+        self._vars: dict[str, tirx.Var] = {}
+
+    def var(self, name: str) -> tirx.Var:
+        return self._vars.setdefault(name, tirx.Var(name, "int64"))
+
+    def expr(self, dim: DimLike) -> tvm.ir.Expr:
+        if not isinstance(dim, Dim):
+            return tirx.IntImm("int64", dim)
+        total: tvm.ir.Expr | None = None
+        for monomial, coefficient in dim.terms:
+            term: tvm.ir.Expr = tirx.IntImm("int64", coefficient)
+            for name in monomial:
+                term = self.var(name) if coefficient == 1 and monomial == (name,) else term * self.var(name)
+            total = term if total is None else total + term
+        assert total is not None
+        return total
+
+    def type(self, kind: TensorType) -> relax.TensorType:
+        return relax.TensorType([self.expr(d) for d in kind.shape], _TVM_DTYPE[kind.dtype])
+
+
+def cache_types(kv: Mapping[str, int], dims: _Dims) -> dict[str, relax.TensorType]:
+    """Types of the runtime's cache arguments, in the order of the step's parameters (docs/artifact.md)."""
+    b, m, n, lays = (dims.var(name) for name in ("B", "M", "N", "L"))
+    heads, page = kv["kv_heads"], kv["page_tokens"]
+    return {
+        "cu": relax.TensorType([dims.var("B1")], "int32"),
+        "lens": relax.TensorType([lays, b, heads], "int32"),
+        "table": relax.TensorType([lays, b, heads, m], "int32"),
+        "k_pages": relax.TensorType([n, kv["key_size"], page], "float32"),
+        "v_pages": relax.TensorType([n, page, kv["value_size"]], "float32"),
+    }
+
+
+def emit(plan: Plan, kv: Mapping[str, int], options: TvmOptions, isa: Isa) -> tvm.IRModule:
+    """Return the module; parameters of ``step`` are as docs/artifact.md lists them."""
+    dims, builder = _Dims(), relax.BlockBuilder()
+    tokens, positions, rows = (relax.Var(v.name, dims.type(v.tensor)) for v in plan.inputs)
+    cache = {name: relax.Var(name, kind) for name, kind in cache_types(kv, dims).items()}
+    weights = {t.name: relax.Var(_identifier(t.name), dims.type(t.type)) for t in plan.tensors}
+    params = [tokens, positions, cache["cu"], rows, cache["lens"], cache["table"], cache["k_pages"], cache["v_pages"]]
+    params += weights.values()
+    env: dict[Value, relax.Expr] = dict(zip(plan.inputs, (tokens, positions, rows), strict=True))
+    limits = {"T": options.chunk_tokens, "R": options.chunk_tokens}
+    emitter = _Emitter(builder, dims, env, cache, weights, isa)
+    with builder.function("step", params, attrs={"tir_var_upper_bound": limits, "relax.force_pure": True}):
+        with builder.dataflow():
+            for launch in plan.launches:
+                emitter.launch(launch, plan)
+            out = builder.emit_output(emitter.value(plan.outputs[0], plan))
+        builder.emit_func_output(out)
+    return builder.get()
+
+
+class _Emitter:
+    def __init__(
+        self, builder: relax.BlockBuilder, dims: _Dims, env: dict[Value, relax.Expr], cache: dict[str, relax.Expr],
+        weights: dict[str, relax.Var], isa: Isa,
+    ) -> None:  # fmt: skip
+        self.builder, self.dims, self.env, self.cache = builder, dims, env, cache
+        self.weights, self.isa = weights, isa
+        self.functions: dict[object, tvm.ir.GlobalVar] = {}
+
+    def value(self, value: Value, plan: Plan) -> relax.Expr:
+        """The Relax value, through reshapes that only rename memory."""
+        if value not in self.env:
+            source = self.value(plan.aliases[value], plan)
+            shape = relax.ShapeExpr([self.dims.expr(d) for d in value.tensor.shape])
+            self.env[value] = self.builder.emit(relax.op.reshape(source, shape))
+        return self.env[value]
+
+    def function(self, launch: Launch) -> tvm.ir.GlobalVar:
+        if launch.spec not in self.functions:
+            built = launch.spec.build(self.isa)
+            self.functions[launch.spec] = self.builder.add_func(built, launch.spec.name)
+        return self.functions[launch.spec]
+
+    def launch(self, launch: Launch, plan: Plan) -> None:
+        args: list[relax.Expr] = []
+        for arg in launch.inputs:
+            if isinstance(arg, Tensor):
+                args.append(self.weights[arg.name])
+            elif isinstance(arg, CacheSlot):
+                args.append(self.cache[arg.name])
+            else:
+                args.append(self.value(arg, plan))
+        scalars = [relax.prim_value(s) for s in launch.scalars]
+        out = [self.dims.type(v.tensor) for v in launch.outputs]
+        symbol = self.function(launch)
+        if not launch.writes:
+            result = self.builder.emit(relax.call_tir(symbol, [*args, *scalars], out if len(out) > 1 else out[0]))
+            parts = [result] if len(out) == 1 else [self.builder.emit(relax.TupleGetItem(result, i)) for i in range(len(out))]
+        else:
+            names = [a.name if isinstance(a, CacheSlot) else "" for a in launch.inputs]
+            places = [names.index(w) for w in launch.writes]
+            kinds = [self.cache[w].ty for w in launch.writes] + out
+            call = relax.op.call_tir_inplace(symbol, [*args, *scalars], [*places, *[-1] * len(out)], kinds)
+            result = self.builder.emit(call)
+            items = [self.builder.emit(relax.TupleGetItem(result, i)) for i in range(len(kinds))]
+            self.cache.update(zip(launch.writes, items, strict=False))
+            parts = items[len(launch.writes) :]
+        self.env.update(zip(launch.outputs, parts, strict=True))
+
+
+def _identifier(name: str) -> str:
+    return "w_" + "".join(c if c.isalnum() else "_" for c in name)

@@ -1,0 +1,63 @@
+"""Walk a packed graph and cover every node with kernel launches.
+
+A launch stands where its last node stood, so all it reads exists by then and effects on the cache keep their order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fretsaw.backends.tvm.options import TvmOptions
+from fretsaw.backends.tvm.plan import dense, heads, misc, moe
+from fretsaw.backends.tvm.plan.attention import attention_sites
+from fretsaw.backends.tvm.plan.context import Context
+from fretsaw.backends.tvm.steps import Plan
+from fretsaw.ir import Graph, HandleType, Node
+from fretsaw.ir.errors import LoweringError
+
+
+def plan(graph: Graph, options: TvmOptions) -> Plan:
+    """Cover ``graph`` (phase packed, only supported ops).
+
+    Raises:
+        LoweringError: a combination of supported ops that no kernel covers.
+    """
+    ctx = Context(graph, options)
+    for site in attention_sites(graph):
+        heads.cover_attention(ctx, site)
+    for node in graph.nodes:
+        if id(node) in ctx.covered:
+            continue
+        _cover(ctx, node)
+    inputs = tuple(v for v in graph.inputs if not isinstance(v.type, HandleType))
+    return Plan(inputs, ctx.ordered(), graph.outputs, ctx.pool.tensors, ctx.aliases)
+
+
+def _cover(ctx: Context, node: Node) -> None:
+    if node.op == "linear":
+        dense.cover_linear(ctx, node)
+    elif node.op == "embedding":
+        misc.cover_embedding(ctx, node)
+    elif node.op in ("rms_norm", "layer_norm"):
+        misc.cover_norm(ctx, node)
+    elif node.op == "take":
+        misc.cover_take(ctx, node)
+    elif node.op == "reshape":
+        ctx.alias(node)
+    elif node.op == "slice":
+        misc.cover_slice(ctx, node)
+    elif node.op == "router":
+        moe.cover_router(ctx, node)
+    elif node.op == "experts":
+        moe.cover_experts(ctx, node)
+    elif node.op in ("rope", "kv_append", "cached_attention", "cast"):
+        raise LoweringError(
+            f"{node.op} stands where no kernel of the tvm backend covers it",
+            where="   ".join(filter(None, [f"%{node.out.name}" if node.results else "", node.loc.module])),
+        )
+    else:
+        misc.cover_elementwise(ctx, node)
+
+
+def names(nodes: Sequence[Node]) -> tuple[str, ...]:
+    return tuple(v.name for n in nodes for v in n.results)

@@ -1,0 +1,117 @@
+"""Pack weights for the kernels that read them, each distinct one once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+
+import numpy as np
+
+from fretsaw.backends.tvm.kernels.packing import (
+    pack_expert_panels,
+    pack_glu_panels,
+    pack_panels,
+    panel_count,
+    storage,
+)
+from fretsaw.backends.tvm.options import WeightType
+from fretsaw.backends.tvm.steps import Tensor
+from fretsaw.ir import Const, TensorType
+from fretsaw.ir.types import DType
+
+PANEL = 16
+
+
+class TensorPool:
+    """Tensors of the program by what they hold: asking twice for one packing of one constant gives one tensor.
+
+    A tied embedding and output projection are one panel-packed tensor for that reason.
+    """
+
+    def __init__(self, weights: WeightType) -> None:
+        self.weights = weights
+        self._by_key: dict[Hashable, Tensor] = {}
+        self._names: set[str] = set()
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return tuple(self._by_key.values())
+
+    def _add(
+        self, key: Hashable, name: str, dtype: DType, shape: Sequence[int], make: Callable[[], np.ndarray]
+    ) -> Tensor:
+        if key not in self._by_key:
+            full, i = name, 1
+            while full in self._names:
+                i += 1
+                full = f"{name}.{i}"
+            self._names.add(full)
+            self._by_key[key] = Tensor(full, TensorType(dtype, tuple(shape)), make)
+        return self._by_key[key]
+
+    def panels(self, parts: Sequence[tuple[Const, np.ndarray | None]], name: str) -> Tensor:
+        """[N16, K, 16] panels of the chosen output rows (None: all) of several weights [O, K], one after another."""
+        columns = int(np.sum([_rows(c) if r is None else r.size for c, r in parts]))
+        depth = _size(parts[0][0], 1)
+        key = ("panels", *((c, None if r is None else r.tobytes()) for c, r in parts))
+
+        def make() -> np.ndarray:
+            rows = [c.load() if r is None else c.load()[r] for c, r in parts]
+            return pack_panels(rows[0] if len(rows) == 1 else np.concatenate(rows), storage(self.weights))
+
+        return self._add(key, name, self.weights, (panel_count(columns), depth, PANEL), make)
+
+    def glu_panels(self, weight: Const, gate: slice, up: slice, name: str) -> Tensor:
+        """Panels of gate and up columns in turn, from a weight [O, K] that holds both."""
+        half = gate.stop - gate.start
+        shape = (2 * panel_count(half), _size(weight, 1), PANEL)
+
+        def make() -> np.ndarray:
+            w = weight.load()
+            return pack_glu_panels(w[gate], w[up], storage(self.weights))
+
+        return self._add(("glu", weight, gate.start, up.start), name, self.weights, shape, make)
+
+    def expert_panels(self, weight: Const, name: str) -> Tensor:
+        """[E, N16, K, 16] panels of stacked weights [E, O, K]."""
+        experts, rows, depth = (_size(weight, i) for i in range(3))
+        return self._add(
+            ("experts", weight), name, self.weights, (experts, panel_count(rows), depth, PANEL),
+            lambda: pack_expert_panels(weight.load(), storage(self.weights)),
+        )  # fmt: skip
+
+    def expert_glu_panels(self, weight: Const, interleaved: bool, name: str) -> Tensor:
+        """[E, 2*F16, K, 16]: per expert, panels of gate and up columns in turn."""
+        experts, rows, depth = (_size(weight, i) for i in range(3))
+
+        def make() -> np.ndarray:
+            w, half = weight.load(), rows // 2
+            gate, up = (w[:, 0::2], w[:, 1::2]) if interleaved else (w[:, :half], w[:, half:])
+            return np.stack([pack_glu_panels(g, u, storage(self.weights)) for g, u in zip(gate, up, strict=True)])
+
+        shape = (experts, 2 * panel_count(rows // 2), depth, PANEL)
+        return self._add(("expert_glu", weight, interleaved), name, self.weights, shape, make)
+
+    def vector(self, parts: Sequence[tuple[Const, np.ndarray | None]], name: str) -> Tensor:
+        """Small vectors (gains, biases, frequencies) in f32, chosen elements one after another."""
+        size = int(np.sum([_rows(c) if r is None else r.size for c, r in parts]))
+        key = ("vector", *((c, None if r is None else r.tobytes()) for c, r in parts))
+
+        def make() -> np.ndarray:
+            picked = [c.load().reshape(-1) if r is None else c.load().reshape(-1)[r] for c, r in parts]
+            return np.concatenate(picked).astype(np.float32)
+
+        return self._add(key, name, "f32", (size,), make)
+
+    def array(self, key: Hashable, name: str, value: np.ndarray) -> Tensor:
+        """An f32 array made by the planner itself."""
+        return self._add(key, name, "f32", value.shape, lambda: value.astype(np.float32))
+
+
+def _size(const: Const, axis: int) -> int:
+    size = const.type.shape[axis]
+    assert isinstance(size, int)
+    return size
+
+
+def _rows(const: Const) -> int:
+    return _size(const, 0)
