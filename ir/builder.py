@@ -66,7 +66,8 @@ def make_node(
         ):
             raise ShapeError(f"takes {' '.join(definition.slots) or 'no operands'}, got {len(operands)} operands")
         kept = normalize_attrs(definition, attrs)
-        types: Sequence[ValueType] = definition.shape_rule([v.type for v in operands], dict(kept))
+        full = {n: spec.default for n, spec in definition.attrs.items() if spec.default is not None} | dict(kept)
+        types: Sequence[ValueType] = definition.shape_rule([v.type for v in operands], full)
     except ShapeError as error:
         raise VerifyError(f"{op}: {error}", where=loc.module) from None
     base = names[0] if names else op

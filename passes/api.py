@@ -46,6 +46,8 @@ class Pass:
         phase: The phase that it helps to reach.
         clears: Finds the sites that the pass has to reach; one still there after it is an error. None: any number is fine.
         roots: Ops that a rule starts from, empty for graph passes.
+        fn: The function of a single rule.
+        members: The rules of a group.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Pass:
     clears: SiteFn | None = field(default=None, compare=False)
     roots: frozenset[str] = frozenset()
     fn: RuleFn | None = field(default=None, compare=False)
+    members: tuple[Pass, ...] = ()
 
 
 def rule(
@@ -86,7 +89,8 @@ def rules(name: str, members: Sequence[Pass], *, doc: str, phase: str, clears: S
 
         return run_rules(graph, members)
 
-    return Pass(name, doc, keeps, phase, run, clears, frozenset().union(*(m.roots for m in members)))
+    roots = frozenset[str]().union(*(m.roots for m in members))
+    return Pass(name, doc.strip(), keeps, phase, run, clears, roots, members=tuple(members))
 
 
 def graph_pass(

@@ -34,12 +34,13 @@ def run_rules(graph: Graph, members: Sequence[Pass], *, shuffle: random.Random |
         edits, roots, declines = _collect(graph, members, shuffle)
         if not edits:
             return Outcome(graph, tuple(hits), tuple(declines), sweeps)
-        graph, refused = apply_edits(graph, edits, roots)
+        after, refused = apply_edits(graph, edits, roots)
         declines += refused
-        hits += [root for root in roots if not any(d.at is root for d in refused)]
-        last += [f"%{root.out.name} ({root.op})" for root in roots]
         if len(refused) == len(edits):
             return Outcome(graph, tuple(hits), tuple(declines), sweeps)
+        graph = after
+        hits += [root for root in roots if not any(d.at is root for d in refused)]
+        last += [f"%{root.out.name} ({root.op})" for root in roots]
         names = "+".join(m.name for m in members)
         verify(graph, when=f"after {names}, sweep {sweeps}")
         budget -= len(edits)
