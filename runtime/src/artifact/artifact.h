@@ -1,5 +1,5 @@
-// An opened artifact: the mapped file, its proved structure and its typed manifest. Opening reads no
-// section and loads no code.
+// An opened artifact: the mapped file, its proved structure and its typed manifest. Opening reads
+// no section and loads no code.
 #pragma once
 
 #include <memory>

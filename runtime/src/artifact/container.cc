@@ -68,10 +68,10 @@ VoidResult CheckIdentity(Bytes file) {
   const auto version = Load<uint32_t>(file, 8);
   const auto oldest = Load<uint32_t>(file, 12);
   if (oldest > kFormatVersion) {
-    return Error{Status::kNewerVersion,
-                 "artifact of format version " + Num(version) + " needs a reader of version " +
-                     Num(oldest) + ", this one has version " + Num(kFormatVersion) +
-                     "; use a newer fretsaw-run"};
+    return Error{Status::kNewerVersion, "artifact of format version " + Num(version) +
+                                            " needs a reader of version " + Num(oldest) +
+                                            ", this one has version " + Num(kFormatVersion) +
+                                            "; use a newer fretsaw-run"};
   }
   return Ok{};
 }
@@ -98,8 +98,7 @@ Result<Header> ReadHeader(Bytes file) {
     return Truncated(Num(file.size()) + " bytes, the header says " + Num(h.file_bytes));
   }
   if (file.size() > h.file_bytes) {
-    return Corrupt("file has " + Num(file.size()) + " bytes, the header says " +
-                   Num(h.file_bytes));
+    return Corrupt("file has " + Num(file.size()) + " bytes, the header says " + Num(h.file_bytes));
   }
   if (h.manifest_offset != kHeaderBytes) {
     return Corrupt("header: manifest offset " + Num(h.manifest_offset) + ", expected 128");

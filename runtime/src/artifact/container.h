@@ -1,8 +1,8 @@
 // The container of an artifact: header, manifest text, section table, sections (docs/artifact.md).
 //
 // Parse() proves everything about structure before it makes a pointer: magic, versions, sizes,
-// bounds, alignment, order, names, zero padding, and the digests of the header, the manifest and the
-// table. The digest of a section is checked when VerifySection or VerifyAll is asked for it.
+// bounds, alignment, order, names, zero padding, and the digests of the header, the manifest and
+// the table. The digest of a section is checked when VerifySection or VerifyAll is asked for it.
 #pragma once
 
 #include <cstdint>

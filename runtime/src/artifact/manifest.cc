@@ -11,8 +11,8 @@ namespace fretsaw {
 namespace {
 
 constexpr int64_t kMaxId = std::numeric_limits<int32_t>::max();
-constexpr int64_t kMaxSize = int64_t{1} << 20;     // heads, layers, head sizes
-constexpr int64_t kMaxExtent = int64_t{1} << 40;   // one dimension of a tensor
+constexpr int64_t kMaxSize = int64_t{1} << 20;    // heads, layers, head sizes
+constexpr int64_t kMaxExtent = int64_t{1} << 40;  // one dimension of a tensor
 constexpr size_t kMaxTensors = size_t{1} << 20;
 constexpr size_t kMaxRank = 8;
 
@@ -27,7 +27,8 @@ DType ReadDType(const Fields& fields) {
   if (name == "bf16") return DType::kBF16;
   if (name == "i32") return DType::kI32;
   if (name == "i64") return DType::kI64;
-  throw Unsupported{fields.path() + ".dtype: '" + name + "' is not one of f32, f16, bf16, i32, i64"};
+  throw Unsupported{fields.path() + ".dtype: '" + name +
+                    "' is not one of f32, f16, bf16, i32, i64"};
 }
 
 const Section& ReadSection(const Fields& fields, const char* key, const Container& container) {
@@ -157,7 +158,8 @@ Manifest Read(const Fields& root, const Container& container) {
   manifest.format_version = root.Int("format_version", 1, kMaxId);
   manifest.model = ReadModel(root.Object("model"));
   manifest.generation = ReadGeneration(root.Object("generation"));
-  if (root.Has("tokenizer")) manifest.tokenizer = ReadTokenizer(root.Object("tokenizer"), container);
+  if (root.Has("tokenizer"))
+    manifest.tokenizer = ReadTokenizer(root.Object("tokenizer"), container);
   const Fields weights = root.Object("weights");
   const Section& section = ReadSection(weights, "section", container);
   manifest.weights_section = section.name;
@@ -176,10 +178,13 @@ Manifest Read(const Fields& root, const Container& container) {
 int64_t DTypeBytes(DType dtype) {
   switch (dtype) {
     case DType::kF32:
-    case DType::kI32: return 4;
+    case DType::kI32:
+      return 4;
     case DType::kF16:
-    case DType::kBF16: return 2;
-    case DType::kI64: return 8;
+    case DType::kBF16:
+      return 2;
+    case DType::kI64:
+      return 8;
   }
   return 0;
 }

@@ -25,8 +25,8 @@ struct TensorInfo {
 };
 
 struct VariantInfo {
-  std::string name;                   // e.g. "llvm-x86-64-v3"
-  std::string section;                // e.g. "code/llvm-x86-64-v3"
+  std::string name;     // e.g. "llvm-x86-64-v3"
+  std::string section;  // e.g. "code/llvm-x86-64-v3"
   std::vector<std::string> requires_features;
 };
 

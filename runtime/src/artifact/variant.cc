@@ -31,8 +31,8 @@ Result<size_t> ChooseVariant(std::span<const VariantInfo> variants,
     lacking += (lacking.empty() ? "" : "; ") + variants[i].name + " needs " + missing;
   }
   if (lacking.empty()) {
-    return Error{Status::kUsage, "the artifact has no variant '" + std::string(wanted) +
-                                     "'; it has " + names};
+    return Error{Status::kUsage,
+                 "the artifact has no variant '" + std::string(wanted) + "'; it has " + names};
   }
   return Error{Status::kUnsupportedCpu,
                "this processor cannot run the artifact: " + lacking +

@@ -23,7 +23,9 @@ Extent Measure(std::string_view text) {
       continue;
     }
     switch (c) {
-      case '"': in_string = true; break;
+      case '"':
+        in_string = true;
+        break;
       case '[':
       case '{':
         extent.depth = std::max(extent.depth, ++depth);
@@ -33,8 +35,11 @@ Extent Measure(std::string_view text) {
       case '}':
         if (depth > 0) --depth;
         break;
-      case ',': ++extent.values; break;
-      default: break;
+      case ',':
+        ++extent.values;
+        break;
+      default:
+        break;
     }
   }
   return extent;
@@ -52,8 +57,8 @@ Result<nlohmann::json> ParseJson(std::string_view text, std::string_view what,
   }
   const Extent extent = Measure(text);
   if (extent.depth > limits.max_depth) {
-    return Error{Status::kCorrupt, name + ": nested deeper than " +
-                                       std::to_string(limits.max_depth) + " levels"};
+    return Error{Status::kCorrupt,
+                 name + ": nested deeper than " + std::to_string(limits.max_depth) + " levels"};
   }
   if (extent.values > limits.max_values) {
     return Error{Status::kCorrupt,

@@ -17,7 +17,7 @@ Result<MappedFile> MappedFile::Open(const std::string& path) {
   };
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) return fail(std::strerror(errno));
-  struct stat info {};
+  struct stat info{};
   if (fstat(fd, &info) != 0) {
     const std::string what = std::strerror(errno);
     close(fd);

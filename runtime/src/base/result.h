@@ -12,19 +12,19 @@ namespace fretsaw {
 // C interface, so entries are only ever appended.
 enum class Status : int {
   kOk = 0,
-  kInternal = 1,           // our bug
-  kUsage = 2,              // impossible options
-  kFileNotFound = 3,       // cannot open, cannot map
-  kBadMagic = 4,           // not an artifact
-  kNewerVersion = 5,       // artifact needs a newer runtime
-  kTruncated = 6,          // shorter than it says
-  kCorrupt = 7,            // bounds, overlap or digest wrong
-  kUnsupportedCpu = 8,     // no code variant runs on this machine
-  kBadInput = 9,           // empty prompt, invalid UTF-8
-  kPromptTooLong = 10,     // over the model's context
-  kUnsupported = 11,       // a feature the artifact asks for and this runtime lacks
+  kInternal = 1,        // our bug
+  kUsage = 2,           // impossible options
+  kFileNotFound = 3,    // cannot open, cannot map
+  kBadMagic = 4,        // not an artifact
+  kNewerVersion = 5,    // artifact needs a newer runtime
+  kTruncated = 6,       // shorter than it says
+  kCorrupt = 7,         // bounds, overlap or digest wrong
+  kUnsupportedCpu = 8,  // no code variant runs on this machine
+  kBadInput = 9,        // empty prompt, invalid UTF-8
+  kPromptTooLong = 10,  // over the model's context
+  kUnsupported = 11,    // a feature the artifact asks for and this runtime lacks
   kOutOfMemory = 12,
-  kIo = 13,                // disk full, write failed
+  kIo = 13,  // disk full, write failed
   kCancelled = 14,
 };
 

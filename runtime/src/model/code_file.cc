@@ -53,8 +53,8 @@ Result<CodeFile> CodeFile::Create(std::span<const uint8_t> code) {
   }
   CodeFile file(fd, path, true);
   if (!WriteAll(fd, code)) {
-    return Error{Status::kIo, "cannot write the artifact's code to '" + path +
-                                  "': " + std::strerror(errno)};
+    return Error{Status::kIo,
+                 "cannot write the artifact's code to '" + path + "': " + std::strerror(errno)};
   }
   return file;
 }

@@ -9,9 +9,9 @@
 
 namespace fretsaw {
 
-// A copy of `code` in an anonymous memory file, or in a private temporary file (mode 0600, removed at
-// once by the destructor) where memory files are not available. The copy is what was verified: the
-// artifact on disk can change under a running process, this cannot.
+// A copy of `code` in an anonymous memory file, or in a private temporary file (mode 0600, removed
+// at once by the destructor) where memory files are not available. The copy is what was verified:
+// the artifact on disk can change under a running process, this cannot.
 class CodeFile {
  public:
   static Result<CodeFile> Create(std::span<const uint8_t> code);

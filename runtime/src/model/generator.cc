@@ -31,10 +31,10 @@ VoidResult CheckRequest(const Session& session, const TextCodec& codec,
     return Error{Status::kUnsupported, "stop strings need a tokenizer; the artifact has none"};
   }
   if (std::ssize(request.prompt) > session.room()) {
-    return Error{Status::kPromptTooLong,
-                 "the prompt has " + std::to_string(request.prompt.size()) +
-                     " tokens, the context has room for " + std::to_string(session.room()) +
-                     "; shorten the prompt or raise the context"};
+    return Error{Status::kPromptTooLong, "the prompt has " + std::to_string(request.prompt.size()) +
+                                             " tokens, the context has room for " +
+                                             std::to_string(session.room()) +
+                                             "; shorten the prompt or raise the context"};
   }
   return Ok{};
 }
@@ -83,8 +83,7 @@ struct Loop {
   Result<bool> Accept(int32_t token) {
     result.tokens.push_back(token);
     sampler.Saw(token);
-    const bool ended =
-        !request.ignore_eos && std::find(eos.begin(), eos.end(), token) != eos.end();
+    const bool ended = !request.ignore_eos && std::find(eos.begin(), eos.end(), token) != eos.end();
     auto text = ended ? Result<std::string>(std::string()) : output.Push(token);
     if (!text) return text.error();
     result.text += text.value();
@@ -126,7 +125,7 @@ struct Loop {
     if (!rest) return rest.error();
     if (!rest.value().empty()) {
       result.text += rest.value();
-      if (on_token) on_token(result.tokens.back(), rest.value());
+      if (on_token) on_token(-1, rest.value());
     }
     if (output.stopped()) result.finish = FinishReason::kStopString;
     return std::move(result);
@@ -137,10 +136,14 @@ struct Loop {
 
 const char* FinishReasonName(FinishReason reason) {
   switch (reason) {
-    case FinishReason::kStop: return "stop";
-    case FinishReason::kLength: return "length";
-    case FinishReason::kStopString: return "stop_string";
-    case FinishReason::kCancelled: return "cancelled";
+    case FinishReason::kStop:
+      return "stop";
+    case FinishReason::kLength:
+      return "length";
+    case FinishReason::kStopString:
+      return "stop_string";
+    case FinishReason::kCancelled:
+      return "cancelled";
   }
   return "unknown";
 }

@@ -38,7 +38,8 @@ struct GenerateResult {
   int64_t decode_steps = 0;  // tokens that decode_ms stands for
 };
 
-// Called for every token with the text that became certain (possibly none); false stops.
+// Called for every token with the text that became certain (possibly none); false stops. Text that
+// was held back for a stop string and proved innocent at the end comes last, with token -1.
 using OnToken = std::function<bool(int32_t token, std::string_view text)>;
 
 // Appends to the session. Generation ends at an end-of-sequence id of the manifest, a stop string,

@@ -88,9 +88,9 @@ std::span<const int32_t> Sequence::row(int64_t row) const {
 
 VoidResult Sequence::Reserve(int64_t tokens) {
   if (tokens > room()) {
-    return Error{Status::kPromptTooLong,
-                 std::to_string(length_ + tokens) + " tokens do not fit a context of " +
-                     std::to_string(cache_->tokens())};
+    return Error{Status::kPromptTooLong, std::to_string(length_ + tokens) +
+                                             " tokens do not fit a context of " +
+                                             std::to_string(cache_->tokens())};
   }
   const int64_t page_tokens = cache_->kv_.page_tokens;
   int64_t wanted = 0;
@@ -98,8 +98,7 @@ VoidResult Sequence::Reserve(int64_t tokens) {
     wanted += std::max<int64_t>(0, CeilDiv(lens_[r] + tokens, page_tokens) - counts_[r]);
   }
   if (wanted > cache_->free_pages()) {
-    return Error{Status::kOutOfMemory, "the KV cache has " +
-                                           std::to_string(cache_->free_pages()) +
+    return Error{Status::kOutOfMemory, "the KV cache has " + std::to_string(cache_->free_pages()) +
                                            " free pages, " + std::to_string(wanted) +
                                            " are needed"};
   }

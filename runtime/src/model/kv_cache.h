@@ -1,8 +1,8 @@
 // The KV cache: pages per (layer, kv head), handed to sequences as they grow.
 //
 // A page holds the keys [key_size, page_tokens] or the values [page_tokens, value_size] of one
-// layer and one kv head; page n of the two pools belongs together. Every (layer, sequence, head) has
-// its own length and its own row of pages, so that a policy may keep different tokens in each.
+// layer and one kv head; page n of the two pools belongs together. Every (layer, sequence, head)
+// has its own length and its own row of pages, so that a policy may keep different tokens in each.
 #pragma once
 
 #include <cstdint>

@@ -22,8 +22,10 @@ Result<std::unique_ptr<Model>> Model::Load(Artifact artifact, const ModelOptions
   const Manifest& manifest = model->manifest();
   const Container& container = model->artifact_.container();
   if (manifest.model.kind != "decoder") {
-    return Error{Status::kUnsupported, "this runtime runs decoders; the artifact holds a model of "
-                                       "kind '" + manifest.model.kind + "'"};
+    return Error{Status::kUnsupported,
+                 "this runtime runs decoders; the artifact holds a model of "
+                 "kind '" +
+                     manifest.model.kind + "'"};
   }
   if (options.verify) {
     if (auto ok = container.VerifyAll(); !ok) return ok.error();
@@ -41,9 +43,8 @@ Result<std::unique_ptr<Model>> Model::Load(Artifact artifact, const ModelOptions
   auto program =
       std::move(code).value().Bind(manifest, model->artifact_.weights(), model->threads_);
   if (!program) return program.error();
-  model->stepper_ = std::make_unique<Stepper>(manifest.kv, manifest.program,
-                                              manifest.model.vocab_size,
-                                              std::move(program).value());
+  model->stepper_ = std::make_unique<Stepper>(
+      manifest.kv, manifest.program, manifest.model.vocab_size, std::move(program).value());
   model->prefault_ = std::make_unique<Prefault>(model->artifact_.weights());
   return model;
 }

@@ -8,9 +8,9 @@
 
 namespace fretsaw {
 
-// A thread that walks `bytes` (a read-only file mapping) and maps its pages in large slices. Without
-// it the first prefill takes tens of thousands of page faults inside the kernels. Stops early when
-// destroyed; the mapping must outlive it.
+// A thread that walks `bytes` (a read-only file mapping) and maps its pages in large slices.
+// Without it the first prefill takes tens of thousands of page faults inside the kernels. Stops
+// early when destroyed; the mapping must outlive it.
 class Prefault {
  public:
   explicit Prefault(std::span<const uint8_t> bytes);

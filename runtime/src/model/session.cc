@@ -40,7 +40,8 @@ VoidResult Session::Append(std::span<const int32_t> tokens, LogitRows rows,
     auto logits = model_->stepper().Step(cache_, {&entry, 1});
     if (!logits) return logits.error();
     if (wanted == LogitRows::kNone) continue;
-    on_logits(logits.value(), static_cast<int64_t>(wanted == LogitRows::kAll ? at : at + count - 1));
+    on_logits(logits.value(),
+              static_cast<int64_t>(wanted == LogitRows::kAll ? at : at + count - 1));
   }
   return Ok{};
 }
@@ -49,8 +50,9 @@ Result<std::span<const float>> Session::AppendLast(std::span<const int32_t> toke
                                                    const std::atomic<bool>* cancel) {
   std::span<const float> last;
   // One captured reference: small enough for std::function not to allocate.
-  auto done = Append(tokens, LogitRows::kLast,
-                     [&last](std::span<const float> logits, int64_t) { last = logits; }, cancel);
+  auto done = Append(
+      tokens, LogitRows::kLast, [&last](std::span<const float> logits, int64_t) { last = logits; },
+      cancel);
   if (!done) return done.error();
   return last;
 }

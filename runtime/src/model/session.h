@@ -21,8 +21,8 @@ class Session {
   // Called with the logits of a chunk: [rows, V], and the position in `tokens` of the first row.
   using OnLogits = std::function<void(std::span<const float> logits, int64_t first_row)>;
 
-  // Appends any number of tokens, in chunks; the logits that are wanted are passed on chunk by chunk.
-  // Stops with kCancelled between chunks when `cancel` is set.
+  // Appends any number of tokens, in chunks; the logits that are wanted are passed on chunk by
+  // chunk. Stops with kCancelled between chunks when `cancel` is set.
   VoidResult Append(std::span<const int32_t> tokens, LogitRows rows, const OnLogits& on_logits,
                     const std::atomic<bool>* cancel = nullptr);
 

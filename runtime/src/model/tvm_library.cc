@@ -39,8 +39,8 @@ VoidResult OpenTvmRuntime() {
 VoidResult ConfigureTvmThreads(int threads) {
   namespace ffi = tvm::ffi;
   // "Share all cores": every worker may run on any CPU we may use. Pinning a worker to one core is
-  // slower as soon as anything else runs there. The pool takes its size from the length of the list,
-  // so CPUs repeat when there are more threads than CPUs.
+  // slower as soon as anything else runs there. The pool takes its size from the length of the
+  // list, so CPUs repeat when there are more threads than CPUs.
   constexpr int kShareAllCores = -3;
   cpu_set_t mask;
   CPU_ZERO(&mask);

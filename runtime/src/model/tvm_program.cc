@@ -22,11 +22,16 @@ constexpr DLDataType kFloat32{kDLFloat, 32, 1};
 
 DLDataType ToDL(DType dtype) {
   switch (dtype) {
-    case DType::kF32: return kFloat32;
-    case DType::kF16: return {kDLFloat, 16, 1};
-    case DType::kBF16: return {kDLBfloat, 16, 1};
-    case DType::kI32: return kInt32;
-    case DType::kI64: return {kDLInt, 64, 1};
+    case DType::kF32:
+      return kFloat32;
+    case DType::kF16:
+      return {kDLFloat, 16, 1};
+    case DType::kBF16:
+      return {kDLBfloat, 16, 1};
+    case DType::kI32:
+      return kInt32;
+    case DType::kI64:
+      return {kDLInt, 64, 1};
   }
   return kFloat32;
 }
@@ -43,8 +48,8 @@ ffi::Tensor View(const void* data, std::span<const int64_t> shape, DLDataType dt
                                   ffi::ShapeView(shape.data(), shape.size()), dtype, kCpu);
 }
 
-// An argument whose memory and shape change from step to step. The tensor object is made once; a step
-// writes its pointer, shape and strides in place, so it allocates nothing.
+// An argument whose memory and shape change from step to step. The tensor object is made once; a
+// step writes its pointer, shape and strides in place, so it allocates nothing.
 class Argument {
  public:
   Argument(size_t rank, DLDataType dtype)
@@ -105,7 +110,8 @@ class TvmProgram : public Program {
     k_pages_.Set(a.k_pages, {a.pages, kv_.key_size, kv_.page_tokens});
     v_pages_.Set(a.v_pages, {a.pages, kv_.page_tokens, kv_.value_size});
     try {
-      logits_ = ffi::Tensor();  // before the call: the program may reuse this memory for the new ones
+      logits_ =
+          ffi::Tensor();  // before the call: the program may reuse this memory for the new ones
       ffi::Any result;
       step_.CallPacked(packed_.data(), static_cast<int32_t>(packed_.size()), &result);
       logits_ = result.cast<ffi::Tensor>();
@@ -181,8 +187,7 @@ Result<TvmCode> TvmCode::Load(std::span<const uint8_t> code, const std::string& 
 }
 
 Result<std::unique_ptr<Program>> TvmCode::Bind(const Manifest& manifest,
-                                               std::span<const uint8_t> weights,
-                                               int threads) && {
+                                               std::span<const uint8_t> weights, int threads) && {
   try {
     return std::unique_ptr<Program>(std::make_unique<TvmProgram>(
         state_->library, state_->vm, state_->step, manifest, weights, threads));

@@ -22,8 +22,8 @@ class TvmCode {
   TvmCode& operator=(TvmCode&&) noexcept;
   ~TvmCode();
 
-  // Consumes the code. `weights` is the weights section and must outlive the program; the manifest is
-  // copied from, not kept. Steps run on `threads` threads, the calling one included.
+  // Consumes the code. `weights` is the weights section and must outlive the program; the manifest
+  // is copied from, not kept. Steps run on `threads` threads, the calling one included.
   Result<std::unique_ptr<Program>> Bind(const Manifest& manifest, std::span<const uint8_t> weights,
                                         int threads) &&;
 

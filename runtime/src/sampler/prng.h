@@ -1,5 +1,5 @@
-// SplitMix64: the sampler's source of chance. Integer arithmetic only, so that a seed gives the same
-// stream on every machine. Source: Steele, Lea, Flood, "Fast Splittable Pseudorandom Number
+// SplitMix64: the sampler's source of chance. Integer arithmetic only, so that a seed gives the
+// same stream on every machine. Source: Steele, Lea, Flood, "Fast Splittable Pseudorandom Number
 // Generators", OOPSLA 2014.
 #pragma once
 

@@ -98,8 +98,8 @@ void Sampler::KeepTopK() {
   std::erase_if(candidates_, [&](const Candidate& c) { return c.probability < threshold; });
 }
 
-// Keeps the most likely tokens until their sum reaches top_p; at least one. Sorts in growing blocks:
-// the set is nearly always a few hundred of tens of thousands.
+// Keeps the most likely tokens until their sum reaches top_p; at least one. Sorts in growing
+// blocks: the set is nearly always a few hundred of tens of thousands.
 void Sampler::KeepTopP() {
   if (options_.top_p >= 1) return;
   double sum = 0;

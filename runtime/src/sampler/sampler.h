@@ -30,8 +30,8 @@ class Sampler {
   // tokens in order of their ids. Errors: kInternal (no finite logit).
   Result<int32_t> Pick(std::span<const float> logits);
 
-  // The surviving tokens and their probabilities, by ascending id; what Pick draws from. Valid until
-  // the next call. With temperature 0 the one greedy token.
+  // The surviving tokens and their probabilities, by ascending id; what Pick draws from. Valid
+  // until the next call. With temperature 0 the one greedy token.
   Result<std::span<const Candidate>> Distribution(std::span<const float> logits);
 
  private:
