@@ -24,6 +24,7 @@ from fretsaw.passes.token_axes import Lead, TokenAxes, mixes
 from fretsaw.passes.token_ops import pack_node
 
 AS_INTEGERS = ("embedding", "rope", "take")  # ops that read any integer type
+LONGEST_STEP = 1 << 20  # tokens; a range for T, no promise of memory
 T, R = sym("T"), sym("R")
 
 
@@ -83,6 +84,7 @@ def _start(graph: Graph, axes: TokenAxes) -> Packing:
     high = 1
     for dim in (axes.batch, axes.steps):
         high *= dim if isinstance(dim, int) else _high(graph, dim)
+    high = min(high, LONGEST_STEP)
     build = GraphBuilder(graph.name, {"T": (1, high), "R": (0, high)})
     state_values: dict[Value, Value] = {}
     tokens, positions = build.input("tokens", TensorType("i32", (T,))), build.input("positions", TensorType("i32", (T,)))

@@ -80,7 +80,7 @@ def _moves_nothing(node: Node) -> bool:
 def _strip(g: Graph, value: Value) -> Value:
     node, dtype = g.producer(value), value.tensor.dtype
     while node is not None and (_moves_nothing(node) or node.op in ("cast", "expand")):
-        if node.out.tensor.dtype != dtype:
+        if node.op == "cast" and node.out.tensor.dtype != dtype:
             break  # a detour through a narrower type rounds
         value = node["x"]
         node = g.producer(value)
