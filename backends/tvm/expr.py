@@ -16,8 +16,7 @@ LeafKind = Literal["acc", "full", "col", "row"]
 # ("leaf", int) | ("const", float) | (op, Expr, ...); clamp and gelu carry their attributes as constants.
 Expr = tuple[object, ...]
 
-UNARY = frozenset(("neg", "abs", "exp", "sqrt", "rsqrt", "reciprocal", "erf", "tanh", "sigmoid", "silu", "relu",
-                   "gelu", "gelu_tanh"))  # fmt: skip
+UNARY = frozenset(("neg", "abs", "exp", "rsqrt", "tanh", "sigmoid", "silu", "relu", "gelu"))
 BINARY = frozenset(("add", "sub", "mul", "div", "maximum", "minimum"))
 
 

@@ -46,11 +46,23 @@ class Chain:
     def expr(self) -> Expr:
         return self.trees[self.result]
 
+    def start_with_bias(self, bias: Value) -> None:
+        """The kernel's own result plus a vector, before anything else. ``bias`` is a constant [N]."""
+        self.extra.append(bias)
+        self.kinds.append("col")
+        self.trees[bias] = leaf(len(self.accumulators))
+        (accumulator,) = self.accumulators
+        self.trees[accumulator] = ("add", self.trees[accumulator], self.trees[bias])
+
     def grow(self, covered: set[int]) -> None:
         """Absorb readers as long as everything computed so far is read only inside the chain."""
         while (node := self._next(self.frontier, covered)) is not None:
-            self._absorb(node)
-            self.frontier = [v for v in self.frontier if v not in node.operands] + [node.out]
+            self.take(node)
+
+    def take(self, node: Node) -> None:
+        """Absorb ``node``, for which ``can_absorb`` holds."""
+        self._absorb(node)
+        self.frontier = [v for v in self.frontier if v not in node.operands] + [node.out]
 
     def _next(self, frontier: Sequence[Value], covered: set[int]) -> Node | None:
         """A reader whose absorption leaves no value of the frontier visible outside."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from fretsaw.backends.tvm.options import TvmOptions
 from fretsaw.backends.tvm.plan.weights import TensorPool
 from fretsaw.backends.tvm.steps import Arg, KernelSpec, Launch
-from fretsaw.ir import Const, Graph, Node, Value
+from fretsaw.ir import Const, DType, Graph, Node, Shape, TensorType, Value
 from fretsaw.ir.errors import LoweringError
 
 
@@ -44,10 +44,10 @@ class Context:
         self.covered.add(id(node))
         self.aliases[node.out] = node.operands[0]
 
-    def temporary(self, base: str, like: Value) -> Value:
+    def temporary(self, base: str, dtype: DType, shape: Shape) -> Value:
         """A value that the graph does not have, between two launches of one site."""
         self._temporaries += 1
-        return Value(f"{base}.t{self._temporaries}", like.type)
+        return Value(f"{base}.t{self._temporaries}", TensorType(dtype, shape))
 
     def const(self, value: Value, node: Node, slot: str) -> Const:
         """The constant behind an operand.

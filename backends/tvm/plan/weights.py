@@ -6,19 +6,13 @@ from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 
-from fretsaw.backends.tvm.kernels.packing import (
-    pack_expert_panels,
-    pack_glu_panels,
-    pack_panels,
-    panel_count,
-    storage,
-)
+from fretsaw.backends.tvm.kernels.isa import PANEL
+from fretsaw.backends.tvm.kernels.pack import pack_glu_panels, pack_panels
 from fretsaw.backends.tvm.options import WeightType
+from fretsaw.backends.tvm.specs import WIDE
 from fretsaw.backends.tvm.steps import Tensor
 from fretsaw.ir import Const, TensorType
 from fretsaw.ir.types import DType
-
-PANEL = 16
 
 
 class TensorPool:
@@ -56,18 +50,18 @@ class TensorPool:
 
         def make() -> np.ndarray:
             rows = [c.load() if r is None else c.load()[r] for c, r in parts]
-            return pack_panels(rows[0] if len(rows) == 1 else np.concatenate(rows), storage(self.weights))
+            return pack_panels(rows[0] if len(rows) == 1 else np.concatenate(rows), WIDE[self.weights])
 
-        return self._add(key, name, self.weights, (panel_count(columns), depth, PANEL), make)
+        return self._add(key, name, self.weights, (-(-columns // PANEL), depth, PANEL), make)
 
     def glu_panels(self, weight: Const, gate: slice, up: slice, name: str) -> Tensor:
-        """Panels of gate and up columns in turn, from a weight [O, K] that holds both."""
+        """[F8, K, 16]: 8 gate columns, then their 8 up columns, from a weight [O, K] that holds both."""
         half = gate.stop - gate.start
-        shape = (2 * panel_count(half), _size(weight, 1), PANEL)
+        shape = (-(-half // (PANEL // 2)), _size(weight, 1), PANEL)
 
         def make() -> np.ndarray:
             w = weight.load()
-            return pack_glu_panels(w[gate], w[up], storage(self.weights))
+            return pack_glu_panels(w[gate], w[up], WIDE[self.weights])
 
         return self._add(("glu", weight, gate.start, up.start), name, self.weights, shape, make)
 
@@ -75,20 +69,20 @@ class TensorPool:
         """[E, N16, K, 16] panels of stacked weights [E, O, K]."""
         experts, rows, depth = (_size(weight, i) for i in range(3))
         return self._add(
-            ("experts", weight), name, self.weights, (experts, panel_count(rows), depth, PANEL),
-            lambda: pack_expert_panels(weight.load(), storage(self.weights)),
+            ("experts", weight), name, self.weights, (experts, -(-rows // PANEL), depth, PANEL),
+            lambda: pack_panels(weight.load(), WIDE[self.weights]),
         )  # fmt: skip
 
     def expert_glu_panels(self, weight: Const, interleaved: bool, name: str) -> Tensor:
-        """[E, 2*F16, K, 16]: per expert, panels of gate and up columns in turn."""
+        """[E, F8, K, 16]: per expert, panels of 8 gate columns and their 8 up columns."""
         experts, rows, depth = (_size(weight, i) for i in range(3))
 
         def make() -> np.ndarray:
             w, half = weight.load(), rows // 2
             gate, up = (w[:, 0::2], w[:, 1::2]) if interleaved else (w[:, :half], w[:, half:])
-            return np.stack([pack_glu_panels(g, u, storage(self.weights)) for g, u in zip(gate, up, strict=True)])
+            return pack_glu_panels(gate, up, WIDE[self.weights])
 
-        shape = (experts, 2 * panel_count(rows // 2), depth, PANEL)
+        shape = (experts, -(-(rows // 2) // (PANEL // 2)), depth, PANEL)
         return self._add(("expert_glu", weight, interleaved), name, self.weights, shape, make)
 
     def vector(self, parts: Sequence[tuple[Const, np.ndarray | None]], name: str) -> Tensor:
