@@ -41,6 +41,7 @@ def build_model(checkpoint: Checkpoint, context: int) -> nn.Module:
         extra = {"add_pooling_layer": False} if family.model_type == "bert" else {}
         with no_init_weights():
             model: Any = getattr(transformers, family.class_name)(config, **extra)
+        model.tie_weights()
     except CaptureError:
         raise
     except Exception as error:  # whatever transformers' own checks raise is about the user's configuration
