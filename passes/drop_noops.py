@@ -5,7 +5,7 @@
     %y = expand(%x) {shape = shape of %x}        ==>     readers of %y read %x
     %y = slice(%x) {start = 0, end = all}
     %y = cast(%x) {dtype = dtype of %x}
-    %y = add(%x, 0)   sub(%x, 0)   mul(%x, 1)   div(%x, 1)   concat(%x)
+    %y = add(%x, 0)   sub(%x, 0)   mul(%x, 1)   div(%x, 1)   concat(%x, empty)
 
 Why:    captured graphs are full of them, and every pattern would have to look through them.
 Needs:  the result has the operand's type. For add of 0, a type of integers or any reader blind to the sign of zero.
@@ -37,9 +37,10 @@ def drop_noops(node: Node, g: Graph) -> Edit | Decline | None:
 
 def _unchanged(node: Node, g: Graph) -> Value | None:
     if node.op in IDENTITY:
-        x = node.operands[0]
-        if x.type != node.out.type or len(node.operands) > 1:
+        filled = [v for v in node.operands if 0 not in v.tensor.shape] if node.op == "concat" else [node.operands[0]]
+        if len(filled) != 1 or filled[0].type != node.out.type:
             return None
+        x = filled[0]
         if node.op == "transpose":
             return x if list(node.attr("perm")) == list(range(x.tensor.rank)) else None  # type: ignore[arg-type]
         return x

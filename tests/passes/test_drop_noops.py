@@ -20,7 +20,8 @@ graph @g(%x: f32[B, 4]) -> (%y) {
   %c: f32[B, 4] = expand(%b) {shape = [B, 4]}
   %d: f32[B, 4] = slice(%c) {axis = 1, end = 4, start = 0}
   %e: f32[B, 4] = cast(%d) {dtype = "f32"}
-  %f: f32[B, 4] = concat(%e) {axis = 0}
+  %none: f32[B, 0] = slice(%x) {axis = 1, end = 4, start = 4}
+  %f: f32[B, 4] = concat(%e, %none) {axis = 1}
   %g: f32[B, 4] = add(%zero, %f)
   %h: f32[B, 4] = sub(%g, %zero)
   %i: f32[B, 4] = mul(%h, %ones)
