@@ -1,0 +1,22 @@
+"""Fixtures of the tokenizer tests: the built tool, and the tokenizers to compare with."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from driver import Tool, tool_path  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def tool() -> Iterator[Tool]:
+    path = tool_path()
+    if path is None:
+        pytest.skip("fretsaw-tokenizer-tool is not built (FRETSAW_BUILD, build/cmake)")
+    with Tool(path) as running:
+        yield running
