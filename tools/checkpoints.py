@@ -87,6 +87,7 @@ def _unpack_gguf(source: Path, target: Path, reporter: Reporter) -> None:
         model = AutoModelForCausalLM.from_pretrained(source, gguf_file=file, dtype=torch.float32)
     with reporter.phase("write"):
         del model.config.quantization_config  # the weights are plain float32 now
+        model.config.architectures = [type(model).__name__]
         model.config.save_pretrained(target)
         model.generation_config.save_pretrained(target)
         tied = {"lm_head.weight"} if model.config.tie_word_embeddings else set()
