@@ -71,7 +71,7 @@ def capture_all(
     program = trace(Traced(model, checkpoint.family), length)
     report(STEPS[3], 3, len(STEPS))
     output = "logits" if checkpoint.kind == "decoder" else "hidden"
-    graph = import_program(program, _data(program, model, parameters), checkpoint.architecture, length, output)
+    graph = import_program(program, _data(program, model, parameters), checkpoint.architecture, (MAX_BATCH, length), output)
     verify(graph, when="capture")
     _audit(graph, model, checkpoint)
     report(STEPS[3], len(STEPS), len(STEPS))

@@ -119,14 +119,14 @@ class Context:
         return DTYPES[dtype]
 
     def emit(self, op: str, *operands: Value, **attrs: Attr) -> Value:
-        """Append an IR node named after the ATen node."""
+        """Append an IR node."""
         try:
-            return self.state.builder.emit(op, *operands, name=self.node.name, loc=self.loc, **attrs)
+            return self.state.builder.emit(op, *operands, loc=self.loc, **attrs)
         except VerifyError as error:
             raise self.fail(f"cannot become {op}: {error.what}") from None
 
     def emit_all(self, op: str, operands: Sequence[Value], **attrs: Attr) -> tuple[Value, ...]:
-        node = self.state.builder.emit_node(op, operands, attrs, name=self.node.name, loc=self.loc)
+        node = self.state.builder.emit_node(op, operands, attrs, loc=self.loc)
         return node.results
 
     def scalar(self, number: bool | int | float, dtype: DType) -> Value:
