@@ -48,7 +48,7 @@ Result<TextCodec> TextCodec::Load(const Artifact& artifact) {
   if (!state->info.chat_template_section.empty()) {
     auto source = artifact.Text(state->info.chat_template_section);
     if (!source) return source.error();
-    auto chat = ChatTemplate::Parse(std::string(source.value()));
+    auto chat = ChatTemplate::Parse(source.value());
     if (!chat) return chat.error();
     state->chat = std::move(chat).value();
   }
@@ -75,10 +75,12 @@ Result<std::string> TextCodec::ApplyChat(const std::vector<ChatTurn>& turns) con
     return Error{Status::kUnsupported,
                  "the artifact has no chat template: give the prompt without --chat"};
   }
-  std::vector<ChatMessage> messages;
-  messages.reserve(turns.size());
-  for (const ChatTurn& turn : turns) messages.push_back({turn.role, turn.content});
-  return state_->chat->Render(messages, state_->info.bos_token, state_->info.eos_token, true);
+  ChatInput input;
+  for (const ChatTurn& turn : turns) input.messages.push_back({turn.role, turn.content});
+  input.bos_token = state_->info.bos_token;
+  input.eos_token = state_->info.eos_token;
+  input.add_generation_prompt = true;
+  return state_->chat->Render(input);
 }
 
 std::unique_ptr<TextStream> TextCodec::Stream() const {

@@ -1,0 +1,134 @@
+#include <nlohmann/json.hpp>
+
+#include "capi/handles.h"
+
+namespace {
+
+using namespace fretsaw;  // NOLINT(build/namespaces): the whole file is a thin skin over it
+
+std::string Info(const Model& model, const TextCodec& codec) {
+  nlohmann::ordered_json info;
+  info["manifest"] = nlohmann::ordered_json::parse(model.artifact().container().manifest());
+  info["variant"] = model.variant();
+  info["threads"] = model.threads();
+  info["weights_bytes"] = model.artifact().weights().size();
+  info["has_tokenizer"] = codec.available();
+  info["has_chat_template"] = codec.has_chat_template();
+  return info.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+}
+
+}  // namespace
+
+std::string& fretsaw::capi::LastError() {
+  thread_local std::string error;
+  return error;
+}
+
+void fsw_version(int32_t version[3]) {
+  version[0] = FSW_VERSION_MAJOR;
+  version[1] = FSW_VERSION_MINOR;
+  version[2] = FSW_VERSION_PATCH;
+}
+
+const char* fsw_last_error(void) { return capi::LastError().c_str(); }
+
+const char* fsw_status_name(fsw_status status) {
+  return StatusName(static_cast<Status>(status));
+}
+
+fsw_status fsw_model_open(const char* path, const fsw_model_options* options, fsw_model** out) {
+  return capi::Guard([&]() -> VoidResult {
+    if (path == nullptr) return capi::NullArgument("path");
+    if (out == nullptr) return capi::NullArgument("model");
+    *out = nullptr;
+    ModelOptions chosen;
+    if (options != nullptr) {
+      if (options->struct_bytes < sizeof *options) {
+        return Error{Status::kUsage, "fsw_model_options.struct_bytes is not set"};
+      }
+      chosen.threads = options->threads;
+      chosen.verify = options->verify != 0;
+      if (options->variant != nullptr) chosen.variant = options->variant;
+    }
+    auto artifact = Artifact::Open(path);
+    if (!artifact) return artifact.error();
+    auto codec = TextCodec::Load(artifact.value());
+    if (!codec) return codec.error();
+    auto model = Model::Load(std::move(artifact).value(), chosen);
+    if (!model) return model.error();
+    auto handle = std::make_unique<fsw_model>();
+    handle->model = std::move(model).value();
+    handle->codec = std::make_unique<TextCodec>(std::move(codec).value());
+    handle->info = Info(*handle->model, *handle->codec);
+    *out = handle.release();
+    return Ok{};
+  });
+}
+
+void fsw_model_close(fsw_model* model) { delete model; }
+
+fsw_status fsw_verify(const char* path) {
+  return capi::Guard([&]() -> VoidResult {
+    if (path == nullptr) return capi::NullArgument("path");
+    auto artifact = Artifact::Open(path);
+    if (!artifact) return artifact.error();
+    return artifact.value().container().VerifyAll();
+  });
+}
+
+const char* fsw_model_info(fsw_model* model) { return model == nullptr ? "" : model->info.c_str(); }
+
+fsw_status fsw_tokenize(fsw_model* model, const char* text, size_t bytes,
+                        int32_t add_special_tokens, const int32_t** ids, size_t* count) {
+  return capi::Guard([&]() -> VoidResult {
+    if (model == nullptr) return capi::NullArgument("model");
+    if (text == nullptr && bytes > 0) return capi::NullArgument("text");
+    if (ids == nullptr || count == nullptr) return capi::NullArgument("ids or count");
+    const std::lock_guard lock(model->mutex);
+    auto encoded = model->codec->Encode({text, bytes}, add_special_tokens != 0);
+    if (!encoded) return encoded.error();
+    model->ids = std::move(encoded).value();
+    *ids = model->ids.data();
+    *count = model->ids.size();
+    return Ok{};
+  });
+}
+
+fsw_status fsw_detokenize(fsw_model* model, const int32_t* ids, size_t count,
+                          int32_t skip_special_tokens, const char** text, size_t* bytes) {
+  return capi::Guard([&]() -> VoidResult {
+    if (model == nullptr) return capi::NullArgument("model");
+    if (ids == nullptr && count > 0) return capi::NullArgument("ids");
+    if (text == nullptr || bytes == nullptr) return capi::NullArgument("text or bytes");
+    const std::lock_guard lock(model->mutex);
+    auto decoded = model->codec->Decode({ids, count}, skip_special_tokens != 0);
+    if (!decoded) return decoded.error();
+    model->text = std::move(decoded).value();
+    *text = model->text.data();
+    *bytes = model->text.size();
+    return Ok{};
+  });
+}
+
+fsw_status fsw_apply_chat(fsw_model* model, const char* const* roles, const char* const* contents,
+                          size_t count, const char** text, size_t* bytes) {
+  return capi::Guard([&]() -> VoidResult {
+    if (model == nullptr) return capi::NullArgument("model");
+    if (text == nullptr || bytes == nullptr) return capi::NullArgument("text or bytes");
+    if (count > 0 && (roles == nullptr || contents == nullptr)) {
+      return capi::NullArgument("roles or contents");
+    }
+    std::vector<ChatTurn> turns;
+    for (size_t i = 0; i < count; ++i) {
+      if (roles[i] == nullptr || contents[i] == nullptr) return capi::NullArgument("a message");
+      turns.push_back({roles[i], contents[i]});
+    }
+    const std::lock_guard lock(model->mutex);
+    auto rendered = model->codec->ApplyChat(turns);
+    if (!rendered) return rendered.error();
+    model->text = std::move(rendered).value();
+    *text = model->text.data();
+    *bytes = model->text.size();
+    return Ok{};
+  });
+}

@@ -1,0 +1,118 @@
+#include <algorithm>
+
+#include "capi/handles.h"
+#include "model/generator.h"
+
+namespace {
+
+using namespace fretsaw;  // NOLINT(build/namespaces): the whole file is a thin skin over it
+
+Result<GenerateRequest> ReadRequest(const int32_t* prompt, size_t count,
+                                    const fsw_generate_options* options) {
+  GenerateRequest request;
+  request.prompt.assign(prompt, prompt + count);
+  if (options == nullptr) return request;
+  if (options->struct_bytes < sizeof *options) {
+    return Error{Status::kUsage, "fsw_generate_options.struct_bytes is not set"};
+  }
+  request.max_new_tokens = options->max_new_tokens;
+  request.sampling = {options->temperature,        options->top_k, options->top_p, options->min_p,
+                      options->repetition_penalty, options->seed};
+  request.ignore_eos = options->ignore_eos != 0;
+  for (size_t i = 0; i < options->stop_count; ++i) {
+    if (options->stop == nullptr || options->stop[i] == nullptr) {
+      return capi::NullArgument("a stop string");
+    }
+    request.stop.push_back(options->stop[i]);
+  }
+  return request;
+}
+
+}  // namespace
+
+fsw_status fsw_session_create(fsw_model* model, int64_t context, fsw_session** out) {
+  return capi::Guard([&]() -> VoidResult {
+    if (model == nullptr) return capi::NullArgument("model");
+    if (out == nullptr) return capi::NullArgument("session");
+    *out = nullptr;
+    const std::lock_guard lock(model->mutex);
+    auto session = Session::Create(model->model.get(), context);
+    if (!session) return session.error();
+    auto handle = std::make_unique<fsw_session>();
+    handle->owner = model;
+    handle->session = std::move(session).value();
+    *out = handle.release();
+    return Ok{};
+  });
+}
+
+void fsw_session_close(fsw_session* session) { delete session; }
+
+fsw_status fsw_session_reset(fsw_session* session) {
+  return capi::Guard([&]() -> VoidResult {
+    if (session == nullptr) return capi::NullArgument("session");
+    const std::lock_guard lock(session->owner->mutex);
+    session->session->Reset();
+    return Ok{};
+  });
+}
+
+int64_t fsw_session_length(const fsw_session* session) {
+  return session == nullptr ? 0 : session->session->length();
+}
+
+uint64_t fsw_session_kv_bytes(const fsw_session* session) {
+  return session == nullptr ? 0 : session->session->kv_bytes();
+}
+
+fsw_status fsw_forward(fsw_session* session, const int32_t* tokens, size_t count, int32_t rows,
+                       float* logits, size_t logits_floats) {
+  return capi::Guard([&]() -> VoidResult {
+    if (session == nullptr) return capi::NullArgument("session");
+    if (tokens == nullptr && count > 0) return capi::NullArgument("tokens");
+    if (logits == nullptr) return capi::NullArgument("logits");
+    if (rows != FSW_ROWS_LAST && rows != FSW_ROWS_ALL) {
+      return Error{Status::kUsage, "rows is neither FSW_ROWS_LAST nor FSW_ROWS_ALL"};
+    }
+    const auto vocab = static_cast<size_t>(session->owner->model->manifest().model.vocab_size);
+    const size_t wanted = rows == FSW_ROWS_ALL ? count : 1;
+    if (logits_floats / vocab < wanted) {
+      return Error{Status::kUsage, "logits has room for " + std::to_string(logits_floats) +
+                                       " floats; " + std::to_string(wanted) + " rows of " +
+                                       std::to_string(vocab) + " are wanted"};
+    }
+    const std::lock_guard lock(session->owner->mutex);
+    const auto copy = [&](std::span<const float> chunk, int64_t first_row) {
+      const size_t at = rows == FSW_ROWS_ALL ? static_cast<size_t>(first_row) * vocab : 0;
+      std::copy(chunk.begin(), chunk.end(), logits + at);
+    };
+    return session->session->Append(
+        {tokens, count}, rows == FSW_ROWS_ALL ? LogitRows::kAll : LogitRows::kLast, copy);
+  });
+}
+
+fsw_status fsw_generate(fsw_session* session, const int32_t* prompt, size_t count,
+                        const fsw_generate_options* options, fsw_on_token on_token, void* user,
+                        fsw_generate_result* result) {
+  return capi::Guard([&]() -> VoidResult {
+    if (session == nullptr) return capi::NullArgument("session");
+    if (prompt == nullptr && count > 0) return capi::NullArgument("prompt");
+    auto request = ReadRequest(prompt, count, options);
+    if (!request) return request.error();
+    OnToken forward;
+    if (on_token != nullptr) {
+      forward = [&](int32_t token, std::string_view text) {
+        return on_token(user, token, text.data(), text.size()) != 0;
+      };
+    }
+    const std::lock_guard lock(session->owner->mutex);
+    auto generated =
+        Generate(session->session.get(), *session->owner->codec, request.value(), forward);
+    if (!generated) return generated.error();
+    if (result != nullptr) {
+      const GenerateResult& g = generated.value();
+      *result = {static_cast<int32_t>(g.finish), g.prefill_ms, g.decode_ms, g.decode_steps};
+    }
+    return Ok{};
+  });
+}
