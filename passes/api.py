@@ -48,6 +48,8 @@ class Pass:
         roots: Ops that a rule starts from, empty for graph passes.
         fn: The function of a single rule.
         members: The rules of a group.
+        rounds_constants: It replaces a constant that the model holds in 32 bits by the number that is meant, so in
+            64 bits the outputs differ by that rounding.
     """
 
     name: str
@@ -59,10 +61,11 @@ class Pass:
     roots: frozenset[str] = frozenset()
     fn: RuleFn | None = field(default=None, compare=False)
     members: tuple[Pass, ...] = ()
+    rounds_constants: bool = False
 
 
 def rule(
-    *, root: str | Sequence[str], phase: str, keeps: Keeps, clears: SiteFn | None = None
+    *, root: str | Sequence[str], phase: str, keeps: Keeps, clears: SiteFn | None = None, rounds_constants: bool = False
 ) -> Callable[[RuleFn], Pass]:
     """Make a pass of a pure function ``(root, graph) -> Edit | Decline | None`` tried at every node of op ``root``."""
     roots = frozenset([root] if isinstance(root, str) else root)
@@ -73,7 +76,7 @@ def rule(
         def run(graph: Graph) -> Outcome:
             return run_rules(graph, (made,))
 
-        made = Pass(fn.__name__, _doc(fn), keeps, phase, run, clears, roots, fn)
+        made = Pass(fn.__name__, _doc(fn), keeps, phase, run, clears, roots, fn, rounds_constants=rounds_constants)
         return made
 
     return wrap

@@ -3,14 +3,16 @@
     transpose(transpose(%x))          ==>  transpose(%x)                 perms composed, nothing when they cancel
     reshape(reshape(%x))              ==>  reshape(%x)
     op(transpose(%x))                 ==>  transpose(op(%x))             op elementwise, or along an axis that moves with it
-    op(transpose(%a), transpose(%b))  ==>  transpose(op(%a, %b))         equal perms; scalars may take part
+    op(transpose(%a), transpose(%b))  ==>  transpose(op(%a, %b))         equal perms; scalars, and expands of what the
+                                                                         transpose would not reorder, may take part
+    linear(reshape(%x), ..)           ==>  reshape(linear(%x, ..))       only axes of length one come or go
     transpose(%x) moving only 1-axes  ==>  reshape(%x)
     reshape(%x) on a narrower %x into a broadcasting reader's rank, expand into a broadcasting reader   ==>  dropped
 
 Why:    transformers writes heads-first [B, H, S, E]; the IR's attention is token-major, so q, k and v become
         linear -> reshape -> (norm) -> rope -> attention with no data movement between.
 Needs:  nothing but the types.
-Keeps:  bits.
+Keeps:  bits; algebra where a product gets its rows in another shape.
 Stops:  every edit removes a transpose or reshape, or moves a transpose one node closer to the outputs.
 Source: common practice (layout propagation).
 """
@@ -22,7 +24,7 @@ from typing import cast
 from fretsaw.ir import Attr, Graph, Node, Value, get_op
 from fretsaw.ir.ops.elementwise import broadcast
 from fretsaw.passes.api import Decline, Edit, rule, rules
-from fretsaw.passes.match import made_by
+from fretsaw.passes.match import made_by, squeezed
 
 LAST_AXIS = ("rms_norm", "layer_norm")
 MOVING_AXIS = ("slice", "softmax", "concat")
@@ -86,34 +88,68 @@ def sink_transpose(node: Node, g: Graph) -> Edit | Decline | None:
     if first is None:
         return None
     perm = perm_of(first)
+    edit = Edit()
     attrs: dict[str, Attr] = dict(node.attrs)
     if node.op in LAST_AXIS:
         if perm[-1] != len(perm) - 1:
             return Decline("the transpose moves the axis that is normalized", at=first)
-        sources: list[Value] | None = [first["x"], *node.operands[1:]]
+        sources = [first["x"], *node.operands[1:]]
     else:
         if node.op in MOVING_AXIS:
             attrs["axis"] = perm[cast(int, node.attr("axis"))]
-        sources = _sources(node, perm, g)
-    if sources is None:
-        return Decline("the operands are not transposed alike", at=first)
-    edit = Edit()
+        sources = []
+        for value in node.operands:
+            source = _before(edit, node, value, perm, g)
+            if source is None:
+                return Decline("the operands are not transposed alike", at=first)
+            sources.append(source)
     inner = edit.insert_node(node.op, sources, attrs, before=node, name=f"{node.out.name}.t")
     edit.rewrite(node, "transpose", inner.out, perm=perm)
     return edit
 
 
-def _sources(node: Node, perm: tuple[int, ...], g: Graph) -> list[Value] | None:
-    out: list[Value] = []
-    for value in node.operands:
-        producer = made_by(g, value, "transpose")
-        if producer is not None and perm_of(producer) == perm:
-            out.append(producer["x"])
-        elif value.tensor.rank == 0 and get_op(node.op).elementwise:
-            out.append(value)
-        else:
+def _before(edit: Edit, node: Node, value: Value, perm: tuple[int, ...], g: Graph) -> Value | None:
+    """What ``value`` is before the transpose ``perm``, when that costs nothing."""
+    producer = g.producer(value)
+    if producer is not None and producer.op == "transpose" and perm_of(producer) == perm:
+        return producer["x"]
+    if value.tensor.rank == 0 and get_op(node.op).elementwise:
+        return value
+    if producer is None or producer.op != "expand" or producer["x"].tensor.rank != len(perm):
+        return None
+    back = tuple(perm.index(i) for i in range(len(perm)))
+    narrow, wide = producer["x"].tensor.shape, value.tensor.shape
+    moved = [p for p in back if narrow[p] != 1]
+    if moved != sorted(moved):
+        return None
+    flat = edit.insert("reshape", producer["x"], before=node, name=f"{value.name}.r", shape=tuple(narrow[p] for p in back))
+    return edit.insert("expand", flat, before=node, name=f"{value.name}.t", shape=tuple(wide[p] for p in back))
+
+
+@rule(root=("linear", "slice", "concat", *LAST_AXIS), phase="canonical", keeps="algebra")
+def sink_unit_axes(node: Node, g: Graph) -> Edit | Decline | None:
+    """Apply ``node`` before the reshape that adds or drops axes of length one ahead of the last axis."""
+    count = len(node.operands) if node.op == "concat" else 1
+    reshapes = [r for v in node.operands[:count] if (r := made_by(g, v, "reshape")) is not None]
+    if len(reshapes) < count or not all(map(_moves_unit_axes, reshapes)):
+        return None
+    attrs, rank = dict(node.attrs), node.operands[0].tensor.rank
+    if "axis" in attrs:
+        if attrs["axis"] != rank - 1:
             return None
-    return out
+        attrs["axis"] = reshapes[0]["x"].tensor.rank - 1
+    if len({r["x"].tensor.shape[:-1] for r in reshapes}) > 1:
+        return Decline("the operands are not reshaped alike", at=reshapes[0])
+    edit = Edit()
+    operands = [*(r["x"] for r in reshapes), *node.operands[count:]]
+    source = edit.insert_node(node.op, operands, attrs, before=node, name=f"{node.out.name}.r")
+    edit.rewrite(node, "reshape", source.out, shape=node.out.tensor.shape)
+    return edit
+
+
+def _moves_unit_axes(reshape: Node) -> bool:
+    inner, outer = reshape["x"].tensor, reshape.out.tensor
+    return squeezed(inner) == squeezed(outer) and inner.shape[-1:] == outer.shape[-1:]
 
 
 @rule(root=("add", "sub", "mul", "div", "maximum", "minimum", "where", "matmul"), phase="canonical", keeps="bits")
@@ -144,6 +180,6 @@ def drop_expand(node: Node, g: Graph) -> Edit | Decline | None:
 
 cancel_transposes = rules(
     "cancel_transposes",
-    (compose_transposes, flatten_transpose, compose_reshapes, sink_transpose, drop_expand),
+    (compose_transposes, flatten_transpose, compose_reshapes, sink_transpose, sink_unit_axes, drop_expand),
     doc=__doc__, phase="canonical",
 )  # fmt: skip

@@ -15,6 +15,7 @@ import numpy as np
 from fretsaw.ir import Const, Graph, Node, OpData, ReferenceKvCache, TensorType, Value, run
 from fretsaw.ir.consts import ArrayData
 from fretsaw.ir.errors import PassError
+from fretsaw.passes.api import Pass
 from fretsaw.passes.ledger import Evidence
 
 TOKENS = 16
@@ -50,12 +51,13 @@ def _tables(graph: Graph) -> list[Value]:
     return [n["table"] for n in graph.nodes if n.op == "embedding"]
 
 
-def check_pass(keeps: str, before: Graph, after: Graph, *, name: str) -> Evidence:
+def check_pass(p: Pass, before: Graph, after: Graph) -> Evidence:
     """Numbers that show what the pass did to the outputs.
 
     Raises:
         PassError: the outputs differ by more than the class allows.
     """
+    keeps, name = p.keeps, p.name
     if after is before:
         return {"status": "passed", "changed": 0}
     if keeps == "budget":
@@ -70,7 +72,7 @@ def check_pass(keeps: str, before: Graph, after: Graph, *, name: str) -> Evidenc
         if f32 != 0:
             raise PassError(f"{name} promises identical outputs; they differ by {f32:.3g} of the largest", when=name)
         return {"status": "passed", "changed": 1, "max_error": f32}
-    f64, bound = relative_error(as_f64(before), as_f64(after)), algebra_bound(before)
+    f64, bound = relative_error(as_f64(before), as_f64(after)), algebra_bound(before, rounds_constants=p.rounds_constants)
     if not f64 <= bound:
         raise PassError(
             f"{name} promises that only rounding moves; in float64 outputs differ by {f64:.3g}, bound {bound:.3g}",
@@ -79,8 +81,11 @@ def check_pass(keeps: str, before: Graph, after: Graph, *, name: str) -> Evidenc
     return {"status": "passed", "changed": 1, "max_error": f32, "max_error_f64": f64, "bound_f64": bound}
 
 
-def algebra_bound(graph: Graph) -> float:
-    """eps64 x widest reduction x nodes: every node may round every term of its reduction anew."""
+def algebra_bound(graph: Graph, *, rounds_constants: bool = False) -> float:
+    """eps64 x widest reduction x nodes: every node may round every term of its reduction anew. Where a constant is
+    rounded from 32 bits, eps32 x nodes."""
+    if rounds_constants:
+        return float(np.finfo(np.float32).eps) * len(graph.nodes)
     widths = [v.tensor.shape[-1] for n in graph.nodes for v in n.operands if isinstance(v.type, TensorType) and v.type.rank]
     width = max((w for w in widths if isinstance(w, int)), default=1)
     return float(np.finfo(np.float64).eps) * width * len(graph.nodes)

@@ -20,6 +20,7 @@ from fretsaw.passes.ledger import LedgerEntry
 from fretsaw.passes.merge_gate_up import merge_gate_up
 from fretsaw.passes.merge_qkv import merge_qkv
 from fretsaw.passes.pack_tokens import pack_tokens
+from fretsaw.passes.raise_gelu import raise_gelu
 from fretsaw.passes.raise_layer_norm import raise_layer_norm
 from fretsaw.passes.raise_rms_norm import raise_rms_norm
 from fretsaw.passes.raise_rope import raise_rope
@@ -35,6 +36,7 @@ PIPELINE: Mapping[str, tuple[Pass, ...]] = {
         cse,
         raise_rms_norm,
         raise_layer_norm,
+        raise_gelu,
         raise_router,
         raise_rope,
         cancel_transposes,
@@ -123,7 +125,7 @@ def run_pass(p: Pass, graph: Graph, phase: str, *, check: bool = False) -> tuple
     if p.clears:
         _demand_cleared(p, outcome, before)
     seconds = time.perf_counter() - start
-    evidence = check_pass(p.keeps, graph, outcome.graph, name=p.name) if check else {"status": "off"}
+    evidence = check_pass(p, graph, outcome.graph) if check else {"status": "off"}
     return outcome.graph, LedgerEntry.of(p, phase, graph, outcome, before, seconds, evidence)
 
 

@@ -5,7 +5,8 @@
     %y = add(mul(%x, %c), mul(%h, %s))           ==>   %y = rope(%x, %positions, inv_freq) {scale}
 
     %y = concat(sub(mul(%a, %c), mul(%b, %s)),
-                add(mul(%b, %c), mul(%a, %s)))   ==>   the same, %a and %b the halves of %x
+                add(mul(%b, %c), mul(%a, %s)))   ==>   the same, %a and %b the halves of %x; or its even and odd
+                                                       features, joined first (DeepSeek's interleaved pairs)
 
     heads first, %x [B, H, S, E]                 ==>   transpose(rope(transpose(%x), ..)): [B, S, H, E] inside
 
@@ -59,9 +60,14 @@ def raise_rope_split(root: Node, g: Graph) -> Edit | Decline | None:
     ac, bs, bc, as_ = (p for p in parts if p is not None)
     for a, cos in either(ac):
         for b, sin in either(bs):
+            if not (_pair(bc, b, cos) and _pair(as_, a, sin)):
+                continue
+            edit = Edit()
             x = _joined(g, a, b)
-            if x is not None and _pair(bc, b, cos) and _pair(as_, a, sin):
-                return _raise(root, g, x, cos, sin, doubled=False)
+            if x is None and _interleaved(g, a, b):
+                x = edit.insert("concat", a, b, before=root, axis=last_axis(a))
+            if x is not None:
+                return _raise(root, g, x, cos, sin, doubled=False, edit=edit)
     return None
 
 
@@ -97,7 +103,23 @@ def _joined(g: Graph, low_value: Value, high_value: Value) -> Value | None:
     return x if _bounds(low) == (0, half, 1) and _bounds(high) == (half, size, 1) else None
 
 
-def _raise(root: Node, g: Graph, x: Value, cos: Value, sin: Value, *, doubled: bool) -> Edit | Decline:
+def _interleaved(g: Graph, even_value: Value, odd_value: Value) -> bool:
+    """The two are the even and the odd features of one value: pairs side by side come out as halves."""
+    even, odd = made_by(g, even_value, "slice"), made_by(g, odd_value, "slice")
+    if even is None or odd is None or even["x"] != odd["x"] or even.out.type != odd.out.type:
+        return False
+    last = last_axis(even["x"])
+    return (
+        even.attr("axis") == odd.attr("axis") == last
+        and (even.attr("start"), even.attr("step")) == (0, 2)
+        and (odd.attr("start"), odd.attr("step")) == (1, 2)
+        and odd.attr("end") == even["x"].tensor.shape[-1]
+    )
+
+
+def _raise(
+    root: Node, g: Graph, x: Value, cos: Value, sin: Value, *, doubled: bool, edit: Edit | None = None
+) -> Edit | Decline:
     c, s = trace_angles(g, cos), trace_angles(g, sin)
     for found, value, fn in ((c, cos, "cos"), (s, sin, "sin")):
         if isinstance(found, str):
@@ -112,7 +134,7 @@ def _raise(root: Node, g: Graph, x: Value, cos: Value, sin: Value, *, doubled: b
     lead, width = c.positions.tensor.shape, cos.tensor.shape[-1]
     if cos.type != sin.type or x.tensor.rank != 4 or x.tensor.shape[-1] not in (width, 2 * width):  # type: ignore[operator]
         return Decline("x is not [B, H, S, E] or [B, S, H, E] with cos and sin to fit", at=root)
-    edit = Edit()
+    edit = edit or Edit()
     freq = flat_const(edit, g, c.inv_freq)
     attrs = {"scale": c.scale, "layout": "half"}
     if cos.tensor.shape == (*lead, 1, width):

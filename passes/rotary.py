@@ -32,8 +32,11 @@ class Angles:
 
 def trace_angles(g: Graph, value: Value) -> Angles | str:
     """What ``value`` is, or the reason why it is no such cosine or sine."""
-    scale, node = 1.0, _through(g, value)
+    scale, node, halved = 1.0, _through(g, value), False
     while node is not None and node.op not in ("cos", "sin"):
+        if node.op == "slice" and not halved and _is_half(node):
+            halved, node = True, _through(g, node["x"])
+            continue
         if node.op != "mul":
             return f"{node.op} between the rotation and its cos or sin"
         factors = [(x, scalar(g, s)) for x, s in either(node)]
@@ -48,6 +51,9 @@ def trace_angles(g: Graph, value: Value) -> Angles | str:
     if found is None:
         return "the angle is not positions times a constant"
     positions, inv_freq = found
+    if halved and not doubled:
+        return "one half of its angles is cut off"
+    doubled = doubled and not halved
     width = inv_freq.tensor.numel
     assert isinstance(width, int)
     want = (*squeezed(positions.tensor), 2 * width if doubled else width)
@@ -75,6 +81,14 @@ def _moves_nothing(node: Node) -> bool:
     if node.op in ("reshape", "expand"):
         return squeezed(node["x"].tensor) == squeezed(node.out.tensor)
     return node.op == "transpose"
+
+
+def _is_half(node: Node) -> bool:
+    """A slice that takes one half of the last axis."""
+    size, start, end = node["x"].tensor.shape[-1], node.attr("start"), node.attr("end")
+    if node.attr("axis") != node.out.tensor.rank - 1 or node.attr("step") != 1 or not isinstance(size, int):
+        return False
+    return (start, end) in ((0, size // 2), (size // 2, size)) and size % 2 == 0
 
 
 def _strip(g: Graph, value: Value) -> Value:

@@ -6,7 +6,7 @@
     %k = slice(%r) {last, E:2E} ..                 ..
 
 Why:    a slice inside every head copies; `merge_qkv` then joins the projections so that each slice is one run.
-Needs:  weight and bias constant and read here alone; every reader of %r slices its last axis.
+Needs:  three slices of the last axis read %r; weight and bias constant and read here alone.
 Keeps:  algebra (the same products, in another matrix).
 Stops:  each edit leaves one reshape read by slices fewer.
 Source: GPT-NeoX's query_key_value, arXiv:2204.06745.
@@ -24,8 +24,8 @@ def split_head_slices(root: Node, g: Graph) -> Edit | Decline | None:
     """One linear per slice of the heads."""
     linear = made_by(g, root["x"], "linear")
     readers = [u.node for u in g.uses(root.out)]
-    if linear is None or not readers or any(r.op != "slice" for r in readers):
-        return None
+    if linear is None or len(readers) != 3 or any(r.op != "slice" for r in readers):
+        return None  # three: query, key and value
     heads, width = root.out.tensor.shape[-2:]
     if not isinstance(heads, int) or not isinstance(width, int) or root.out in g.output_set:
         return None
