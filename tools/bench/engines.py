@@ -1,8 +1,8 @@
 """One peer, one process: load a model, warm up, time prefill and decode, print one JSON object.
 
-Run by ``models.py`` with the peers' own Python; it imports nothing of Fretsaw. Every engine gets the same token
-ids, the same number of threads, and computes the logits of the last prompt token only. Prefill is the time until
-the first new token is known; decode is the mean over the tokens after it.
+Run by ``models.py`` with the peers' own Python; it imports nothing of Fretsaw. Every engine gets the same
+token ids, the same number of threads, and computes the logits of the last prompt token only. Prefill is the
+time until the first new token is known; decode is the time of the tokens after it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def prompt(count: int, vocab: int = 40_000) -> list[int]:
 
 
 def transformers_engine(model: Path, threads: int, attention: str = "sdpa") -> Engine:
-    """transformers in f32, not compiled; ``logits_to_keep=1``, its default attention unless told otherwise."""
+    """transformers in f32, not compiled, last logits only; its default attention unless told otherwise."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -143,7 +143,9 @@ def main() -> None:
     results = []
     for case in args.cases:
         prefill, decode = run(case)
-        results.append({"prefill": case.prefill, "decode": case.decode, "prefill_s": prefill, "decode_s": decode})
+        results.append(
+            {"prefill": case.prefill, "decode": case.decode, "prefill_s": prefill, "decode_s": decode}
+        )
     rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     json.dump({"engine": args.engine, "load_s": load, "peak_rss_bytes": rss, "cases": results}, sys.stdout)
     print()

@@ -1,0 +1,159 @@
+"""What goes into an artifact: manifest and sections, from the checkpoint, the passes and the program."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fretsaw.backends.artifact import validate_manifest
+from fretsaw.backends.artifact.layout import align
+from fretsaw.ir import to_text
+from fretsaw.ir.errors import LoweringError
+
+if TYPE_CHECKING:
+    from fretsaw.backends.tvm.build import Program
+    from fretsaw.backends.tvm.steps import Tensor
+    from fretsaw.frontend.checkpoint import Checkpoint
+    from fretsaw.passes.pipeline import PipelineResult
+
+FORMAT_VERSION = 1
+Chunks = Iterable[memoryview]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """A manifest and the sections it names, weights still to be computed while writing."""
+
+    manifest: Mapping[str, object]
+    sections: Sequence[tuple[str, Chunks]]
+
+    @staticmethod
+    def of(checkpoint: Checkpoint, result: PipelineResult, program: Program) -> Contents:
+        """Contents for a compiled decoder.
+
+        Raises:
+            ArtifactError: the manifest contradicts the sections (our bug).
+        """
+        sections: list[tuple[str, Chunks]] = [
+            (f"ir/{phase}", [_utf8(to_text(graph) + "\n")]) for phase, graph in result.stages
+        ]
+        sections.append(("evidence.json", [_utf8(_evidence(result))]))
+        if checkpoint.tokenizer_json is not None:
+            sections.append(("tokenizer.json", [memoryview(checkpoint.tokenizer_json)]))
+        if checkpoint.chat_template is not None:
+            sections.append(("chat_template", [_utf8(checkpoint.chat_template)]))
+        sections += [(f"code/{name}", [memoryview(code)]) for name, (code, _) in program.variants.items()]
+        placed, total = _place(program.tensors)
+        manifest = _manifest(checkpoint, result, program, placed)
+        sizes = {name: 0 for name, _ in sections} | {"weights": total}
+        validate_manifest(manifest, sizes)
+        sections.append(("weights", _weight_chunks(program.tensors, placed)))
+        return Contents(manifest, sections)
+
+
+def producer() -> dict[str, str]:
+    """Versions of everything that shaped the artifact."""
+    packages = {"fretsaw": "fretsaw", "torch": "torch", "transformers": "transformers", "tvm": "apache-tvm"}
+    found = {}
+    for key, package in packages.items():
+        try:
+            found[key] = version(package)
+        except PackageNotFoundError:  # a source tree on the path
+            found[key] = "0.1.0" if key == "fretsaw" else "unknown"
+    return found
+
+
+def _manifest(
+    checkpoint: Checkpoint, result: PipelineResult, program: Program, placed: Sequence[Mapping[str, object]]
+) -> dict[str, object]:
+    manifest: dict[str, object] = {
+        "format_version": FORMAT_VERSION,
+        "producer": producer(),
+        "model": {
+            "family": checkpoint.family,
+            "architecture": checkpoint.architecture,
+            "kind": checkpoint.kind,
+            "context": checkpoint.context,
+            "vocab_size": _vocabulary(result),
+            "checkpoint_sha256": checkpoint.digest,
+        },
+        "generation": {
+            "bos_token_id": checkpoint.bos_token_id,
+            "eos_token_ids": list(checkpoint.eos_token_ids),
+            "pad_token_id": checkpoint.pad_token_id,
+        },
+    }
+    if checkpoint.tokenizer_json is not None:
+        manifest["tokenizer"] = {
+            "section": "tokenizer.json",
+            **({"chat_template": "chat_template"} if checkpoint.chat_template is not None else {}),
+            "bos_token": checkpoint.bos_token,
+            "eos_token": checkpoint.eos_token,
+        }
+    manifest |= {
+        "weights": {"section": "weights", "tensors": list(placed)},
+        "kv": dict(program.kv),
+        "program": dict(program.program),
+        "variants": [
+            {"name": name, "section": f"code/{name}", "requires": list(requires)}
+            for name, (_, requires) in program.variants.items()
+        ],
+        "memory": dict(program.memory),
+        "passes": [
+            {
+                "name": e.name, "phase": e.phase, "keeps": e.keeps, "options": {}, "hit": e.hit,
+                "declined": len(e.declined),
+            }
+            for e in result.ledger
+        ],
+    }  # fmt: skip
+    return manifest
+
+
+def _vocabulary(result: PipelineResult) -> int:
+    size = result.graph.outputs[0].tensor.shape[-1]
+    if not isinstance(size, int):
+        raise LoweringError(f"the number of logits must be fixed, is {size}", where=result.graph.name)
+    return size
+
+
+def _evidence(result: PipelineResult) -> str:
+    passes = [entry.to_json() for entry in result.ledger]
+    return json.dumps({"passes": passes}, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+
+
+def _place(tensors: Sequence[Tensor]) -> tuple[list[dict[str, object]], int]:
+    """Manifest entries with 64-byte aligned offsets, and the bytes of the section."""
+    placed: list[dict[str, object]] = []
+    end = 0
+    for tensor in tensors:
+        offset = align(end)
+        shape = [int(d) for d in tensor.type.shape if isinstance(d, int)]
+        placed.append({"name": tensor.name, "dtype": tensor.type.dtype, "shape": shape, "offset": offset,
+                       "bytes": tensor.nbytes})  # fmt: skip
+        end = offset + tensor.nbytes
+    return placed, end
+
+
+def _weight_chunks(tensors: Sequence[Tensor], placed: Sequence[Mapping[str, object]]) -> Iterator[memoryview]:
+    """Bytes of the section, one tensor in memory at a time."""
+    end = 0
+    for tensor, entry in zip(tensors, placed, strict=True):
+        offset = entry["offset"]
+        assert isinstance(offset, int)
+        if offset > end:
+            yield memoryview(bytes(offset - end))
+        array = np.ascontiguousarray(tensor.make())
+        if array.nbytes != tensor.nbytes:
+            raise LoweringError(f"tensor {tensor.name} has {array.nbytes} bytes, expected {tensor.nbytes}")
+        yield memoryview(array.reshape(-1).view(np.uint8))
+        end = offset + tensor.nbytes
+
+
+def _utf8(text: str) -> memoryview:
+    return memoryview(text.encode())
