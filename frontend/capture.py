@@ -1,4 +1,4 @@
-"""Capture a checkpoint: build its model, trace it with torch.export, import the trace, check what came out."""
+"""Capture a checkpoint: build its model, trace it with torch.export, import the trace, check the result."""
 
 from __future__ import annotations
 
@@ -43,21 +43,20 @@ def capture(checkpoint: Checkpoint, progress: Progress | None = None, context: i
     return captured.graph
 
 
-def capture_all(
-    checkpoint: Checkpoint, progress: Progress | None = None, context: int | None = None
-) -> Captured:
+def capture_all(checkpoint: Checkpoint, progress: Progress | None = None, context: int | None = None) -> Captured:
     """Capture a checkpoint.
 
-    A decoder maps ``input_ids`` and ``positions``, i64[B, S], to ``logits`` f32[B, S, V]; an encoder to ``hidden``
-    f32[B, S, D]. Positions of a row count up by one. Weights are f32 constants that read the checkpoint's files.
+    A decoder maps ``input_ids`` and ``positions``, i64[B, S], to ``logits`` f32[B, S, V]; an encoder to
+    ``hidden`` f32[B, S, D]. Positions of a row count up by one. Weights are f32 constants that read the
+    checkpoint's files.
 
     Args:
         progress: Called before each step and once after the last.
         context: Longest sequence in tokens, at most and by default the checkpoint's own.
 
     Raises:
-        CaptureError: the model or its weights use something that is not supported, or the captured program lacks
-            a layer or a weight that the configuration has.
+        CaptureError: the model or its weights use something that is not supported, or the captured program
+            lacks a layer or a weight that the configuration has.
     """
     report = progress or (lambda step, done, total: None)
     length = checkpoint.context if context is None else context
@@ -71,7 +70,9 @@ def capture_all(
     program = trace(Traced(model, checkpoint.family), length)
     report(STEPS[3], 3, len(STEPS))
     output = "logits" if checkpoint.kind == "decoder" else "hidden"
-    graph = import_program(program, _data(program, model, parameters), checkpoint.architecture, (MAX_BATCH, length), output)
+    graph = import_program(
+        program, _data(program, model, parameters), checkpoint.architecture, (MAX_BATCH, length), output
+    )
     verify(graph, when="capture")
     _audit(graph, model, checkpoint)
     report(STEPS[3], len(STEPS), len(STEPS))
@@ -102,7 +103,8 @@ def trace(module: nn.Module, context: int) -> ExportedProgram:
                 raise cause from None
             text = re.sub(r"\s+", " ", str(error))[:400]
             raise CaptureError(
-                f"torch.export cannot trace the model: {type(error).__name__}: {text}", where=_last_frame(error)
+                f"torch.export cannot trace the model: {type(error).__name__}: {text}",
+                where=_last_frame(error),
             ) from error
 
 
@@ -152,13 +154,15 @@ def _audit(graph: Graph, model: Any, checkpoint: Checkpoint) -> None:
     for op, want in counts.items():
         if graph.count(op) != want:
             raise CaptureError(
-                f"the captured program has {graph.count(op)} {op} ops, the model has {want}", where=str(checkpoint.path)
+                f"the captured program has {graph.count(op)} {op} ops, the model has {want}",
+                where=str(checkpoint.path),
             )
     configured = getattr(config, "num_local_experts", None) or getattr(config, "num_experts", None)
     for node in graph.nodes:
         if node.op == "experts" and node["gate_up"].tensor.shape[0] != configured:
             raise CaptureError(
-                f"{node['gate_up'].tensor.shape[0]} experts captured, {configured} configured", where=node.loc.module
+                f"{node['gate_up'].tensor.shape[0]} experts captured, {configured} configured",
+                where=node.loc.module,
             )
 
 

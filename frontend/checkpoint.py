@@ -102,7 +102,9 @@ def _read_json(path: Path, required: bool = False) -> Json:
     if not path.is_file():
         if required:
             raise CaptureError(
-                f"{path.name} is missing", where=str(path.parent), hint="this is not a Hugging Face model directory"
+                f"{path.name} is missing",
+                where=str(path.parent),
+                hint="this is not a Hugging Face model directory",
             )
         return {}
     try:
@@ -120,7 +122,7 @@ def _refuse(config: Json, path: Path) -> None:
     if "auto_map" in config:
         raise CaptureError(
             "config.json asks for Python code from the checkpoint (auto_map)", where=where,
-            hint="Fretsaw never runs code from a checkpoint: remove auto_map if transformers knows the architecture",
+            hint="Fretsaw never runs such code: remove auto_map if transformers knows the architecture",
         )  # fmt: skip
     quantization = config.get("quantization_config")
     if quantization is not None:
@@ -129,9 +131,11 @@ def _refuse(config: Json, path: Path) -> None:
             f"the checkpoint is quantized ({method}), which is not supported", where=where,
             hint="use the f32, f16 or bf16 checkpoint; Fretsaw makes weights smaller itself (--weights)",
         )  # fmt: skip
-    if config.get("is_decoder") or config.get("is_encoder_decoder"):
-        if config.get("model_type") in ("bert", "modernbert"):
-            raise CaptureError("an encoder used as decoder (is_decoder) is not supported", where=where)
+    if config.get("is_decoder") and config.get("model_type") in ("bert", "modernbert"):
+        raise CaptureError("an encoder used as decoder (is_decoder) is not supported", where=where)
+    if config.get("position_embedding_type", "absolute") != "absolute":
+        kind = config["position_embedding_type"]
+        raise CaptureError(f"position_embedding_type {kind!r} is not supported", where=where)
     if config.get("use_bidirectional_attention"):
         raise CaptureError("a decoder with bidirectional attention is not supported", where=where)
 
@@ -183,16 +187,20 @@ def _context(config: Json, path: Path) -> int:
     context = config.get("max_position_embeddings")
     if not isinstance(context, int) or isinstance(context, bool) or not 1 <= context < 1 << 31:
         raise CaptureError(
-            f"max_position_embeddings must be a positive integer, is {context!r}", where=str(path / "config.json")
+            f"max_position_embeddings must be a positive integer, is {context!r}",
+            where=str(path / "config.json"),
         )
     return context
 
 
 def _ids(value: object, path: Path) -> tuple[int, ...]:
-    values = value if isinstance(value, list) else [] if value is None else [value]
-    if not all(isinstance(v, int) and not isinstance(v, bool) for v in values):
-        raise CaptureError(f"a special token id must be an integer, is {value!r}", where=str(path))
-    return tuple(v for v in values if v >= 0)
+    found: list[int] = []
+    for item in value if isinstance(value, list) else [] if value is None else [value]:
+        if not isinstance(item, int) or isinstance(item, bool):
+            raise CaptureError(f"a special token id must be an integer, is {value!r}", where=str(path))
+        if item >= 0:
+            found.append(item)
+    return tuple(found)
 
 
 def _token(value: object) -> str:

@@ -1,8 +1,8 @@
 """Capture hooks: attention and experts leave transformers' models as single ops of the namespace ``fretsaw``.
 
 transformers lets a model's attention, its masks and its experts be replaced by name. Registered here under
-``fretsaw`` are ops that have a shape and no body; tracing a model leaves them in the graph with everything the
-family needs: scale, causality, window, soft cap, sinks, expert biases, gate.
+``fretsaw`` are ops that have a shape and no body; tracing a model leaves them in the graph with everything
+the family needs: scale, causality, window, soft cap, sinks, expert biases, gate.
 """
 
 from __future__ import annotations
@@ -18,22 +18,35 @@ from transformers.masking_utils import AttentionMaskInterface
 from fretsaw.ir.errors import CaptureError
 
 NAME = "fretsaw"
-ACTIVATIONS = {"silu": "silu", "swish": "silu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu"}
+ACTIVATIONS = {
+    "silu": "silu",
+    "swish": "silu",
+    "gelu": "gelu",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+}
 IGNORED = {"dropout", "deterministic", "use_cache", "position_ids", "cache_position", "output_attentions"}
 
-_LIBRARY = torch.library.Library(NAME, "DEF")
-_LIBRARY.define(
-    "attention(Tensor q, Tensor k, Tensor v, Tensor? sinks, float scale, bool causal, int window, float softcap) "
-    "-> Tensor"
-)
-_LIBRARY.define(
+_LIBRARY = torch.library.Library(NAME, "DEF")  # type: ignore[no-untyped-call]
+_SCHEMAS = (
+    "attention(Tensor q, Tensor k, Tensor v, Tensor? sinks, "
+    "float scale, bool causal, int window, float softcap) -> Tensor",
     "experts(Tensor x, Tensor index, Tensor weight, Tensor gate_up, Tensor down, Tensor? gate_up_bias, "
-    "Tensor? down_bias, str act, str layout, bool transposed, float? limit, float alpha) -> Tensor"
+    "Tensor? down_bias, str act, str layout, bool transposed, float? limit, float alpha) -> Tensor",
 )
+for _schema in _SCHEMAS:
+    _LIBRARY.define(_schema)  # type: ignore[no-untyped-call]
 
 
 def _attention_shape(
-    q: Tensor, k: Tensor, v: Tensor, sinks: Tensor | None, scale: float, causal: bool, window: int, softcap: float
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    sinks: Tensor | None,
+    scale: float,
+    causal: bool,
+    window: int,
+    softcap: float,
 ) -> Tensor:
     """q [B, H, S, E], v [B, K, S, Ev] -> [B, S, H, Ev]."""
     return q.new_empty(q.shape[0], q.shape[2], q.shape[1], v.shape[3])

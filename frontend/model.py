@@ -1,8 +1,8 @@
 """Build the transformers model of a checkpoint for tracing, without its weights.
 
 Parameters are allocated and never written, so they cost address space and no memory; buffers that the model
-computes itself (rotary frequencies) are real. Rotary embeddings that change with the length of the sequence are
-fixed here for the checkpoint's context.
+computes itself (rotary frequencies) are real. Rotary embeddings that change with the length of the sequence
+are fixed here for the checkpoint's context.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from fretsaw.frontend.checkpoint import Checkpoint
 from fretsaw.frontend.families import FAMILIES
 from fretsaw.ir.errors import CaptureError
 
+# Frequencies of "dynamic" change only beyond max_position_embeddings, which no compiled program exceeds.
+STATIC = ("default", "linear", "llama3", "yarn", "proportional", "dynamic")
 FIXED = "fixed"  # a rope type that transformers never updates in the forward pass
 
 
@@ -58,7 +60,7 @@ def build_model(checkpoint: Checkpoint, context: int) -> nn.Module:
 
 
 def _fix_rope(module: Any, context: int, where: str) -> None:
-    """Choose the frequencies for ``context`` tokens once, where transformers would choose them at every call."""
+    """Choose the frequencies for ``context`` tokens once, where transformers chooses them at every call."""
     types = module.rope_type
     if isinstance(types, str):
         module.rope_type = _fix_one(module, types, None, context, where)
@@ -69,18 +71,13 @@ def _fix_rope(module: Any, context: int, where: str) -> None:
 def _fix_one(module: Any, rope_type: str, layer: str | None, context: int, where: str) -> str:
     config, prefix = module.config, f"{layer}_" if layer else ""
     parameters = config.rope_parameters[layer] if layer else config.rope_parameters
-    if "dynamic" in rope_type and context > config.max_position_embeddings:
-        raise CaptureError(
-            f"rope type {rope_type!r} changes its frequencies beyond {config.max_position_embeddings} tokens",
-            where=where, hint=f"compile for a context of at most {config.max_position_embeddings} tokens",
-        )  # fmt: skip
     if rope_type == "longrope":
         original = int(parameters["original_max_position_embeddings"])
         if context > original:  # the long factors; the short ones are what the module was built with
             extra = {"layer_type": layer} if layer else {}
             frequencies, _ = ROPE_INIT_FUNCTIONS[rope_type](config, None, seq_len=original + 1, **extra)
             getattr(module, f"{prefix}inv_freq").data.copy_(frequencies)
-    elif rope_type not in ("default", "linear", "llama3", "yarn", "proportional") and "dynamic" not in rope_type:
+    elif rope_type not in STATIC:
         raise CaptureError(f"rope type {rope_type!r} is not supported", where=where)
     return FIXED
 

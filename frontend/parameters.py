@@ -1,8 +1,8 @@
 """Where each parameter of the model lies in the checkpoint.
 
-transformers renames and merges tensors when it loads (experts stored one by one become one 3-D tensor); its own
-conversion tables are followed here, but every result is a lazy constant: catalogue ops over slices of files.
-Names on both sides are compared at the end: a missing tensor is an error, an unused one is named.
+transformers renames and merges tensors when it loads (experts stored one by one become one 3-D tensor); its
+own conversion tables are followed here, but every result is a lazy constant: catalogue ops over slices of
+files. Names on both sides are compared at the end: a missing tensor is an error, an unused one is named.
 """
 
 from __future__ import annotations
@@ -63,14 +63,15 @@ def map_parameters(model: Any, tensors: Mapping[str, FileData], where: str) -> P
         if id(parameter) not in owner:
             raise CaptureError(
                 f"tensor {name} is missing", where=where,
-                hint=f"the configuration asks for {list(parameter.shape)}; the checkpoint is incomplete or another "
-                "model's",
+                hint=f"the configuration asks for {list(parameter.shape)}; the checkpoint is incomplete or "
+                "another model's",
             )  # fmt: skip
         const = found[owner[id(parameter)]]
         if const.type.shape != tuple(parameter.shape):
             shape = list(const.type.shape)
             raise CaptureError(
-                f"tensor {const.source} has shape {shape}, the configuration asks for {list(parameter.shape)}",
+                f"tensor {const.source} has shape {shape}, "
+                f"the configuration asks for {list(parameter.shape)}",
                 where=where,
             )  # fmt: skip
         found[name] = const
@@ -117,6 +118,8 @@ def _convert(
     missing = [p for p in converter.source_patterns if p not in patterns]
     if missing:
         raise CaptureError(f"{target}: no tensor matches {missing[0]}", where=where)
+    for pattern, names in patterns.items():
+        _check_numbers(target, pattern, names, where)
     groups = [[_file_const(n, tensors[n], where) for n in patterns[p]] for p in converter.source_patterns]
     try:
         for operation in converter.operations:
@@ -133,6 +136,21 @@ def _convert(
         raise CaptureError(f"{target}: its parts do not fit together: {error}", where=where) from None
     (merged,) = [c for group in groups for c in group]
     return merged
+
+
+def _check_numbers(target: str, pattern: str, names: Sequence[str], where: str) -> None:
+    """Parts numbered by ``*`` in the pattern count up from zero, so that part i is expert i."""
+    if "*" not in pattern:
+        return
+    number = re.compile(re.escape(pattern).replace(r"\*", r"(\d+)"))
+    found = [int(m[1]) for n in names if (m := number.search(n))]
+    if found != list(range(len(names))):
+        gap = next(i for i in range(len(names) + 1) if i not in found)
+        raise CaptureError(
+            f"tensor {pattern.lstrip('.').replace('*', str(gap))} of {target} is missing",
+            where=where,
+            hint="the checkpoint is incomplete",
+        )
 
 
 def _stack(group: Sequence[Const], source: str, axis: int) -> Const:

@@ -1,7 +1,8 @@
 """Read safetensors headers: names, dtypes, shapes and offsets, every number checked before it is used.
 
-Layout: eight bytes with the header's length (little endian), a JSON header, then the data of all tensors without
-gap or overlap. Nothing is loaded here: each tensor becomes a :class:`FileData` that maps its bytes when asked.
+Layout: eight bytes with the header's length (little endian), a JSON header, then the data of all tensors
+without gap or overlap. Nothing is loaded here: each tensor becomes a :class:`FileData` that maps its bytes
+when asked.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ def read_safetensors(path: Path) -> dict[str, FileData]:
     """Tensors of one file by name, in order of their offsets.
 
     Raises:
-        CaptureError: the file is cut, its header is broken, or tensors overlap, leave holes or have a dtype that
+        CaptureError: the file is cut, its header is broken, or tensors overlap, leave holes or have a dtype
+        that
             Fretsaw does not know; the message has the file, the tensor and the numbers.
     """
     try:
@@ -75,7 +77,7 @@ def _tensor(path: Path, name: str, entry: object, start: int, size: int) -> tupl
     if not isinstance(entry, dict):
         raise _bad(path, f"tensor {name}: its entry is not an object", COPY_AGAIN)
     dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
-    if dtype not in DTYPES:
+    if not isinstance(dtype, str) or dtype not in DTYPES:
         raise _bad(
             path, f"tensor {name}: dtype {dtype} is not supported",
             f"convert the checkpoint to one of {', '.join(DTYPES)}",
@@ -87,7 +89,9 @@ def _tensor(path: Path, name: str, entry: object, start: int, size: int) -> tupl
     begin, end = offsets
     if begin > end or start + end > size:
         raise _bad(
-            path, f"tensor {name}: data at bytes {start + begin} to {start + end}, the file has {size}", COPY_AGAIN
+            path,
+            f"tensor {name}: data at bytes {start + begin} to {start + end}, the file has {size}",
+            COPY_AGAIN,
         )
     want = ITEMSIZE[DTYPES[dtype]]
     for dim in shape:

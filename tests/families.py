@@ -1,7 +1,8 @@
 """Small random models of every supported family, with sizes and variants that catch what defaults would hide.
 
-Head sizes differ from ``hidden_size / heads``, windows are shorter than test sequences, rope variants change their
-frequencies inside test lengths, and weights are large enough for attention, routers and norms to matter.
+Head sizes differ from ``hidden_size / heads``, windows are shorter than test sequences, rope variants change
+their frequencies inside test lengths, and weights are large enough for attention, routers and norms to
+matter.
 """
 
 from __future__ import annotations
@@ -61,7 +62,12 @@ def llama_linear() -> PreTrainedModel:
 
 
 def llama_yarn() -> PreTrainedModel:
-    scaling = {"rope_type": "yarn", "rope_theta": 1000.0, "factor": 4.0, "original_max_position_embeddings": 32}
+    scaling = {
+        "rope_type": "yarn",
+        "rope_theta": 1000.0,
+        "factor": 4.0,
+        "original_max_position_embeddings": 32,
+    }
     return llama(rope_parameters=scaling, tie_word_embeddings=True)
 
 
@@ -96,8 +102,8 @@ def phi3(**changes: Any) -> PreTrainedModel:
 def phi3_longrope() -> PreTrainedModel:
     """Context beyond the original one of 16 tokens: the long factors hold."""
     rope = {"rope_type": "longrope", "rope_theta": 1000.0, "partial_rotary_factor": 1.0,
-            "short_factor": [1.0 + 0.1 * i for i in range(6)], "long_factor": [2.0 + 0.5 * i for i in range(6)],
-            "original_max_position_embeddings": 16}  # fmt: skip
+            "short_factor": [1.0 + 0.1 * i for i in range(6)], "long_factor": [2.0 + 0.5 * i for i in
+            range(6)], "original_max_position_embeddings": 16}  # fmt: skip
     return phi3(rope_parameters=rope, original_max_position_embeddings=16, sliding_window=None)
 
 
@@ -141,10 +147,11 @@ def gpt_oss(**changes: Any) -> PreTrainedModel:
 
 
 def deepseek_v3(**changes: Any) -> PreTrainedModel:
-    """Latent attention with values narrower than keys, one dense layer, a router in groups with a learned bias."""
+    """Latent attention, values narrower than keys, a dense layer, a router in groups with a learned bias."""
     rope = {"rope_type": "yarn", "rope_theta": 1000.0, "factor": 4.0, "mscale": 1.0, "mscale_all_dim": 0.5,
             "beta_fast": 32, "beta_slow": 1, "original_max_position_embeddings": 32}  # fmt: skip
-    own = {"num_key_value_heads": 4, "moe_intermediate_size": 28, "n_routed_experts": 8, "num_experts_per_tok": 3,
+    own = {"num_key_value_heads": 4, "moe_intermediate_size": 28, "n_routed_experts": 8,
+           "num_experts_per_tok": 3,
            "n_group": 4, "topk_group": 2, "q_lora_rank": 20, "kv_lora_rank": 12, "qk_rope_head_dim": 8,
            "qk_nope_head_dim": 12, "v_head_dim": 10, "first_k_dense_replace": 1, "n_shared_experts": 2,
            "rope_parameters": rope}  # fmt: skip
@@ -181,9 +188,9 @@ def modernbert(**changes: Any) -> PreTrainedModel:
 BUILDERS: dict[str, Build] = {
     f.__name__: f
     for f in (
-        llama, llama_llama3, llama_linear, llama_yarn, llama_dynamic, qwen3, gemma3, phi3, phi3_longrope, gpt_neox,
-        gpt_neox_sequential, mixtral, qwen3_moe, olmoe, gpt_oss, deepseek_v3, deepseek_v3_plain, bert, bert_masked_lm,
-        modernbert,
+        llama, llama_llama3, llama_linear, llama_yarn, llama_dynamic, qwen3, gemma3, phi3, phi3_longrope,
+        gpt_neox, gpt_neox_sequential, mixtral, qwen3_moe, olmoe, gpt_oss, deepseek_v3, deepseek_v3_plain,
+        bert, bert_masked_lm, modernbert,
     )
 }  # fmt: skip
 DECODERS = tuple(n for n in BUILDERS if "bert" not in n)
@@ -191,7 +198,7 @@ ENCODERS = tuple(n for n in BUILDERS if "bert" in n)
 
 
 def save(name: str, directory: Path, dtype: torch.dtype = torch.float32, **options: Any) -> PreTrainedModel:
-    """Write the model to ``directory`` as a checkpoint and return it in f32 with the values that were written."""
+    """Write the model to ``directory`` as a checkpoint; return it in f32 with the values written."""
     model = BUILDERS[name]()
     for parameter in model.parameters():  # not model.to(): that would round the rotary frequencies too
         parameter.data = parameter.data.to(dtype)

@@ -5,8 +5,8 @@
     copy_(slice(%e, dim, 12, 20), %b)
     attention(.., %e)
 
-Only the exact shape above is read so: the slices tile one axis in full, each is written once and read by nothing,
-and every other reader of the buffer comes after the last write.
+Only the exact shape above is read so: the slices tile one axis in full, each is written once and read by
+nothing, and every other reader of the buffer comes after the last write.
 """
 
 from __future__ import annotations
@@ -14,7 +14,11 @@ from __future__ import annotations
 import torch
 from torch import fx
 
-EMPTY = (torch.ops.aten.new_empty.default, torch.ops.aten.empty.memory_format, torch.ops.aten.empty_like.default)
+EMPTY = (
+    torch.ops.aten.new_empty.default,
+    torch.ops.aten.empty.memory_format,
+    torch.ops.aten.empty_like.default,
+)
 
 
 def join_filled_buffers(graph: fx.Graph) -> None:
@@ -51,7 +55,7 @@ def _join(graph: fx.Graph, buffer: fx.Node, order: dict[fx.Node, int]) -> None:
 def _axis(node: fx.Node, buffer: fx.Node) -> int:
     axis = node.args[1] if len(node.args) > 1 else 0
     assert isinstance(axis, int)
-    return axis % buffer.meta["val"].ndim
+    return axis % int(buffer.meta["val"].ndim)
 
 
 def _start(node: fx.Node) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import sympy
+import sympy  # type: ignore[import-untyped]
 import torch
 from torch import fx
 

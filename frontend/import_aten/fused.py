@@ -12,7 +12,7 @@ HEADS_INNER = (0, 2, 1, 3)  # [B, H, S, E] <-> [B, S, H, E]
 def _attention(c: Context) -> Value:
     q, k, v = (c.emit("transpose", c.value(n), perm=HEADS_INNER) for n in "qkv")
     sinks = c.optional("sinks")
-    attrs: dict[str, Attr] = {n: c.arguments[n] for n in ("scale", "causal", "window", "softcap")}  # type: ignore[misc]
+    attrs: dict[str, Attr] = {n: c.number(n) for n in ("scale", "causal", "window", "softcap")}
     return c.emit("attention", q, k, v, *([sinks] if sinks is not None else []), **attrs)
 
 
@@ -23,6 +23,8 @@ def _torch_attention(c: Context) -> Value:
     scale, size = c.arguments.get("scale"), q.tensor.shape[-1]
     if scale is None and isinstance(size, int):
         scale = float(size) ** -0.5
+    if c.arguments["is_causal"] and q.tensor.shape[1] != k.tensor.shape[1]:
+        raise c.fail("causal attention needs as many keys as queries")
     if not isinstance(scale, float):
         raise c.fail("scale must be a number")
     out = c.emit("attention", q, k, v, scale=scale, causal=bool(c.arguments["is_causal"]))
@@ -37,5 +39,5 @@ def _experts(c: Context) -> Value:
     biases = [v for n in ("gate_up_bias", "down_bias") if (v := c.optional(n)) is not None]
     attrs: dict[str, Attr] = {"act": str(c.arguments["act"]), "layout": str(c.arguments["layout"])}
     if c.arguments["limit"] is not None:
-        attrs |= {"limit": c.arguments["limit"], "alpha": c.arguments["alpha"]}  # type: ignore[dict-item]
+        attrs |= {"limit": c.number("limit"), "alpha": c.number("alpha")}
     return c.emit("experts", c.value("x"), c.value("index"), c.value("weight"), gate_up, down, *biases, **attrs)

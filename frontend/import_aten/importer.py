@@ -26,8 +26,8 @@ def import_program(
 ) -> Graph:
     """The IR of an exported program with inputs [B, S] and one output.
 
-    Nodes come in the order in which the output needs them, not in the tracer's: transformers walks over sets, so
-    the trace's order differs from run to run, and the same checkpoint must give the same text.
+    Nodes come in the order in which the output needs them, not in the tracer's: transformers walks over
+    sets, so the trace's order differs from run to run, and the same checkpoint must give the same text.
 
     Args:
         consts: Data of parameters and buffers by placeholder name.
@@ -109,9 +109,11 @@ def _rename(graph: Graph, old: Value, new: Value) -> Graph:
 
 
 def _user_outputs(program: ExportedProgram) -> list[fx.Node]:
-    names = [s.arg.name for s in program.graph_signature.output_specs if s.kind == OutputKind.USER_OUTPUT]
-    by_name = {n.name: n for n in program.graph.nodes}
-    return [by_name[n] for n in names]
+    """What the traced module returns, as the graph has it now: rewrites may have replaced the traced node."""
+    (values,) = next(n for n in reversed(program.graph.nodes) if n.op == "output").args
+    assert isinstance(values, (list, tuple))
+    kinds = [s.kind for s in program.graph_signature.output_specs]
+    return [v for v, k in zip(values, kinds, strict=True) if k == OutputKind.USER_OUTPUT and isinstance(v, fx.Node)]
 
 
 def _apply(state: State, node: fx.Node) -> Result | None:

@@ -4,7 +4,8 @@
     scatter_(%m, 1, %i, 1)              ==>    %u = scatter(%m, 1, %i, 1)
     f(%m)                                      f(%u)
 
-That is the same program only when nothing else sees the memory: the target must be a fresh result without views.
+That is the same program only when nothing else sees the memory: the target must be a fresh result without
+views.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The table of import rules and what a rule sees.
 
-A rule handles one ATen op: it reads arguments, emits IR nodes and returns the value (or values) of the ATen node.
+A rule handles one ATen op: it reads arguments, emits IR nodes and returns the value (or values) of the ATen
+node.
 """
 
 from __future__ import annotations
@@ -121,7 +122,7 @@ class Context:
     def emit(self, op: str, *operands: Value, **attrs: Attr) -> Value:
         """Append an IR node."""
         try:
-            return self.state.builder.emit(op, *operands, loc=self.loc, **attrs)
+            return self.emit_all(op, operands, **attrs)[0]
         except VerifyError as error:
             raise self.fail(f"cannot become {op}: {error.what}") from None
 
@@ -136,6 +137,20 @@ class Context:
             array = np.asarray(number, numpy_dtype(dtype))
             self.state.scalars[key] = self.state.builder.const("scalar", Const.of(array, dtype))
         return self.state.scalars[key]
+
+    def torch_dtype(self, name: str) -> torch.dtype:
+        """The traced dtype of a tensor argument."""
+        node = self.arguments.get(name)
+        assert isinstance(node, fx.Node)
+        dtype = node.meta["val"].dtype
+        assert isinstance(dtype, torch.dtype)
+        return dtype
+
+    def number(self, name: str) -> bool | int | float:
+        value = self.arguments.get(name)
+        if not isinstance(value, (bool, int, float)):
+            raise self.fail(f"{name} must be a number, is {value}")
+        return value
 
     def cast(self, value: Value, dtype: DType) -> Value:
         return value if value.tensor.dtype == dtype else self.emit("cast", value, dtype=dtype)
