@@ -1,6 +1,7 @@
 #include "chat/lexer.h"
 
 #include <algorithm>
+#include <cstddef>
 
 namespace fretsaw::chat {
 namespace {
@@ -45,8 +46,8 @@ class Lexer {
   }
 
   void Advance(size_t to) {
-    line_ += static_cast<int>(std::count(in_.begin() + static_cast<ptrdiff_t>(at_),
-                                         in_.begin() + static_cast<ptrdiff_t>(to), '\n'));
+    line_ += static_cast<int>(std::count(in_.begin() + static_cast<std::ptrdiff_t>(at_),
+                                         in_.begin() + static_cast<std::ptrdiff_t>(to), '\n'));
     at_ = to;
   }
 
@@ -92,7 +93,7 @@ class Lexer {
     const size_t newline = text.rfind('\n');
     const size_t first = newline == std::string::npos ? 0 : newline + 1;
     const bool line_start = newline != std::string::npos || begin == 0 || in_[begin - 1] == '\n';
-    const auto blank = [&] { return std::all_of(text.begin() + static_cast<ptrdiff_t>(first), text.end(), IsSpace); };
+    const auto blank = [&] { return std::all_of(text.begin() + static_cast<std::ptrdiff_t>(first), text.end(), IsSpace); };
     if (line_start && blank()) text.resize(first);
   }
 
@@ -180,6 +181,12 @@ class Lexer {
       real = true;
       ++end;
       while (end < in_.size() && IsDigit(in_[end])) ++end;
+    }
+    size_t exponent = end + 1 < in_.size() && (in_[end] == 'e' || in_[end] == 'E') ? end + 1 : 0;
+    if (exponent != 0 && (in_[exponent] == '+' || in_[exponent] == '-')) ++exponent;
+    if (exponent != 0 && exponent < in_.size() && IsDigit(in_[exponent])) {
+      real = true;
+      for (end = exponent; end < in_.size() && IsDigit(in_[end]);) ++end;
     }
     std::string text = in_.substr(at_, end - at_);
     std::erase(text, '_');

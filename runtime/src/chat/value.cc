@@ -5,7 +5,12 @@
 
 namespace fretsaw::chat {
 namespace {
-constexpr int kMaxDepth = 64;  // of printed values
+constexpr int kMaxDepth = 64;             // of printed values
+constexpr size_t kMaxPrinted = 64u << 20;  // bytes: lists that share parts can print exponentially
+
+void CheckSize(const std::string& out) {
+  if (out.size() > kMaxPrinted) throw std::length_error("a printed value is over 64 MiB");
+}
 }  // namespace
 
 const Value* Dict::Find(std::string_view key) const {
@@ -136,6 +141,7 @@ std::string Value::Print() const {
 }
 
 void Value::Repr(std::string& out, int depth) const {
+  CheckSize(out);
   if (depth > kMaxDepth) {
     out += "...";
   } else if (none()) {
@@ -189,6 +195,7 @@ void Value::Repr(std::string& out, int depth) const {
 
 void ToJson(const Value& value, int indent, int depth, std::string& out) {
   if (depth > kMaxDepth) throw std::length_error("tojson: nested deeper than 64 levels");
+  CheckSize(out);
   const auto newline = [&](int d) {
     if (indent >= 0) out += "\n" + std::string(static_cast<size_t>(indent * d), ' ');
   };

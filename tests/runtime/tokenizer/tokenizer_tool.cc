@@ -22,7 +22,7 @@
 namespace {
 
 using fretsaw::Tokenizer;
-using nlohmann::json;
+using json = nlohmann::ordered_json;  // templates see keys in the order given
 
 std::string ReadFile(const std::string& path) {
   std::ifstream in(path, std::ios::binary);
