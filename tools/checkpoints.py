@@ -27,9 +27,7 @@ def write_example(name: str, directory: Path, reporter: Reporter) -> None:
         UsageError: the directory exists, its parent does not, or the package is not installed.
     """
     if directory.exists():
-        raise UsageError(
-            f"{directory} exists", hint="name a directory that does not exist; nothing is overwritten"
-        )
+        raise UsageError(f"{directory} exists", hint="name a directory that does not exist; nothing is overwritten")
     source = package_folder(*PACKAGES[name])
     with _appears_whole(directory) as target:
         if name == "smollm2":

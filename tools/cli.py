@@ -61,9 +61,7 @@ def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> N
         ctx.exit()
 
 
-@click.command(
-    cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
-)
+@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.option("--debug", is_flag=True, help="Show a traceback with an error.")
 @click.option(
     "--version",
@@ -88,9 +86,7 @@ def cli(ctx: click.Context, debug: bool) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point of the console script; ends the process."""
-    signal.signal(
-        signal.SIGTERM, _terminate
-    )  # as an exception: half-written files are removed on the way out
+    signal.signal(signal.SIGTERM, _terminate)  # as an exception: half-written files are removed on the way out
     sys.exit(run(sys.argv[1:] if argv is None else argv))
 
 
@@ -101,13 +97,9 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 def run(argv: list[str]) -> int:
     """Run one command and return its exit code; errors are written to stderr."""
     debug = "--debug" in argv[: argv.index("--")] if "--" in argv else "--debug" in argv
-    argv = [
-        a for i, a in enumerate(argv) if a != "--debug" or "--" in argv[:i]
-    ]  # legal after the sub-command too
+    argv = [a for i, a in enumerate(argv) if a != "--debug" or "--" in argv[:i]]  # legal after the sub-command too
     try:
-        code = cli.main(
-            args=[*(["--debug"] if debug else []), *argv], prog_name="fretsaw", standalone_mode=False
-        )
+        code = cli.main(args=[*(["--debug"] if debug else []), *argv], prog_name="fretsaw", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except click.exceptions.Exit as error:
         return error.exit_code
@@ -126,6 +118,7 @@ def run(argv: list[str]) -> int:
 
 def _report(error: Exception, debug: bool) -> int:
     from fretsaw.ir.errors import FretsawError
+    from fretsaw.runtime.errors import RuntimeFailure
 
     if debug:
         import traceback
@@ -133,11 +126,15 @@ def _report(error: Exception, debug: bool) -> int:
         traceback.print_exc()
     elif isinstance(error, FretsawError):
         click.echo(f"fretsaw: {error.render()}", err=True)
+    elif isinstance(error, RuntimeFailure):
+        click.echo(f"fretsaw: {error.status}: {error}", err=True)
     elif isinstance(error, MemoryError):
         click.echo("fretsaw: out of memory", err=True)
     else:
         click.echo(f"fretsaw: internal error: {type(error).__name__}: {error}", err=True)
         click.echo("  hint  this is our bug: run again with --debug and send the traceback", err=True)
+    if isinstance(error, RuntimeFailure):
+        return error.code  # the same number fretsaw-run ends with
     return error.exit_code if isinstance(error, FretsawError) else EXIT_INTERNAL
 
 

@@ -123,9 +123,7 @@ def _dump(options: CompileOptions, number: int, graph: Graph) -> None:
         (options.dump_ir / f"{number:02}_{graph.phase}.fir").write_text(to_text(graph) + "\n")
 
 
-def _write(
-    output: Path, checkpoint: Checkpoint, result: PipelineResult, program: Program, reporter: Reporter
-) -> int:
+def _write(output: Path, checkpoint: Checkpoint, result: PipelineResult, program: Program, reporter: Reporter) -> int:
     from fretsaw.backends.artifact import write_container
     from fretsaw.tools.contents import Contents
 
@@ -138,8 +136,7 @@ def _write(
                 phase.advance(chunk.nbytes)
 
         sections = [
-            (name, counted(iter(chunks)) if name == "weights" else chunks)
-            for name, chunks in contents.sections
+            (name, counted(iter(chunks)) if name == "weights" else chunks) for name, chunks in contents.sections
         ]
         phase.record.nbytes = write_container(output, contents.manifest, sections)
     assert phase.record.nbytes is not None

@@ -78,9 +78,7 @@ def phase_table(records: Sequence[PhaseRecord]) -> Table:
     table.add_column("size", justify="right", footer=human_bytes(records[-1].nbytes) if records else "")
     for r in records:
         cells = (r.nodes, r.sites)
-        table.add_row(
-            r.name, f"{r.seconds:.2f}", *("" if c is None else str(c) for c in cells), human_bytes(r.nbytes)
-        )
+        table.add_row(r.name, f"{r.seconds:.2f}", *("" if c is None else str(c) for c in cells), human_bytes(r.nbytes))
     return table
 
 

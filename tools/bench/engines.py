@@ -143,9 +143,7 @@ def main() -> None:
     results = []
     for case in args.cases:
         prefill, decode = run(case)
-        results.append(
-            {"prefill": case.prefill, "decode": case.decode, "prefill_s": prefill, "decode_s": decode}
-        )
+        results.append({"prefill": case.prefill, "decode": case.decode, "prefill_s": prefill, "decode_s": decode})
     rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     json.dump({"engine": args.engine, "load_s": load, "peak_rss_bytes": rss, "cases": results}, sys.stdout)
     print()

@@ -29,9 +29,7 @@ if TYPE_CHECKING:
     help="Instruction set to generate code for; repeat for several. Default: both.",
 )
 @click.option("--chunk", default=512, show_default=True, help="Most tokens in one step of the program.")
-@click.option(
-    "--dump-ir", type=click.Path(path_type=Path, file_okay=False), help="Write the IR after each phase here."
-)
+@click.option("--dump-ir", type=click.Path(path_type=Path, file_okay=False), help="Write the IR after each phase here.")
 @click.option("--no-check", is_flag=True, help="Do not compare the graph before and after each pass.")
 @click.option("--json", "as_json", is_flag=True, help="Print the table as one JSON object.")
 @click.option("--quiet", is_flag=True, help="No progress and no table.")

@@ -10,9 +10,7 @@ import click
 _PASS_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": ["-h"]}
 
 
-@click.command(
-    "run", short_help="Generate text from an artifact.", context_settings=_PASS_ON, add_help_option=False
-)
+@click.command("run", short_help="Generate text from an artifact.", context_settings=_PASS_ON, add_help_option=False)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def command(arguments: tuple[str, ...]) -> None:
     """Run the fretsaw-run binary with ARGUMENTS; ``fretsaw run --help`` shows its options.

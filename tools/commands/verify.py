@@ -32,9 +32,7 @@ def command(artifact: Path, as_json: bool, quiet: bool) -> None:
         container.verify(phase.advance)
     size, count = container.header.file_bytes, len(container.sections)
     if as_json:
-        sections = {
-            e.name: {"bytes": e.nbytes, "sha256": e.digest.hex()} for e in container.sections.values()
-        }
+        sections = {e.name: {"bytes": e.nbytes, "sha256": e.digest.hex()} for e in container.sections.values()}
         click.echo(json.dumps({"ok": True, "bytes": size, "sections": sections}, indent=2))
     elif not quiet:
         click.echo(f"{artifact}: good ({count} sections, {human_bytes(size)})")

@@ -14,9 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def main() -> int:
     """Exit status: 1 when a source file is over ``LIMIT`` lines."""
-    listed = subprocess.run(
-        ["git", "ls-files", "*.py", "*.cc", "*.h"], cwd=ROOT, capture_output=True, text=True
-    )
+    listed = subprocess.run(["git", "ls-files", "*.py", "*.cc", "*.h"], cwd=ROOT, capture_output=True, text=True)
     sizes = {name: len((ROOT / name).read_text().splitlines()) for name in listed.stdout.split()}
     folders: Counter[str] = Counter()
     for name, lines in sizes.items():

@@ -1,0 +1,42 @@
+"""``fretsaw runtime-bundle``: the binary and its libraries in one folder, for machines without Python."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("runtime-bundle", short_help="Write a folder that runs artifacts without Python.")
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print sizes as one JSON object.")
+def command(directory: Path, as_json: bool) -> None:
+    """Write fretsaw-run, libfretsaw and every library they need (but the C library's own) to DIRECTORY.
+
+    Copy the folder to any Linux machine of the same architecture with as new a C library, and run it there.
+
+    \b
+    Examples:
+      fretsaw runtime-bundle fretsaw-runtime
+      env -i fretsaw-runtime/fretsaw-run model.fsaw --prompt "Hello"
+    """
+    import json
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from fretsaw.tools.bundle import write_bundle
+    from fretsaw.tools.reporter import human_bytes
+
+    files = write_bundle(directory)
+    sizes = {file.name: file.size for file in files}
+    ours = sum(f.size for f in files if not f.is_tvm)
+    if as_json:
+        click.echo(json.dumps({"files": sizes, "bytes": sum(sizes.values()), "bytes_without_tvm": ours}, indent=2))
+        return
+    table = Table(show_footer=True)
+    table.add_column("file", footer="total (without TVM's own libraries)")
+    table.add_column("size", justify="right", footer=f"{human_bytes(sum(sizes.values()))} ({human_bytes(ours)})")
+    for file in files:
+        table.add_row(file.name, human_bytes(file.size))
+    Console().print(table)
