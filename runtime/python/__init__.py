@@ -1,0 +1,7 @@
+"""Thin binding of the C++ runtime: NumPy and text in and out, no model code of its own."""
+
+from fretsaw.runtime.errors import RuntimeFailure
+from fretsaw.runtime.library import library_path
+from fretsaw.runtime.model import Generation, Model, Sampling, Session, Token
+
+__all__ = ["Generation", "Model", "RuntimeFailure", "Sampling", "Session", "Token", "library_path"]

@@ -19,9 +19,7 @@ def pack(manifest: dict[str, object], sections: dict[str, bytes]) -> bytes:
     table, body = b"", b""
     for name, data in sections.items():
         pad = _align(at) - at
-        table += struct.pack(
-            "<64sQQ32s16x", name.encode(), at + pad, len(data), hashlib.sha256(data).digest()
-        )
+        table += struct.pack("<64sQQ32s16x", name.encode(), at + pad, len(data), hashlib.sha256(data).digest())
         body += bytes(pad) + data
         at += pad + len(data)
     head = struct.pack("<8sIIQQQQII", b"FRETSAW\0", 1, 1, at, 128, len(raw), table_offset, len(sections), 0)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.runtime_py.conftest import CONTEXT, EOS, Tiny
+from tests.runtime_py.conftest import EOS, Tiny
 from tests.runtime_py.tiny_program import VOCAB, expected_greedy
 
 pytestmark = pytest.mark.native
@@ -115,7 +115,9 @@ def test_seed_decides_the_draws(binary: Path, tiny: Tiny) -> None:
 
 
 def test_bench_reports_medians(binary: Path, tiny: Tiny) -> None:
-    report = run_json(binary, tiny.path, "--bench", "--prefill", "20", "--decode", "5", "--repeat", "4", "--threads", "1")
+    report = run_json(
+        binary, tiny.path, "--bench", "--prefill", "20", "--decode", "5", "--repeat", "4", "--threads", "1"
+    )
     assert report["variant"] == "llvm-x86-64"
     runs = report["runs"]
     assert isinstance(runs, dict) and len(runs["prefill_ms"]) == len(runs["decode_ms"]) == 4

@@ -116,7 +116,7 @@ def build_code(path: Path) -> None:
                             - T.float32(1.5)
                         )
 
-    t, b1, r, b, m, n = (tirx.Var(name, "int64") for name in "t b1 r b m n".split())
+    t, b1, r, b, m, n = (tirx.Var(name, "int64") for name in ["t", "b1", "r", "b", "m", "n"])
     signature = {
         "tokens": ((t,), "int32"),
         "positions": ((t,), "int32"),
