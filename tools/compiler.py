@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fretsaw.backends.tvm.options import TvmOptions
     from fretsaw.frontend.checkpoint import Checkpoint
     from fretsaw.ir import Graph
+    from fretsaw.passes.ledger import LedgerEntry
     from fretsaw.passes.pipeline import PipelineResult
 
 PHASES = ("canonical", "fused", "packed")
@@ -99,7 +100,8 @@ def _run_passes(graph: Graph, options: CompileOptions, reporter: Reporter) -> Pi
     """One reporter phase per pipeline phase; the ledgers are joined."""
     from fretsaw.passes.pipeline import Event, PipelineResult, run_pipeline
 
-    stages, ledger = [(graph.phase, graph)], []
+    stages: list[tuple[str, Graph]] = [(graph.phase, graph)]
+    ledger: list[LedgerEntry] = []
     for name in PHASES:
         with reporter.phase(f"passes: {name}") as phase:
 

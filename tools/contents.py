@@ -151,7 +151,7 @@ def _weight_chunks(tensors: Sequence[Tensor], placed: Sequence[Mapping[str, obje
         array = np.ascontiguousarray(tensor.make())
         if array.nbytes != tensor.nbytes:
             raise LoweringError(f"tensor {tensor.name} has {array.nbytes} bytes, expected {tensor.nbytes}")
-        yield memoryview(array.reshape(-1).view(np.uint8))
+        yield array.reshape(-1).view(np.uint8).data
         end = offset + tensor.nbytes
 
 

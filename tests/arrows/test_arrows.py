@@ -13,7 +13,8 @@ import pytest
 RULES: Mapping[str, tuple[str, frozenset[str], frozenset[str]]] = {
     "ir": ("fretsaw.ir", frozenset(), frozenset({"numpy", "networkx", "scipy"})),
     "frontend": (
-        "fretsaw.frontend", frozenset({"ir"}), frozenset({"numpy", "torch", "transformers", "tokenizers", "jinja2", "sympy"}),
+        "fretsaw.frontend", frozenset({"ir"}),
+        frozenset({"numpy", "torch", "transformers", "tokenizers", "jinja2", "sympy"}),
     ),
     "passes": ("fretsaw.passes", frozenset({"ir"}), frozenset({"numpy", "scipy"})),
     "backends/artifact": ("fretsaw.backends.artifact", frozenset({"ir"}), frozenset({"numpy"})),
