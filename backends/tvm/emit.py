@@ -59,7 +59,16 @@ def emit(plan: Plan, kv: Mapping[str, int], options: TvmOptions, isa: Isa) -> tv
     tokens, positions, rows = (relax.Var(v.name, dims.type(v.tensor)) for v in plan.inputs)
     cache = {name: relax.Var(name, kind) for name, kind in cache_types(kv, dims).items()}
     weights = {t.name: relax.Var(_identifier(t.name), dims.type(t.type)) for t in plan.tensors}
-    params = [tokens, positions, cache["cu"], rows, cache["lens"], cache["table"], cache["k_pages"], cache["v_pages"]]
+    params = [
+        tokens,
+        positions,
+        cache["cu"],
+        rows,
+        cache["lens"],
+        cache["table"],
+        cache["k_pages"],
+        cache["v_pages"],
+    ]
     params += weights.values()
     env: dict[Value, relax.Expr] = dict(zip(plan.inputs, (tokens, positions, rows), strict=True))
     limits = {"T": options.chunk_tokens, "R": options.chunk_tokens}
@@ -109,8 +118,14 @@ class _Emitter:
         out = [self.dims.type(v.tensor) for v in launch.outputs]
         symbol = self.function(launch)
         if not launch.writes:
-            result = self.builder.emit(relax.call_tir(symbol, [*args, *scalars], out if len(out) > 1 else out[0]))
-            parts = [result] if len(out) == 1 else [self.builder.emit(relax.TupleGetItem(result, i)) for i in range(len(out))]
+            result = self.builder.emit(
+                relax.call_tir(symbol, [*args, *scalars], out if len(out) > 1 else out[0])
+            )
+            parts = (
+                [result]
+                if len(out) == 1
+                else [self.builder.emit(relax.TupleGetItem(result, i)) for i in range(len(out))]
+            )
         else:
             names = [a.name if isinstance(a, CacheSlot) else "" for a in launch.inputs]
             places = [names.index(w) for w in launch.writes]

@@ -9,9 +9,12 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
+from tvm import tirx
+
 from fretsaw.backends.tvm import lower_expr
 from fretsaw.backends.tvm.expr import Expr as Tree
 from fretsaw.backends.tvm.expr import LeafKind
+from fretsaw.backends.tvm.kernels import attention as attention_kernel
 from fretsaw.backends.tvm.kernels import embedding as embedding_kernel
 from fretsaw.backends.tvm.kernels import gemm as gemm_kernel
 from fretsaw.backends.tvm.kernels import norm as norm_kernel
@@ -20,7 +23,6 @@ from fretsaw.backends.tvm.kernels.emit import Buffer, Expr, dim, kernel, lanes_o
 from fretsaw.backends.tvm.kernels.epilogue import Epilogue, Glu
 from fretsaw.backends.tvm.kernels.isa import Isa
 from fretsaw.backends.tvm.kernels.rows import for_columns
-from tvm import tirx
 
 WIDE = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}  # the kernels' names of weight types
 
@@ -46,10 +48,12 @@ def scalars_first(func: tirx.PrimFunc, scalars: int, outputs: int) -> tirx.PrimF
     head = params[: len(params) - scalars - outputs]
     made = params[len(head) : len(params) - scalars]
     moved = [*head, *params[len(params) - scalars :], *made]
-    return tirx.PrimFunc(moved, func.body, func.ret_type, func.buffer_map, func.attrs)
+    return tirx.PrimFunc(moved, func.body, func.ret_type, func.attrs)
 
 
-def _leaf(buffers: Sequence[Buffer], kinds: Sequence[LeafKind], row: Expr, col: Expr, lanes: int, index: int) -> Expr:
+def _leaf(
+    buffers: Sequence[Buffer], kinds: Sequence[LeafKind], row: Expr, col: Expr, lanes: int, index: int
+) -> Expr:
     """Load leaf ``index`` of an elementwise expression at (row, col)."""
     from fretsaw.backends.tvm.kernels.emit import splat
 
@@ -76,7 +80,11 @@ class LinearSpec(Spec):
     glu: str = ""
 
     def build(self, isa: Isa) -> tirx.PrimFunc:
-        shapes: dict[LeafKind, tuple[int | None, ...]] = {"full": (None, self.n), "col": (self.n,), "row": (None, 1)}
+        shapes: dict[LeafKind, tuple[int | None, ...]] = {
+            "full": (None, self.n),
+            "col": (self.n,),
+            "row": (None, 1),
+        }
         extra = tuple((f"x{i + 1}", shapes[kind]) for i, kind in enumerate(self.kinds))
 
         def callback(value: Expr, row: Expr, col: Expr, buffers: Sequence[Buffer]) -> Expr:
@@ -108,7 +116,9 @@ class NormSpec(Spec):
 
     def build(self, isa: Isa) -> tirx.PrimFunc:
         return norm_kernel.norm(
-            norm_kernel.NormSpec(self.width, isa, self.eps, self.kind, self.gain, self.bias, self.heads, name=self.name)
+            norm_kernel.NormSpec(
+                self.width, isa, self.eps, self.kind, self.gain, self.bias, self.heads, name=self.name
+            )
         )
 
 
@@ -169,7 +179,7 @@ class AppendSpec(Spec):
 
 @dataclass(frozen=True)
 class AttentionSpec(Spec):
-    """Inputs q [T, H, E], sinks [H] where asked, table, lens, cu, k_pages, v_pages; scalar layer; output [T, H, Ev]."""
+    """Inputs q [T, H, E], k_pages, v_pages, table, lens, cu, sinks [H] where asked; scalar layer; output [T, H*Ev]."""
 
     heads: int
     kv_heads: int
@@ -182,10 +192,8 @@ class AttentionSpec(Spec):
     sinks: bool
 
     def build(self, isa: Isa) -> tirx.PrimFunc:
-        from fretsaw.backends.tvm.kernels import attention as attention_kernel
-
         spec = attention_kernel.AttentionSpec(
-            self.heads, self.kv_heads, self.head_dim, self.value_dim, isa, self.page, self.scale, self.window,
+            self.heads, self.kv_heads, self.head_dim, isa, self.value_dim, self.scale, self.page, self.window,
             self.softcap, self.sinks, name=self.name,
         )  # fmt: skip
         return scalars_first(attention_kernel.attention(spec), scalars=1, outputs=1)

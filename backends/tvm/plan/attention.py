@@ -1,8 +1,8 @@
 """One attention layer: where q, k and v come from, their norms and rotary embedding, the cache.
 
-    qkv = gemm(x, packed rows of q, k, v)           features gathered in the order q | k | v, whatever the checkpoint did
-    q   = rope_append(qkv, gains, cos, sin, cache)  norms, rotation, keys and values written to the cache
-    o   = attention(q, cache)
+qkv = gemm(x, packed rows of q, k, v)           features gathered in the order q | k | v, whatever the checkpoint did
+q   = rope_append(qkv, gains, cos, sin, cache)  norms, rotation, keys and values written to the cache
+o   = attention(q, cache)
 """
 
 from __future__ import annotations
@@ -102,7 +102,9 @@ def attention_sites(graph: Graph) -> list[AttentionSite]:
             continue
         append = appends.get(node.int_attr("layer"))
         if append is None:
-            raise LoweringError(f"layer {node.attr('layer')} reads a cache that nobody fills", where=node.loc.module)
+            raise LoweringError(
+                f"layer {node.attr('layer')} reads a cache that nobody fills", where=node.loc.module
+            )
         q, k, v = (_branch(graph, x) for x in (node["q"], append["k"], append["v"]))
         site = AttentionSite(append, node, q, k, v)
         _check_rope(graph, site)

@@ -1,8 +1,8 @@
 """Grow an elementwise chain from a kernel's result, so that it runs while the result is in registers.
 
-    %y = linear(%x, %w)
-    %z = silu(%y)            ==>     one kernel, epilogue add(silu(x0), x1), x1 = %r
-    %o = add(%z, %r)
+%y = linear(%x, %w)
+%z = silu(%y)            ==>     one kernel, epilogue add(silu(x0), x1), x1 = %r
+%o = add(%z, %r)
 """
 
 from __future__ import annotations

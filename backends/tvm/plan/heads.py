@@ -55,7 +55,9 @@ def _project(ctx: Context, site: AttentionSite) -> Value:
     with_bias = any(b is not None for b in biases)
     if with_bias:
         if any(b is None for b in biases):
-            raise LoweringError("some of q, k, v have a bias and some have none", where=site.attend.loc.module)
+            raise LoweringError(
+                "some of q, k, v have a bias and some have none", where=site.attend.loc.module
+            )
         vectors = [(ctx.const(n["bias"], n, "bias"), rows) for n, rows in order]
         inputs.append(ctx.pool.vector(vectors, base + ".bias"))
     out = ctx.temporary(base, "f32", (site.attend["q"].tensor.shape[0], width))
@@ -80,7 +82,8 @@ def _angles(ctx: Context, site: AttentionSite) -> tuple[list[Value], int, str]:
     rope = site.q.rope
     if rope is None:
         raise LoweringError(
-            "attention without rotary embedding has no kernel in the tvm backend", where=site.attend.loc.module
+            "attention without rotary embedding has no kernel in the tvm backend",
+            where=site.attend.loc.module,
         )
     freq = ctx.const(rope["inv_freq"], rope, "inv_freq")
     pairs = int(rope["inv_freq"].tensor.shape[0])  # type: ignore[arg-type]
@@ -110,12 +113,13 @@ def _attend(ctx: Context, site: AttentionSite, q: Value, geometry: tuple[int, in
     if not node.attr("causal"):
         raise LoweringError("bidirectional attention over a cache has no kernel", where=node.loc.module)
     sinks = node.get("sinks")
-    inputs: list[Arg] = [q]
-    if sinks is not None:
-        inputs.append(ctx.pool.vector([(ctx.const(sinks, node, "sinks"), None)], sinks.name))
     spec = AttentionSpec(
         heads, kv_heads, size, value_size, ctx.options.page_tokens, node.float_attr("scale"), node.int_attr("window"),
         node.float_attr("softcap"), sinks is not None,
     )  # fmt: skip
-    inputs += [CacheSlot(name) for name in PAGES]
-    ctx.add(spec, inputs, [node.out], [node], scalars=[site.layer])
+    inputs: list[Arg] = [q, *(CacheSlot(name) for name in ("k_pages", "v_pages", "table", "lens", "cu"))]
+    if sinks is not None:
+        inputs.append(ctx.pool.vector([(ctx.const(sinks, node, "sinks"), None)], sinks.name))
+    flat = ctx.temporary(node.out.name, "f32", (node.out.tensor.shape[0], heads * value_size))
+    ctx.aliases[node.out] = flat
+    ctx.add(spec, inputs, [flat], [node], scalars=[site.layer])
