@@ -32,9 +32,7 @@ void fsw_version(int32_t version[3]) {
 
 const char* fsw_last_error(void) { return capi::LastError().c_str(); }
 
-const char* fsw_status_name(fsw_status status) {
-  return StatusName(static_cast<Status>(status));
-}
+const char* fsw_status_name(fsw_status status) { return StatusName(static_cast<Status>(status)); }
 
 fsw_status fsw_model_open(const char* path, const fsw_model_options* options, fsw_model** out) {
   return capi::Guard([&]() -> VoidResult {

@@ -1,0 +1,84 @@
+// Manifest::Parse: typed values, and each inconsistency with the path of its field.
+#include "artifact/manifest.h"
+
+#include <doctest/doctest.h>
+
+#include "artifact/builder.h"
+
+namespace fretsaw {
+namespace {
+
+Result<Manifest> Parse(const std::string& text) {
+  test::Parts parts;
+  parts.manifest = text;
+  const test::Bytes bytes = test::Build(parts);
+  auto container = Container::Parse(bytes);
+  REQUIRE(container.ok());
+  return Manifest::Parse(container.value());
+}
+
+TEST_CASE("manifest: values arrive typed") {
+  auto parsed = Parse(test::kManifest);
+  REQUIRE(parsed.ok());
+  const Manifest& m = parsed.value();
+  CHECK(m.model.context == 16);
+  CHECK(m.generation.eos_token_ids == std::vector<int32_t>{2});
+  CHECK_FALSE(m.generation.bos_token_id.has_value());
+  CHECK_FALSE(m.tokenizer.has_value());
+  REQUIRE(m.tensors.size() == 2);
+  CHECK(m.tensors[1].dtype == DType::kF16);
+  CHECK(m.tensors[1].offset == 64);
+  CHECK(m.kv.PagePairBytes() == 4 * 8 * 4);
+  CHECK_FALSE(m.program.empty_rows);
+}
+
+TEST_CASE("manifest: each inconsistency is refused with its path") {
+  struct Case {
+    const char *from, *to, *words;
+    Status status = Status::kCorrupt;
+  };
+  const Case cases[] = {
+      {"\"context\": 16", "\"context\": 0", "model.context: expected an integer from 1 to"},
+      {"\"context\": 16", "\"context\": 18446744073709551615",
+       "model.context: expected an integer"},
+      {"\"context\": 16", "\"context\": 1.5", "found 1.5"},
+      {"\"context\": 16,", "", "model.context: missing"},
+      {"\"kind\": \"decoder\"", "\"kind\": []",
+       "model.kind: expected a string, found a value of type array"},
+      {"[2]", "[-1]", "generation.eos_token_ids: expected an integer from 0"},
+      {"\"section\": \"weights\"", "\"section\": \"nowhere\"",
+       "weights: section names an absent section 'nowhere'"},
+      {"\"f16\"", "\"i4\"", "'i4' is not one of", Status::kUnsupported},
+      {"\"offset\": 64", "\"offset\": 32", "weights.tensors[1]: offset is not a multiple of 64"},
+      {"\"offset\": 64", "\"offset\": 128", "'b' reaches past the end"},
+      {"\"offset\": 64", "\"offset\": 0", "'a' and 'b' overlap"},
+      {"\"name\": \"b\"", "\"name\": \"a\"", "two tensors are named 'a'"},
+      {"[2, 3]", "[2, 4]", "'a' has 24 bytes, its shape needs 32"},
+      {"[2, 3]", "[1099511627776, 1099511627776]", "shape of 'a' overflows"},
+      {"[2, 3]", "[1,1,1,1,1,1,1,2,3]", "9 entries, at most 8"},
+      {"\"page_tokens\": 4", "\"page_tokens\": 0", "kv.page_tokens: expected"},
+      {"\"dtype\": \"f32\"}", "\"dtype\": \"f16\"}", "keeps the cache in f32",
+       Status::kUnsupported},
+      {"\"chunk_tokens\": 4", "\"chunk_tokens\": 4, \"empty_rows\": 1",
+       "program.empty_rows: expected true or false"},
+      {"\"section\": \"code/x\"", "\"section\": \"code/y\"",
+       "variants[0]: section names an absent section"},
+      {"[{\"name\": \"llvm-x\"", "[], \"ignored\": [{\"name\": \"llvm-x\"",
+       "variants: the list is empty"},
+  };
+  for (const Case& c : cases) {
+    CAPTURE(c.to);
+    std::string text = test::kManifest;
+    const size_t at = text.find(c.from);
+    REQUIRE(at != std::string::npos);
+    text.replace(at, std::string(c.from).size(), c.to);
+    auto parsed = Parse(text);
+    REQUIRE_FALSE(parsed.ok());
+    CHECK(parsed.error().status == c.status);
+    INFO(parsed.error().message);
+    CHECK(parsed.error().message.find(c.words) != std::string::npos);
+  }
+}
+
+}  // namespace
+}  // namespace fretsaw
