@@ -10,7 +10,7 @@ from fretsaw.ir import Graph, verify
 from fretsaw.ir.errors import PassError
 from fretsaw.passes.api import Decline, Outcome, Pass
 from fretsaw.passes.cancel_transposes import cancel_transposes
-from fretsaw.passes.check import check_pass
+from fretsaw.passes.check import Checker
 from fretsaw.passes.cse import cse
 from fretsaw.passes.dce import dce
 from fretsaw.passes.drop_noops import drop_noops
@@ -103,11 +103,12 @@ def run_pipeline(
     plan = [(phase, p) for phase in phases for p in (*PIPELINE[phase], *(e for e in extra if e.phase == phase))]
     stages: list[tuple[str, Graph]] = [(graph.phase, graph)]
     ledger: list[LedgerEntry] = []
+    checker = Checker() if check else None
     for phase in phases:
         for p in (p for where, p in plan if where == phase):
             if observer:
                 observer(Event(phase, p.name, len(ledger), len(plan)))
-            graph, entry = run_pass(p, graph, phase, check=check)
+            graph, entry = run_pass(p, graph, phase, checker)
             ledger.append(entry)
             if observer:
                 observer(Event(phase, p.name, len(ledger), len(plan), entry))
@@ -117,7 +118,7 @@ def run_pipeline(
     return PipelineResult(graph, tuple(stages), tuple(ledger))
 
 
-def run_pass(p: Pass, graph: Graph, phase: str, *, check: bool = False) -> tuple[Graph, LedgerEntry]:
+def run_pass(p: Pass, graph: Graph, phase: str, checker: Checker | None = None) -> tuple[Graph, LedgerEntry]:
     """One pass with its contract: sites reached, effect checked, numbers written down."""
     start = time.perf_counter()
     before = len(p.clears(graph)) if p.clears else 0
@@ -125,7 +126,7 @@ def run_pass(p: Pass, graph: Graph, phase: str, *, check: bool = False) -> tuple
     if p.clears:
         _demand_cleared(p, outcome, before)
     seconds = time.perf_counter() - start
-    evidence = check_pass(p, graph, outcome.graph) if check else {"status": "off"}
+    evidence = checker.check(p, graph, outcome.graph) if checker else {"status": "off"}
     return outcome.graph, LedgerEntry.of(p, phase, graph, outcome, before, seconds, evidence)
 
 
