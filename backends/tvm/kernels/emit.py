@@ -75,8 +75,17 @@ def store(buf: Buffer, index: Sequence[Index], value: Expr) -> None:
 
 
 def bind(value: Expr) -> Expr:
-    """Give a value a name, so that using it twice does not compute it twice."""
-    return T.bind(value)
+    """Give a value a name, so that using it twice does not compute it twice.
+
+    The value goes through a stack slot, which the code generator turns back into a register: TVM's
+    simplifier substitutes pure names by their definitions, and nested definitions then explode.
+    """
+    if type(value).__name__ in ("TensorLoad", "BufferLoad"):  # the class name differs between TVM versions
+        return T.bind(value)
+    lanes = lanes_of(value)
+    slot = scratch((lanes,), str(value.ty.dtype).split("x")[0])
+    store(slot, [0], value)
+    return T.bind(load(slot, [0], lanes))
 
 
 def fma(a: Expr, b: Expr, c: Expr) -> Expr:
@@ -106,8 +115,13 @@ def parallel(extent: Index) -> T.frame.ForFrame:
 
 @contextmanager
 def when(cond: Expr) -> Iterator[None]:
-    """Open a block that runs if ``cond`` holds."""
-    with T.If(cond), T.Then():
+    """Open a block that runs if ``cond`` holds.
+
+    The condition goes through a stack slot, or TVM's simplifier tries to prove everything inside from it.
+    """
+    slot = scratch((1,), "int32")
+    store(slot, [0], tirx.Cast("int32", cond))
+    with T.If(load(slot, [0]) != 0), T.Then():
         yield
 
 

@@ -1,0 +1,199 @@
+"""The query rows of an attention task: which tokens and heads they are, what they see, and their softmax state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tvm import tirx
+
+from fretsaw.backends.tvm.kernels import math
+from fretsaw.backends.tvm.kernels.emit import (
+    Buffer,
+    Expr,
+    bind,
+    fma,
+    fmax,
+    i64,
+    load,
+    loop,
+    scratch,
+    splat,
+    store,
+    when,
+    workspace,
+)
+from fretsaw.backends.tvm.kernels.rows import for_columns
+from fretsaw.backends.tvm.kernels.softmax_block import EMPTY, State
+
+if TYPE_CHECKING:
+    from fretsaw.backends.tvm.kernels.attention import AttentionSpec, Cache
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a task: row r is head ``r % group`` of token ``first + r // group`` of a sequence."""
+
+    spec: AttentionSpec
+    cache: Cache
+    sequence: Expr
+    kv_head: Expr
+    first: Expr
+    tokens: Expr
+    height: int  # rows per register block
+    static_tokens: int = 0  # the largest number of tokens, where it is not a full tile
+
+    @property
+    def padded(self) -> int:
+        """Rows that the state has room for, a multiple of ``height``."""
+        rows = (self.static_tokens or self.spec.tile_tokens) * self.spec.group
+        return -(-rows // self.height) * self.height
+
+    @property
+    def blocks(self) -> Expr:
+        """Number of register blocks that hold a real row."""
+        return bind((self.tokens * self.spec.group + self.height - 1) // self.height)
+
+    def _seen(self, token: Expr) -> tuple[Expr, Expr]:
+        """Return the slots ``[low, high)`` that a token of the task sees."""
+        length = self.cache.length(self.sequence, self.kv_head)
+        whole = length + self.cache.count(self.sequence)
+        high = bind(length + self.first + token + 1 if self.spec.causal else whole)
+        low = bind(tirx.max(i64(0), high - self.spec.window)) if self.spec.window else i64(0)
+        return low, high
+
+    def lowest(self) -> Expr:
+        """Return the first slot that any row sees."""
+        return self._seen(i64(0))[0]
+
+    def highest(self) -> Expr:
+        """Return one past the last slot that any row sees."""
+        return self._seen(self.tokens - 1)[1]
+
+    def bounds(self, row0: Expr) -> tuple[list[Expr], list[Expr]]:
+        """Return low and high of the rows of a block; rows beyond the last repeat the last token's."""
+        pairs = [
+            self._seen(bind(tirx.min((row0 + r) // self.spec.group, self.tokens - 1))) for r in range(self.height)
+        ]
+        return [p[0] for p in pairs], [p[1] for p in pairs]
+
+    def token(self, row: Expr) -> Expr:
+        """Return the token of the step that a row belongs to."""
+        return self.cache.start(self.sequence) + self.first + row // self.spec.group
+
+    def head(self, row: Expr) -> Expr:
+        """Return the query head of a row."""
+        return self.kv_head * self.spec.group + row % self.spec.group
+
+
+@dataclass(frozen=True)
+class RowStates:
+    """The state of the current segment (``part``) and of all segments before it (``whole``)."""
+
+    lanes: int
+    rows: int
+    values: int
+    part: State
+    whole: State
+
+    @staticmethod
+    def _make(spec: AttentionSpec, rows: int, stack: bool) -> RowStates:
+        # Separate allocations: the compiler may then assume that they do not overlap.
+        room = scratch if stack else workspace
+        q = room((rows, spec.head_dim))
+        part = State(q, room((rows, spec.values)), scratch((rows,)), scratch((rows,)))
+        whole = State(q, room((rows, spec.values)), scratch((rows,)), scratch((rows,)))
+        return RowStates(spec.isa.lanes, rows, spec.values, part, whole)
+
+    @staticmethod
+    def on_stack(spec: AttentionSpec, rows: int) -> RowStates:
+        """Allocate for a few rows."""
+        return RowStates._make(spec, rows, True)
+
+    @staticmethod
+    def in_workspace(spec: AttentionSpec, rows: int) -> RowStates:
+        """Allocate for the rows of a prefill tile."""
+        return RowStates._make(spec, rows, False)
+
+    def load_queries(self, spec: AttentionSpec, cache: Cache, rows: Rows) -> None:
+        """Copy the queries with the score factor applied; rows without a token are zero."""
+        with loop(rows.blocks * rows.height) as r:
+            with when(r < rows.tokens * spec.group):
+                token, head = bind(rows.token(r)), bind(rows.head(r))
+                for_columns(
+                    spec.head_dim,
+                    self.lanes,
+                    lambda c, n: store(self.part.q, [r, c], load(cache.q, [token, head, c], n) * splat(spec.factor, n)),
+                )
+            with when(r >= rows.tokens * spec.group):
+                for_columns(spec.head_dim, self.lanes, lambda c, n: store(self.part.q, [r, c], splat(0.0, n)))
+
+    def _reset(self, state: State) -> None:
+        with loop(self.rows) as r:
+            store(state.top, [r], splat(EMPTY, 1))
+            store(state.total, [r], splat(0.0, 1))
+            for_columns(self.values, self.lanes, lambda c, n: store(state.values, [r, c], splat(0.0, n)))
+
+    def reset_part(self) -> None:
+        """Start a segment."""
+        self._reset(self.part)
+
+    def reset_whole(self) -> None:
+        """Start a query."""
+        self._reset(self.whole)
+
+    def merge(self, count: int) -> None:
+        """Merge the segment into the whole, for the first ``count`` rows."""
+        part, whole = self.part, self.whole
+        with loop(count) as r:
+            top = bind(fmax(load(part.top, [r]), load(whole.top, [r])))
+            keep = math.exp_nonpositive(bind(load(whole.top, [r]) - top))
+            add = math.exp_nonpositive(bind(load(part.top, [r]) - top))
+            store(whole.top, [r], top)
+            added = bind(load(part.total, [r]) * add)
+            store(whole.total, [r], fma(load(whole.total, [r]), keep, added))
+
+            def values(c: Expr, n: int) -> None:
+                scaled = bind(load(part.values, [r, c], n) * splat(add, n))
+                store(whole.values, [r, c], fma(load(whole.values, [r, c], n), splat(keep, n), scaled))
+
+            for_columns(self.values, self.lanes, values)
+
+    def save(self, parts: Buffer, task: Expr, count: int) -> None:
+        """Write the segment's state of ``count`` rows to ``parts[task]``."""
+        with loop(count) as r:
+            for_columns(
+                self.values, self.lanes, lambda c, n: store(parts, [task, r, c], load(self.part.values, [r, c], n))
+            )
+            store(parts, [task, r, self.values], load(self.part.top, [r]))
+            store(parts, [task, r, self.values + 1], load(self.part.total, [r]))
+
+    def restore(self, parts: Buffer, task: Expr, count: int) -> None:
+        """Read what ``save`` wrote."""
+        with loop(count) as r:
+            for_columns(
+                self.values, self.lanes, lambda c, n: store(self.part.values, [r, c], load(parts, [task, r, c], n))
+            )
+            store(self.part.top, [r], load(parts, [task, r, self.values]))
+            store(self.part.total, [r], load(parts, [task, r, self.values + 1]))
+
+    def finish(self, spec: AttentionSpec, cache: Cache, rows: Rows) -> None:
+        """Divide by the sums (with the sinks in them) and write the output rows."""
+        whole = self.whole
+        with loop(rows.tokens * spec.group) as r:
+            token, head = bind(rows.token(r)), bind(rows.head(r))
+            top, total = bind(load(whole.top, [r])), bind(load(whole.total, [r]))
+            keep = splat(1.0, 1)
+            if cache.sinks is not None:
+                sink = bind(load(cache.sinks, [head]))
+                larger = bind(fmax(top, sink))
+                keep = math.exp_nonpositive(bind(top - larger))
+                total = bind(fma(total, keep, math.exp_nonpositive(bind(sink - larger))))
+            factor = bind(keep / total)
+            for_columns(
+                spec.values,
+                self.lanes,
+                lambda c, n: store(
+                    cache.out, [token, head * spec.values + c], load(whole.values, [r, c], n) * splat(factor, n)
+                ),
+            )

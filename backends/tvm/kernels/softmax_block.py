@@ -1,0 +1,201 @@
+"""Online softmax over one cache page for a block of query rows: the arithmetic that all of attention shares.
+
+For a row, the sequence of operations depends only on the row's own slots: scores by one chain over e, the page
+maximum, lane-wise sums folded as a tree, one chain over slots for the values. A page in which a row sees nothing
+leaves its state unchanged bit for bit. Prefill, chunks and decode therefore agree exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tvm import tirx
+from tvm.script.ir_builder import tirx as T
+
+from fretsaw.backends.tvm.kernels import math
+from fretsaw.backends.tvm.kernels.emit import (
+    Buffer,
+    Expr,
+    bind,
+    fma,
+    fmax,
+    i64,
+    lanes_of,
+    load,
+    loop,
+    scratch,
+    select,
+    splat,
+    store,
+    vtype,
+    when,
+)
+from fretsaw.backends.tvm.kernels.isa import Isa
+
+EMPTY = -1e30  # running maximum before the first visible slot; finite, so that EMPTY - EMPTY is 0
+
+
+def fold(value: Expr, op: Callable[[Expr, Expr], Expr]) -> Expr:
+    """Reduce the lanes of a vector to a scalar by halving."""
+    lanes = lanes_of(value)
+    while lanes > 2:
+        lanes //= 2
+        half = vtype("float32", lanes)
+        value = bind(op(bind(T.vectorlow(half, value)), bind(T.vectorhigh(half, value))))
+    if lanes == 1:
+        return value
+    return bind(op(bind(tirx.Shuffle([value], [0])), bind(tirx.Shuffle([value], [1]))))
+
+
+def column_tiles(width: int, lanes: int, vectors: int, body: Callable[[Expr, list[int]], None]) -> None:
+    """Cover ``width`` columns by ``body(first column, lanes of each vector)``, ``vectors`` at a time."""
+    step = lanes * vectors
+    if width // step:
+        with loop(width // step) as n:
+            body(bind(n * step), [lanes] * vectors)
+    start, rest, widths = width // step * step, width % step, []
+    while rest:
+        while lanes > rest:
+            lanes //= 2
+        widths.append(lanes)
+        rest -= lanes
+    for i in range(0, len(widths), vectors):
+        body(i64(start), widths[i : i + vectors])
+        start += sum(widths[i : i + vectors])
+
+
+@dataclass(frozen=True)
+class State:
+    """Running softmax state of query rows: maximum, sum and weighted values, plus the scaled queries."""
+
+    q: Buffer  # [rows, E]
+    values: Buffer  # [rows, Ev]
+    top: Buffer  # [rows]
+    total: Buffer  # [rows]
+
+
+@dataclass(frozen=True)
+class PageBlock:
+    """Emits the step of ``rows`` query rows over one page."""
+
+    isa: Isa
+    rows: int
+    head_dim: int
+    value_dim: int
+    page: int
+    soft_cap: float
+    k_pages: Buffer
+    v_pages: Buffer
+
+    def _vectors(self, width: int) -> int:
+        budget = (12 if self.isa.lanes == 8 else 24) // self.rows
+        best = 1
+        while best * 2 <= budget and best * 2 * self.isa.lanes <= width:
+            best *= 2
+        return best
+
+    def step(self, state: State, row0: Expr, page: Expr, base: Expr, low: list[Expr], high: list[Expr]) -> None:
+        """Update rows ``row0 ...``; row r sees the slots in ``[low[r], high[r])``, the page starts at ``base``."""
+        scores = scratch((self.rows, self.page))
+        shrink = scratch((self.rows,))
+        self._scores(state, row0, page, scores)
+        # Bounds do not fall from row to row: the first row ends first, the last one starts last.
+        with when(tirx.any(base < low[-1], base + self.page > high[0])):
+            self._mask(scores, base, low, high)
+        for r in range(self.rows):
+            self._softmax(state, row0 + r, scores, r, shrink)
+        visible = bind(tirx.min(i64(self.page), high[-1] - base))
+        self._values(state, row0, page, scores, shrink, visible)
+
+    def _scores(self, state: State, row0: Expr, page: Expr, scores: Buffer) -> None:
+        def tile(col: Expr, widths: list[int]) -> None:
+            acc = scratch((self.rows * len(widths), self.isa.lanes))
+            for i in range(self.rows * len(widths)):
+                store(acc, [i, 0], splat(0.0, widths[i % len(widths)]))
+
+            def at(e: Expr) -> None:
+                keys = [bind(load(self.k_pages, [page, e, col + v * self.isa.lanes], w)) for v, w in enumerate(widths)]
+                for r in range(self.rows):
+                    for v, w in enumerate(widths):
+                        cell = [r * len(widths) + v, 0]
+                        store(acc, cell, fma(splat(load(state.q, [row0 + r, e]), w), keys[v], load(acc, cell, w)))
+
+            unrolled(self.head_dim, at)
+            for r in range(self.rows):
+                for v, w in enumerate(widths):
+                    value = load(acc, [r * len(widths) + v, 0], w)
+                    if self.soft_cap:
+                        value = math.soft_cap(value, self.soft_cap)
+                    store(scores, [r, col + v * self.isa.lanes], value)
+
+        column_tiles(self.page, self.isa.lanes, self._vectors(self.page), tile)
+
+    def _mask(self, scores: Buffer, base: Expr, low: list[Expr], high: list[Expr]) -> None:
+        lanes = self.isa.lanes
+
+        def limit(value: Expr) -> Expr:
+            # Relative to the page and clamped, so that it fits in 32 bits.
+            near = tirx.max(tirx.min(value - base, i64(self.page)), i64(0))
+            return T.broadcast(bind(tirx.Cast("int32", near)), lanes)
+
+        bounds = [(bind(limit(lo)), bind(limit(hi))) for lo, hi in zip(low, high, strict=True)]
+        with loop(self.page // lanes) as v:
+            slot = bind(T.ramp(tirx.Cast("int32", v * lanes), 1, lanes))
+            for r, (lo, hi) in enumerate(bounds):
+                old = bind(load(scores, [r, v * lanes], lanes))
+                seen = select(slot < hi, old, splat(float("-inf"), lanes))
+                store(scores, [r, v * lanes], select(slot >= lo, bind(seen), splat(float("-inf"), lanes)))
+
+    def _softmax(self, state: State, row: Expr, scores: Buffer, r: int, shrink: Buffer) -> None:
+        lanes, count = self.isa.lanes, self.page // self.isa.lanes
+        vectors = [bind(load(scores, [r, v * lanes], lanes)) for v in range(count)]
+        best = vectors[0]
+        for value in vectors[1:]:
+            best = bind(fmax(best, value))
+        old = bind(load(state.top, [row]))
+        top = bind(fmax(fold(best, fmax), old))
+        store(state.top, [row], top)
+        store(shrink, [r], math.exp_nonpositive(bind(old - top)))
+        sums: Expr | None = None
+        for v in range(count):
+            p = math.exp_nonpositive(bind(load(scores, [r, v * lanes], lanes) - splat(top, lanes)))
+            store(scores, [r, v * lanes], p)
+            sums = p if sums is None else bind(sums + p)
+        assert sums is not None
+        total = fold(sums, lambda a, b: a + b)
+        store(state.total, [row], fma(load(state.total, [row]), load(shrink, [r]), total))
+
+    def _values(self, state: State, row0: Expr, page: Expr, scores: Buffer, shrink: Buffer, visible: Expr) -> None:
+        def tile(col: Expr, widths: list[int]) -> None:
+            acc = scratch((self.rows * len(widths), self.isa.lanes))
+            starts = [sum(widths[:v]) for v in range(len(widths))]
+            cells = [(r, v, w) for r in range(self.rows) for v, w in enumerate(widths)]
+            for i, (r, v, w) in enumerate(cells):
+                old = load(state.values, [row0 + r, col + starts[v]], w)
+                store(acc, [i, 0], old * splat(load(shrink, [r]), w))
+
+            def at(slot: Expr) -> None:
+                rows = [bind(load(self.v_pages, [page, slot, col + starts[v]], w)) for v, w in enumerate(widths)]
+                for i, (r, v, w) in enumerate(cells):
+                    store(acc, [i, 0], fma(splat(load(scores, [r, slot]), w), rows[v], load(acc, [i, 0], w)))
+
+            with loop(visible // 4) as s:
+                for u in range(4):
+                    at(s * 4 + u)
+            with loop(visible % 4) as s:
+                at(visible // 4 * 4 + s)
+            for i, (r, v, w) in enumerate(cells):
+                store(state.values, [row0 + r, col + starts[v]], load(acc, [i, 0], w))
+
+        column_tiles(self.value_dim, self.isa.lanes, self._vectors(self.value_dim), tile)
+
+
+def unrolled(extent: int, body: Callable[[Expr], None], factor: int = 4) -> None:
+    """Emit a loop of constant length with ``factor`` steps per iteration."""
+    if extent // factor:
+        with loop(extent // factor) as i:
+            for u in range(factor):
+                body(i * factor + u)
+    for i in range(extent // factor * factor, extent):
+        body(i64(i))
