@@ -20,7 +20,11 @@ struct Argument {
 
 struct Expr {
   enum Kind {
-    kLiteral, kName, kList, kTuple, kDict,
+    kLiteral,
+    kName,
+    kList,
+    kTuple,
+    kDict,
     kAttribute,  // a.text
     kItem,       // a[b]
     kSlice,      // a[args0:args1:args2], missing parts null
@@ -51,12 +55,24 @@ struct Macro {
 };
 
 struct Stmt {
-  enum Kind { kText, kPrint, kIf, kFor, kSet, kSetBlock, kMacro, kFilterBlock, kGeneration, kBreak, kContinue };
+  enum Kind {
+    kText,
+    kPrint,
+    kIf,
+    kFor,
+    kSet,
+    kSetBlock,
+    kMacro,
+    kFilterBlock,
+    kGeneration,
+    kBreak,
+    kContinue
+  };
   Kind kind;
   int line;
-  std::string text;                  // text; attribute of a namespace that is set
-  std::vector<std::string> targets;  // names that are set or looped over
-  ExprPtr expr, condition;           // value; filter of a for
+  std::string text;                                 // text; attribute of a namespace that is set
+  std::vector<std::string> targets;                 // names that are set or looped over
+  ExprPtr expr, condition;                          // value; filter of a for
   std::vector<std::pair<ExprPtr, Block>> branches;  // of an if; the else has no condition
   Block body, otherwise;
   std::shared_ptr<Macro> macro;

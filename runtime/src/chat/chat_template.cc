@@ -18,7 +18,8 @@ using nlohmann::ordered_json;
 
 VoidResult CheckUtf8(std::string_view text, const char* what) {
   if (const auto bad = utf8::FirstInvalid(text)) {
-    return Error{Status::kBadInput, std::string(what) + " is not valid UTF-8: bad byte at offset " + std::to_string(*bad)};
+    return Error{Status::kBadInput, std::string(what) + " is not valid UTF-8: bad byte at offset " +
+                                        std::to_string(*bad)};
   }
   return Ok{};
 }
@@ -55,7 +56,8 @@ Result<ordered_json> Context(const ChatInput& input) {
   context["eos_token"] = input.eos_token;
   context["add_generation_prompt"] = input.add_generation_prompt;
   if (input.context_json.empty()) return context;
-  if (TooDeep(input.context_json)) return Error{Status::kBadInput, "chat context: nested deeper than 64 levels"};
+  if (TooDeep(input.context_json))
+    return Error{Status::kBadInput, "chat context: nested deeper than 64 levels"};
   const ordered_json extra = ordered_json::parse(input.context_json, nullptr, false);
   if (!extra.is_object()) return Error{Status::kBadInput, "chat context: not a JSON object"};
   for (const auto& [key, value] : extra.items()) context[key] = value;
@@ -84,7 +86,8 @@ Result<std::string> ChatTemplate::Render(const ChatInput& input) const {
     auto context = Context(input);
     if (!context) return context.error();
     chat::Interpreter interpreter(input.now);
-    for (const auto& [key, value] : context.value().items()) interpreter.Define(key, chat::Value::FromJson(value));
+    for (const auto& [key, value] : context.value().items())
+      interpreter.Define(key, chat::Value::FromJson(value));
     return interpreter.Run(program_->block);
   } catch (const chat::TemplateFailure& failure) {
     return failure.error;

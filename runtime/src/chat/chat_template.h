@@ -1,5 +1,6 @@
-// Chat templates: the subset of Jinja that checkpoints use, as transformers sets it up (trim_blocks,
-// lstrip_blocks, immutable sandbox), interpreted with bounds on steps, memory, output and recursion.
+// Chat templates: the subset of Jinja that checkpoints use, as transformers sets it up
+// (trim_blocks, lstrip_blocks, immutable sandbox), interpreted with bounds on steps, memory, output
+// and recursion.
 #pragma once
 
 #include <cstdint>
@@ -37,7 +38,8 @@ class ChatTemplate {
   // Errors: kCorrupt (syntax), kUnsupported (a construct outside the subset), with the line.
   static Result<ChatTemplate> Parse(std::string_view source);
 
-  // Errors: kBadInput for raise_exception, an undefined value used as one, a limit reached; with the line.
+  // Errors: kBadInput for raise_exception, an undefined value used as one, a limit reached; with
+  // the line.
   Result<std::string> Render(const ChatInput& input) const;
 
  private:

@@ -13,18 +13,22 @@ namespace {
 [[noreturn]] void BadOperands(const std::string& op, const Value& a, const Value& b, int line) {
   if (a.undefined()) Undefined_(a, line);
   if (b.undefined()) Undefined_(b, line);
-  Fail(Status::kBadInput, line, "'" + op + "' does not work on " + a.TypeName() + " and " + b.TypeName());
+  Fail(Status::kBadInput, line,
+       "'" + op + "' does not work on " + a.TypeName() + " and " + b.TypeName());
 }
 
 // Byte offsets of the characters of valid UTF-8, and of its end.
 std::vector<size_t> Characters(const std::string& text) {
   std::vector<size_t> out;
-  for (size_t at = 0; at < text.size(); at += utf8::Length(static_cast<unsigned char>(text[at]))) out.push_back(at);
+  for (size_t at = 0; at < text.size(); at += utf8::Length(static_cast<unsigned char>(text[at])))
+    out.push_back(at);
   out.push_back(text.size());
   return out;
 }
 
-int64_t FloorDivide(int64_t a, int64_t b) { return a / b - ((a % b != 0 && (a < 0) != (b < 0)) ? 1 : 0); }
+int64_t FloorDivide(int64_t a, int64_t b) {
+  return a / b - ((a % b != 0 && (a < 0) != (b < 0)) ? 1 : 0);
+}
 
 Value IntArithmetic(const std::string& op, int64_t a, int64_t b, int line) {
   int64_t out = 0;
@@ -72,8 +76,10 @@ int CompareValues(const Value& a, const Value& b, int line) {
 Value Interpreter::Eval(const Expr& e) {
   Step(e.line);
   switch (e.kind) {
-    case Expr::kLiteral: return e.literal;
-    case Expr::kName: return Lookup(e.text);
+    case Expr::kLiteral:
+      return e.literal;
+    case Expr::kName:
+      return Lookup(e.text);
     case Expr::kList:
     case Expr::kTuple: {
       List items;
@@ -84,18 +90,22 @@ Value Interpreter::Eval(const Expr& e) {
       Dict dict;
       for (size_t i = 0; i + 1 < e.items.size(); i += 2) {
         const Value key = Eval(*e.items[i]);
-        if (key.As<std::string>() == nullptr) Fail(Status::kUnsupported, e.line, "a dictionary key that is not text");
+        if (key.As<std::string>() == nullptr)
+          Fail(Status::kUnsupported, e.line, "a dictionary key that is not text");
         dict.Set(*key.As<std::string>(), Eval(*e.items[i + 1]));
       }
       return Value::MakeDict(std::move(dict));
     }
-    case Expr::kAttribute: return EvalAttribute(Eval(*e.a), e.text, e.line);
+    case Expr::kAttribute:
+      return EvalAttribute(Eval(*e.a), e.text, e.line);
     case Expr::kItem: {
       const Value object = Eval(*e.a);
       return EvalItem(object, Eval(*e.b), e.line);
     }
-    case Expr::kSlice: return EvalSlice(e);
-    case Expr::kCall: return EvalCall(e);
+    case Expr::kSlice:
+      return EvalSlice(e);
+    case Expr::kCall:
+      return EvalCall(e);
     case Expr::kFilter: {
       const Value value = Eval(*e.a);
       Value out = CallFilter(e.text, value, EvalArgs(e.args, e.line));
@@ -115,7 +125,8 @@ Value Interpreter::Eval(const Expr& e) {
       if (const auto* i = value.As<int64_t>()) return IntArithmetic("-", 0, *i, e.line);
       return -value.ToDouble();
     }
-    case Expr::kBinary: return EvalBinary(e);
+    case Expr::kBinary:
+      return EvalBinary(e);
     case Expr::kCondition:
       if (Eval(*e.b).Truthy()) return Eval(*e.a);
       return e.c != nullptr ? Eval(*e.c) : Value(Undefined{"the else of an inline if"});
@@ -176,7 +187,9 @@ Value Interpreter::EvalItem(const Value& object, const Value& key, int line) {
   if (const auto* name = key.As<std::string>()) return EvalAttribute(object, *name, line);
   const auto* index = key.As<int64_t>();
   if (index == nullptr) return Undefined{key.Print()};
-  const auto at = [&](size_t size) { return *index < 0 ? *index + static_cast<int64_t>(size) : *index; };
+  const auto at = [&](size_t size) {
+    return *index < 0 ? *index + static_cast<int64_t>(size) : *index;
+  };
   if (const List* l = object.list()) {
     const int64_t i = at(l->size());
     if (i >= 0 && i < static_cast<int64_t>(l->size())) return (*l)[static_cast<size_t>(i)];
@@ -209,7 +222,8 @@ Value Interpreter::EvalSlice(const Expr& e) {
     if (i < 0) i = i < -n ? -1 : i + n;
     return step > 0 ? std::clamp<int64_t>(i, 0, n) : std::clamp<int64_t>(i, -1, n - 1);
   };
-  const int64_t from = e.items[0] == nullptr ? (step > 0 ? 0 : n - 1) : clamp(part(0, step > 0 ? 0 : n - 1));
+  const int64_t from =
+      e.items[0] == nullptr ? (step > 0 ? 0 : n - 1) : clamp(part(0, step > 0 ? 0 : n - 1));
   const bool to_end = e.items[1] == nullptr || part(1, INT64_MIN) == INT64_MIN;
   const int64_t to = to_end ? (step > 0 ? n : -1) : clamp(part(1, 0));
   List out;
@@ -237,7 +251,8 @@ Value Interpreter::EvalCall(const Expr& e) {
   if (const auto* f = callee.As<Function>()) return CallFunction(f->name, args);
   if (const auto* m = callee.As<BoundMacro>()) return CallMacro(*m->macro, args);
   if (callee.undefined()) Undefined_(callee, e.line);
-  Fail(Status::kBadInput, e.line, std::string("a value of type ") + callee.TypeName() + " cannot be called");
+  Fail(Status::kBadInput, e.line,
+       std::string("a value of type ") + callee.TypeName() + " cannot be called");
 }
 
 }  // namespace fretsaw::chat

@@ -1,7 +1,7 @@
 // Filters and tests.
-#include <algorithm>
-
 #include <utf8proc.h>
+
+#include <algorithm>
 
 #include "chat/features.h"
 #include "chat/interpreter.h"
@@ -21,7 +21,9 @@ const List& NeedList(const Value& value, const Args& args, List& storage) {
     return storage;
   }
   const auto* s = value.As<std::string>();
-  if (s == nullptr) Fail(Status::kBadInput, args.line, std::string("a value of type ") + value.TypeName() + " is not iterable");
+  if (s == nullptr)
+    Fail(Status::kBadInput, args.line,
+         std::string("a value of type ") + value.TypeName() + " is not iterable");
   for (size_t at = 0; at < s->size();) {
     const size_t n = utf8::Length(static_cast<unsigned char>((*s)[at]));
     storage.emplace_back(s->substr(at, n));
@@ -55,7 +57,8 @@ Value Select(const std::string& name, const Value& value, Args args) {
   if (!args.positional.empty()) {
     test = args.positional[0].Print();
     args.positional.erase(args.positional.begin());
-    if (!features::Has(features::kTests, test)) Fail(Status::kUnsupported, args.line, "the test '" + test + "' is not supported");
+    if (!features::Has(features::kTests, test))
+      Fail(Status::kUnsupported, args.line, "the test '" + test + "' is not supported");
   }
   for (const Value& item : items) {
     const Value subject = attribute.empty() ? item : Attribute(item, attribute);
@@ -125,19 +128,27 @@ Value ToJsonFilter(const Value& value, const Args& args) {
 Value DictSort(const Value& value, const Args& args) {
   const Dict* d = value.dict();
   if (d == nullptr) Fail(Status::kBadInput, args.line, "dictsort needs a mapping");
-  if (!args.positional.empty() || !args.named.empty()) Fail(Status::kUnsupported, args.line, "dictsort with arguments is not supported");
+  if (!args.positional.empty() || !args.named.empty())
+    Fail(Status::kUnsupported, args.line, "dictsort with arguments is not supported");
   auto items = d->items;
-  const auto lower = [](const std::string& s) { return *CallFilter("lower", s, {}).As<std::string>(); };
-  std::ranges::stable_sort(items, [&](const auto& a, const auto& b) { return lower(a.first) < lower(b.first); });
+  const auto lower = [](const std::string& s) {
+    return *CallFilter("lower", s, {}).As<std::string>();
+  };
+  std::ranges::stable_sort(
+      items, [&](const auto& a, const auto& b) { return lower(a.first) < lower(b.first); });
   List out;
   for (auto& [key, entry] : items) out.push_back(Value::MakeList({Value(key), entry}, true));
   return Value::MakeList(std::move(out));
 }
 
 Value Number(const Value& value, const Args& args, bool whole) {
-  if (const auto* b = value.As<bool>()) return whole ? Value(int64_t{*b}) : Value(double{*b ? 1.0 : 0.0});
-  if (value.number()) return whole ? Value(static_cast<int64_t>(std::clamp(value.ToDouble(), -9e18, 9e18))) : Value(value.ToDouble());
-  const Value fallback = args.Has(0, "default") ? args.Get(0, "default") : (whole ? Value(int64_t{0}) : Value(0.0));
+  if (const auto* b = value.As<bool>())
+    return whole ? Value(int64_t{*b}) : Value(double{*b ? 1.0 : 0.0});
+  if (value.number())
+    return whole ? Value(static_cast<int64_t>(std::clamp(value.ToDouble(), -9e18, 9e18)))
+                 : Value(value.ToDouble());
+  const Value fallback =
+      args.Has(0, "default") ? args.Get(0, "default") : (whole ? Value(int64_t{0}) : Value(0.0));
   const std::string text = Strip(value.Print(), None{}, true, true);
   char* end = nullptr;
   const double d = std::strtod(text.c_str(), &end);
@@ -154,7 +165,8 @@ Value Join(const Value& value, const Args& args) {
     if (!first) out += between.Print();
     first = false;
     out += (attribute.undefined() ? item : Attribute(item, attribute.Print())).Print();
-    if (out.size() > Limits::kOutput) Fail(Status::kBadInput, args.line, "join makes too much text");
+    if (out.size() > Limits::kOutput)
+      Fail(Status::kBadInput, args.line, "join makes too much text");
   }
   return out;
 }
@@ -173,11 +185,13 @@ Value CallFilter(const std::string& name, const Value& value, const Args& args) 
   if (name == "safe") return value;
   if (name == "int" || name == "float") return Number(value, args, name == "int");
   if (name == "map") return Map(value, args);
-  if (name.ends_with("select") || name.ends_with("reject") || name.ends_with("attr")) return Select(name, value, args);
+  if (name.ends_with("select") || name.ends_with("reject") || name.ends_with("attr"))
+    return Select(name, value, args);
   if (name == "dictsort") return DictSort(value, args);
   if (name == "trim") return Strip(value.Print(), args.Get(0, "chars"), true, true);
   if (name == "indent") return Indent(value.Print(), args);
-  if (name == "upper" || name == "lower" || name == "title" || name == "capitalize" || name == "replace") {
+  if (name == "upper" || name == "lower" || name == "title" || name == "capitalize" ||
+      name == "replace") {
     return CallMethod(value.Print(), name, args);
   }
   if (name == "items") {
@@ -218,7 +232,8 @@ bool CallTest(const std::string& name, const Value& v, const Args& args) {
   if (name == "string") return v.As<std::string>() != nullptr;
   if (name == "mapping") return v.dict() != nullptr && !v.dict()->is_namespace;
   if (name == "iterable" || name == "sequence") {
-    return v.undefined() || v.As<std::string>() != nullptr || v.list() != nullptr || (v.dict() != nullptr && !v.dict()->is_namespace);
+    return v.undefined() || v.As<std::string>() != nullptr || v.list() != nullptr ||
+           (v.dict() != nullptr && !v.dict()->is_namespace);
   }
   if (name == "number") return v.number() || v.As<bool>() != nullptr;
   if (name == "integer") return i != nullptr;
@@ -236,14 +251,17 @@ bool CallTest(const std::string& name, const Value& v, const Args& args) {
     return (*i % 2 != 0) == (name == "odd");
   }
   if (name == "in") {
-    if (const auto* s = other.As<std::string>()) return v.As<std::string>() != nullptr && s->find(*v.As<std::string>()) != std::string::npos;
-    if (const Dict* d = other.dict()) return v.As<std::string>() != nullptr && d->Find(*v.As<std::string>()) != nullptr;
+    if (const auto* s = other.As<std::string>())
+      return v.As<std::string>() != nullptr && s->find(*v.As<std::string>()) != std::string::npos;
+    if (const Dict* d = other.dict())
+      return v.As<std::string>() != nullptr && d->Find(*v.As<std::string>()) != nullptr;
     const List* l = other.list();
     return l != nullptr && std::ranges::any_of(*l, [&](const Value& e) { return e.Equals(v); });
   }
   if (name == "eq" || name == "equalto") return v.Equals(other);
   if (name == "ne") return !v.Equals(other);
-  if (name == "lower" || name == "upper") return v.Print() == CallMethod(v.Print(), name, args).Print();
+  if (name == "lower" || name == "upper")
+    return v.Print() == CallMethod(v.Print(), name, args).Print();
   const int order = CompareValues(v, other, args.line);
   if (name == "lt") return order < 0;
   if (name == "le") return order <= 0;

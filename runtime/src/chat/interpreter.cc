@@ -14,25 +14,34 @@ std::shared_ptr<ListBox> BoxOf(const Value& v) {
   return box != nullptr ? *box : nullptr;
 }
 
-// True also for values too deep to search. Keeps values free of cycles, so that they can be freed.
-bool HoldsNamespace(const Value& value, int depth) {
-  if (depth > 64) return true;
+// True also for values too deep or too large to search: lists that share parts can unfold without
+// end. Keeps values free of cycles, so that they can be freed.
+bool HoldsNamespace(const Value& value, int depth, int& budget) {
+  if (depth > 64 || --budget < 0) return true;
   if (const List* l = value.list()) {
-    return std::ranges::any_of(*l, [&](const Value& v) { return HoldsNamespace(v, depth + 1); });
+    return std::ranges::any_of(
+        *l, [&](const Value& v) { return HoldsNamespace(v, depth + 1, budget); });
   }
   const Dict* d = value.dict();
   if (d == nullptr) return false;
-  return d->is_namespace ||
-         std::ranges::any_of(d->items, [&](const auto& e) { return HoldsNamespace(e.second, depth + 1); });
+  return d->is_namespace || std::ranges::any_of(d->items, [&](const auto& e) {
+           return HoldsNamespace(e.second, depth + 1, budget);
+         });
 }
 
 Value LoopVariable(const List& items, size_t i) {
   const auto n = static_cast<int64_t>(items.size()), k = static_cast<int64_t>(i);
   Dict loop;
-  loop.items = {{"index", k + 1},       {"index0", k},          {"first", k == 0},   {"last", k + 1 == n},
-                {"length", n},          {"revindex", n - k},    {"revindex0", n - k - 1},
-                {"previtem", i > 0 ? items[i - 1] : Value(Undefined{"loop.previtem"})},
-                {"nextitem", i + 1 < items.size() ? items[i + 1] : Value(Undefined{"loop.nextitem"})}};
+  loop.items = {
+      {"index", k + 1},
+      {"index0", k},
+      {"first", k == 0},
+      {"last", k + 1 == n},
+      {"length", n},
+      {"revindex", n - k},
+      {"revindex0", n - k - 1},
+      {"previtem", i > 0 ? items[i - 1] : Value(Undefined{"loop.previtem"})},
+      {"nextitem", i + 1 < items.size() ? items[i + 1] : Value(Undefined{"loop.nextitem"})}};
   return Value::MakeDict(std::move(loop));
 }
 
@@ -64,7 +73,8 @@ void Interpreter::Step(int line) {
 void Interpreter::Grow(size_t bytes, int line) {
   bytes_ += bytes;
   if (bytes_ > Limits::kOutput) {
-    Fail(Status::kBadInput, line, "stopped after making " + std::to_string(Limits::kOutput >> 20) + " MiB of text");
+    Fail(Status::kBadInput, line,
+         "stopped after making " + std::to_string(Limits::kOutput >> 20) + " MiB of text");
   }
 }
 
@@ -98,15 +108,22 @@ Interpreter::Flow Interpreter::Execute(const Stmt& s) {
   Step(s.line);
   Flow flow = Flow::kNext;
   switch (s.kind) {
-    case Stmt::kText: Write(s.text, s.line); break;
-    case Stmt::kPrint: Write(Eval(*s.expr).Print(), s.line); break;
+    case Stmt::kText:
+      Write(s.text, s.line);
+      break;
+    case Stmt::kPrint:
+      Write(Eval(*s.expr).Print(), s.line);
+      break;
     case Stmt::kIf:
       for (const auto& [condition, body] : s.branches) {
         if (condition == nullptr || Eval(*condition).Truthy()) return Execute(body);
       }
       break;
-    case Stmt::kFor: return Loop(s);
-    case Stmt::kSet: Assign(s, Eval(*s.expr)); break;
+    case Stmt::kFor:
+      return Loop(s);
+    case Stmt::kSet:
+      Assign(s, Eval(*s.expr));
+      break;
     case Stmt::kSetBlock:
       scopes_.emplace_back();
       {
@@ -115,7 +132,9 @@ Interpreter::Flow Interpreter::Execute(const Stmt& s) {
         Assign(s, std::move(text));
       }
       return flow;
-    case Stmt::kMacro: scopes_.back()[s.macro->name] = BoundMacro{s.macro.get()}; break;
+    case Stmt::kMacro:
+      scopes_.back()[s.macro->name] = BoundMacro{s.macro.get()};
+      break;
     case Stmt::kFilterBlock:
       scopes_.emplace_back();
       {
@@ -124,9 +143,12 @@ Interpreter::Flow Interpreter::Execute(const Stmt& s) {
         Write(CallFilter(s.expr->text, text, EvalArgs(s.expr->args, s.line)).Print(), s.line);
       }
       return flow;
-    case Stmt::kGeneration: return Execute(s.body);
-    case Stmt::kBreak: return Flow::kBreak;
-    case Stmt::kContinue: return Flow::kContinue;
+    case Stmt::kGeneration:
+      return Execute(s.body);
+    case Stmt::kBreak:
+      return Flow::kBreak;
+    case Stmt::kContinue:
+      return Flow::kContinue;
   }
   return flow;
 }
@@ -136,10 +158,13 @@ void Interpreter::Assign(const Stmt& s, Value value) {
     const Value target = Lookup(s.targets[0]);
     Dict* dict = target.dict();
     if (dict == nullptr || !dict->is_namespace) {
-      Fail(Status::kBadInput, s.line, "cannot assign '" + s.targets[0] + "." + s.text + "': not a namespace");
+      Fail(Status::kBadInput, s.line,
+           "cannot assign '" + s.targets[0] + "." + s.text + "': not a namespace");
     }
-    if (HoldsNamespace(value, 0)) {
-      Fail(Status::kUnsupported, s.line, "a namespace inside a namespace is not supported");
+    int budget = 1'000'000;
+    if (HoldsNamespace(value, 0, budget)) {
+      Fail(Status::kUnsupported, s.line,
+           "a namespace inside a namespace, or a value this large, is not supported");
     }
     dict->Set(s.text, std::move(value));
     return;
@@ -150,7 +175,9 @@ void Interpreter::Assign(const Stmt& s, Value value) {
   }
   const List parts = Iterate(value, s.line);
   if (parts.size() != s.targets.size()) {
-    Fail(Status::kBadInput, s.line, "expected " + std::to_string(s.targets.size()) + " values, got " + std::to_string(parts.size()));
+    Fail(Status::kBadInput, s.line,
+         "expected " + std::to_string(s.targets.size()) + " values, got " +
+             std::to_string(parts.size()));
   }
   for (size_t i = 0; i < parts.size(); ++i) scopes_.back()[s.targets[i]] = parts[i];
 }
@@ -170,6 +197,7 @@ Interpreter::Flow Interpreter::Loop(const Stmt& s) {
     items = std::move(kept);
   }
   for (size_t i = 0; i < items.size(); ++i) {
+    Step(s.line);
     scopes_.back().clear();  // what the body sets lives for one round
     Stmt target;
     target.line = s.line;
@@ -201,7 +229,8 @@ List Interpreter::Iterate(const Value& value, int line) {
     return out;
   }
   if (value.As<std::string>() != nullptr) return *CallFilter("list", value, {}).list();
-  Fail(Status::kBadInput, line, std::string("a value of type ") + value.TypeName() + " is not iterable");
+  Fail(Status::kBadInput, line,
+       std::string("a value of type ") + value.TypeName() + " is not iterable");
 }
 
 Args Interpreter::EvalArgs(const std::vector<Argument>& args, int line) {
@@ -219,7 +248,9 @@ Args Interpreter::EvalArgs(const std::vector<Argument>& args, int line) {
 
 Value Interpreter::CallMacro(const Macro& macro, const Args& args) {
   if (args.positional.size() > macro.params.size()) {
-    Fail(Status::kBadInput, args.line, "macro '" + macro.name + "' takes at most " + std::to_string(macro.params.size()) + " arguments");
+    Fail(Status::kBadInput, args.line,
+         "macro '" + macro.name + "' takes at most " + std::to_string(macro.params.size()) +
+             " arguments");
   }
   if (++depth_ > Limits::kDepth) Fail(Status::kBadInput, args.line, "calls nested deeper than 100");
   const size_t old_floor = floor_;
@@ -241,7 +272,8 @@ Value Interpreter::CallMacro(const Macro& macro, const Args& args) {
 
 Value Interpreter::CallFunction(const std::string& name, const Args& args) {
   if (name == "raise_exception") {
-    throw TemplateFailure{{Status::kBadInput, "chat template, line " + std::to_string(args.line) + ": " + args.Get(0, "message").Print()}};
+    throw TemplateFailure{{Status::kBadInput, "chat template, line " + std::to_string(args.line) +
+                                                  ": " + args.Get(0, "message").Print()}};
   }
   if (name == "strftime_now") return StrfTime(args.Get(0, "format").Print(), now_, args.line);
   if (name == "range") {
@@ -275,7 +307,9 @@ bool Interpreter::Contains(const Value& container, const Value& item, int line) 
   if (container.undefined()) return false;
   if (const auto* s = container.As<std::string>()) {
     const auto* part = item.As<std::string>();
-    if (part == nullptr) Fail(Status::kBadInput, line, std::string("'in' a text needs a text, got ") + item.TypeName());
+    if (part == nullptr)
+      Fail(Status::kBadInput, line,
+           std::string("'in' a text needs a text, got ") + item.TypeName());
     return s->find(*part) != std::string::npos;
   }
   if (const Dict* d = container.dict()) {
@@ -283,7 +317,8 @@ bool Interpreter::Contains(const Value& container, const Value& item, int line) 
     return key != nullptr && d->Find(*key) != nullptr;
   }
   const auto box = BoxOf(container);
-  if (box == nullptr) Fail(Status::kBadInput, line, std::string("'in' does not work on ") + container.TypeName());
+  if (box == nullptr)
+    Fail(Status::kBadInput, line, std::string("'in' does not work on ") + container.TypeName());
   return std::ranges::any_of(box->items, [&](const Value& v) { return v.Equals(item); });
 }
 

@@ -23,7 +23,9 @@ struct Args {
 class Interpreter {
  public:
   explicit Interpreter(int64_t now) : now_(now) {}
-  void Define(std::string name, Value value) { scopes_.front()[std::move(name)] = std::move(value); }
+  void Define(std::string name, Value value) {
+    scopes_.front()[std::move(name)] = std::move(value);
+  }
   // Throws TemplateFailure.
   std::string Run(const Block& block);
 

@@ -93,7 +93,9 @@ class Lexer {
     const size_t newline = text.rfind('\n');
     const size_t first = newline == std::string::npos ? 0 : newline + 1;
     const bool line_start = newline != std::string::npos || begin == 0 || in_[begin - 1] == '\n';
-    const auto blank = [&] { return std::all_of(text.begin() + static_cast<std::ptrdiff_t>(first), text.end(), IsSpace); };
+    const auto blank = [&] {
+      return std::all_of(text.begin() + static_cast<std::ptrdiff_t>(first), text.end(), IsSpace);
+    };
     if (line_start && blank()) text.resize(first);
   }
 
@@ -119,7 +121,8 @@ class Lexer {
   bool Raw() {
     size_t at = at_;
     while (at < in_.size() && IsSpace(in_[at])) ++at;
-    if (std::string_view(in_).substr(at).starts_with("raw") && !IsNameStart(in_.size() > at + 3 ? in_[at + 3] : ' ')) {
+    if (std::string_view(in_).substr(at).starts_with("raw") &&
+        !IsNameStart(in_.size() > at + 3 ? in_[at + 3] : ' ')) {
       Fail(Status::kUnsupported, line_, "the statement 'raw' is not supported");
     }
     return false;
@@ -132,7 +135,8 @@ class Lexer {
       while (at_ < in_.size() && IsSpace(in_[at_])) Advance(at_ + 1);
       if (at_ >= in_.size()) Fail(Status::kCorrupt, line_, "the tag has no end");
       const char sign = in_[at_];
-      const bool signed_close = (sign == '-' || (sign == '+' && block)) && std::string_view(in_).substr(at_ + 1).starts_with(close);
+      const bool signed_close = (sign == '-' || (sign == '+' && block)) &&
+                                std::string_view(in_).substr(at_ + 1).starts_with(close);
       if (brackets == 0 && (signed_close || Has(close))) {
         Push(block ? Token::kBlockEnd : Token::kPrintEnd, "");
         Advance(at_ + 2 + (signed_close ? 1 : 0));
@@ -160,8 +164,9 @@ class Lexer {
   }
 
   void Operator(int& brackets) {
-    static constexpr std::string_view kOps[] = {"==", "!=", "<=", ">=", "//", "**", "+", "-", "*", "/", "%", "~", "<",
-                                                ">",  "=",  "(",  ")",  "[",  "]",  "{", "}", "|", ",", ":", "."};
+    static constexpr std::string_view kOps[] = {"==", "!=", "<=", ">=", "//", "**", "+", "-", "*",
+                                                "/",  "%",  "~",  "<",  ">",  "=",  "(", ")", "[",
+                                                "]",  "{",  "}",  "|",  ",",  ":",  "."};
     for (const auto op : kOps) {
       if (!Has(op)) continue;
       if (op == "(" || op == "[" || op == "{") ++brackets;
@@ -205,13 +210,22 @@ class Lexer {
       }
       if (++at >= in_.size()) break;
       switch (in_[at]) {
-        case 'n': out += '\n'; break;
-        case 't': out += '\t'; break;
-        case 'r': out += '\r'; break;
-        case '\n': break;
+        case 'n':
+          out += '\n';
+          break;
+        case 't':
+          out += '\t';
+          break;
+        case 'r':
+          out += '\r';
+          break;
+        case '\n':
+          break;
         case '\\':
         case '\'':
-        case '"': out += in_[at]; break;
+        case '"':
+          out += in_[at];
+          break;
         case 'x':
         case 'u':
         case 'U':
@@ -219,9 +233,12 @@ class Lexer {
         case 'a':
         case 'b':
         case 'f':
-        case 'v': Fail(Status::kUnsupported, line_, std::string("the escape \\") + in_[at] + " is not supported");
+        case 'v':
+          Fail(Status::kUnsupported, line_,
+               std::string("the escape \\") + in_[at] + " is not supported");
         default:
-          if (IsDigit(in_[at])) Fail(Status::kUnsupported, line_, "octal escapes are not supported");
+          if (IsDigit(in_[at]))
+            Fail(Status::kUnsupported, line_, "octal escapes are not supported");
           out += '\\';
           out += in_[at];
       }

@@ -11,7 +11,19 @@
 namespace fretsaw::chat {
 
 struct Token {
-  enum Kind { kText, kBlockBegin, kBlockEnd, kPrintBegin, kPrintEnd, kName, kString, kInt, kFloat, kOp, kEnd };
+  enum Kind {
+    kText,
+    kBlockBegin,
+    kBlockEnd,
+    kPrintBegin,
+    kPrintEnd,
+    kName,
+    kString,
+    kInt,
+    kFloat,
+    kOp,
+    kEnd
+  };
   Kind kind;
   std::string text;
   int line;

@@ -1,9 +1,9 @@
 // Methods of text and mappings, and strftime.
+#include <utf8proc.h>
+
 #include <algorithm>
 #include <cstddef>
 #include <ctime>
-
-#include <utf8proc.h>
 
 #include "chat/features.h"
 #include "chat/interpreter.h"
@@ -40,10 +40,13 @@ std::string Case(const std::string& text, const std::string& how) {
 
 Value Split(const std::string& text, const Args& args, bool right) {
   const Value separator = args.Get(0, "sep"), limit = args.Get(1, "maxsplit");
-  const int64_t most = limit.As<int64_t>() != nullptr && *limit.As<int64_t>() >= 0 ? *limit.As<int64_t>() : INT64_MAX;
+  const int64_t most = limit.As<int64_t>() != nullptr && *limit.As<int64_t>() >= 0
+                           ? *limit.As<int64_t>()
+                           : INT64_MAX;
   List out;
   if (separator.undefined() || separator.none()) {
-    if (most != INT64_MAX) Fail(Status::kUnsupported, args.line, "split at white space with maxsplit is not supported");
+    if (most != INT64_MAX)
+      Fail(Status::kUnsupported, args.line, "split at white space with maxsplit is not supported");
     size_t begin = std::string::npos;
     for (size_t at = 0; at < text.size();) {
       const size_t here = at;
@@ -94,14 +97,18 @@ bool Affix(const std::string& text, const Value& affix, bool front, int line) {
 std::string Replace(const std::string& text, const Args& args) {
   const std::string from = args.Get(0, "old").Print(), to = args.Get(1, "new").Print();
   const Value limit = args.Get(2, "count");
-  int64_t left = limit.As<int64_t>() != nullptr && *limit.As<int64_t>() >= 0 ? *limit.As<int64_t>() : INT64_MAX;
-  if (from.empty()) Fail(Status::kUnsupported, args.line, "replace of an empty text is not supported");
+  int64_t left = limit.As<int64_t>() != nullptr && *limit.As<int64_t>() >= 0 ? *limit.As<int64_t>()
+                                                                             : INT64_MAX;
+  if (from.empty())
+    Fail(Status::kUnsupported, args.line, "replace of an empty text is not supported");
   std::string out;
   size_t at = 0;
-  for (size_t hit = text.find(from); hit != std::string::npos && left > 0; hit = text.find(from, at), --left) {
+  for (size_t hit = text.find(from); hit != std::string::npos && left > 0;
+       hit = text.find(from, at), --left) {
     out.append(text, at, hit - at).append(to);
     at = hit + from.size();
-    if (out.size() > Limits::kOutput) Fail(Status::kBadInput, args.line, "replace makes too much text");
+    if (out.size() > Limits::kOutput)
+      Fail(Status::kBadInput, args.line, "replace makes too much text");
   }
   return out.append(text, at);
 }
@@ -132,15 +139,18 @@ Value TextMethod(const std::string& s, const std::string& name, const Args& args
   if (name == "splitlines") return SplitLines(s);
   if (name == "startswith") return Affix(s, first, true, args.line);
   if (name == "endswith") return Affix(s, first, false, args.line);
-  if (name == "upper" || name == "lower" || name == "title" || name == "capitalize") return Case(s, name);
+  if (name == "upper" || name == "lower" || name == "title" || name == "capitalize")
+    return Case(s, name);
   if (name == "replace") return Replace(s, args);
   if (name == "find") return CharIndex(s, s.find(first.Print()));
   if (name == "rfind") return CharIndex(s, s.rfind(first.Print()));
   if (name == "count") {
     const std::string part = first.Print();
-    if (part.empty()) Fail(Status::kUnsupported, args.line, "count of an empty text is not supported");
+    if (part.empty())
+      Fail(Status::kUnsupported, args.line, "count of an empty text is not supported");
     int64_t n = 0;
-    for (size_t at = s.find(part); at != std::string::npos; at = s.find(part, at + part.size())) ++n;
+    for (size_t at = s.find(part); at != std::string::npos; at = s.find(part, at + part.size()))
+      ++n;
     return n;
   }
   if (name == "join") {
@@ -149,8 +159,10 @@ Value TextMethod(const std::string& s, const std::string& name, const Args& args
     between.line = args.line;
     return CallFilter("join", first, between);
   }
-  if (name == "removeprefix") return s.starts_with(first.Print()) ? s.substr(first.Print().size()) : s;
-  if (name == "removesuffix") return s.ends_with(first.Print()) ? s.substr(0, s.size() - first.Print().size()) : s;
+  if (name == "removeprefix")
+    return s.starts_with(first.Print()) ? s.substr(first.Print().size()) : s;
+  if (name == "removesuffix")
+    return s.ends_with(first.Print()) ? s.substr(0, s.size() - first.Print().size()) : s;
   if (name == "isdigit") {
     return !s.empty() && std::ranges::all_of(s, [](char c) { return c >= '0' && c <= '9'; });
   }
@@ -189,7 +201,8 @@ Value CallMethod(const Value& object, const std::string& name, const Args& args)
   if (const auto* s = object.As<std::string>()) return TextMethod(*s, name, args);
   const Dict* d = object.dict();
   if (d == nullptr) {
-    Fail(Status::kBadInput, args.line, std::string("a value of type ") + object.TypeName() + " has no method '" + name + "'");
+    Fail(Status::kBadInput, args.line,
+         std::string("a value of type ") + object.TypeName() + " has no method '" + name + "'");
   }
   if (name == "get") {
     const Value* found = d->Find(args.Get(0, "key").Print());
@@ -215,7 +228,8 @@ std::string StrfTime(const std::string& format, int64_t now, int line) {
   if (format.size() > 256) Fail(Status::kBadInput, line, "strftime_now: the format is too long");
   std::time_t seconds = now != 0 ? static_cast<std::time_t>(now) : std::time(nullptr);
   std::tm parts{};
-  const bool ok = now != 0 ? gmtime_r(&seconds, &parts) != nullptr : localtime_r(&seconds, &parts) != nullptr;
+  const bool ok =
+      now != 0 ? gmtime_r(&seconds, &parts) != nullptr : localtime_r(&seconds, &parts) != nullptr;
   if (!ok) Fail(Status::kBadInput, line, "strftime_now: the date is out of range");
   char buffer[4096];
   return {buffer, std::strftime(buffer, sizeof buffer, format.c_str(), &parts)};

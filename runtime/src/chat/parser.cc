@@ -21,11 +21,15 @@ class Parser {
   const Token& Now() const { return tokens_[at_]; }
   const Token& Ahead(size_t n) const { return tokens_[std::min(at_ + n, tokens_.size() - 1)]; }
   bool IsOp(std::string_view op) const { return Now().kind == Token::kOp && Now().text == op; }
-  bool IsName(std::string_view name) const { return Now().kind == Token::kName && Now().text == name; }
+  bool IsName(std::string_view name) const {
+    return Now().kind == Token::kName && Now().text == name;
+  }
   bool SkipOp(std::string_view op) { return IsOp(op) && ++at_; }
   bool SkipName(std::string_view name) { return IsName(name) && ++at_; }
 
-  [[noreturn]] void Bad(const std::string& message) const { Fail(Status::kCorrupt, Now().line, message); }
+  [[noreturn]] void Bad(const std::string& message) const {
+    Fail(Status::kCorrupt, Now().line, message);
+  }
   [[noreturn]] void Lacking(const std::string& message) const {
     Fail(Status::kUnsupported, Now().line, message + " is not supported");
   }
@@ -269,7 +273,8 @@ class Parser {
     for (;;) {
       std::string op;
       bool negate = false;
-      if (Now().kind == Token::kOp && (IsOp("==") || IsOp("!=") || IsOp("<") || IsOp("<=") || IsOp(">") || IsOp(">="))) {
+      if (Now().kind == Token::kOp &&
+          (IsOp("==") || IsOp("!=") || IsOp("<") || IsOp("<=") || IsOp(">") || IsOp(">="))) {
         op = Now().text;
         ++at_;
       } else if (SkipName("in")) {
@@ -321,11 +326,18 @@ class Parser {
         literal->literal = Value(std::move(text));
         return literal;
       }
-      case Token::kInt: literal->literal = Value(static_cast<int64_t>(std::stoll(token.text))); break;
-      case Token::kFloat: literal->literal = Value(std::strtod(token.text.c_str(), nullptr)); break;
-      case Token::kName: return NameOrConstant();
-      case Token::kOp: return Bracketed();
-      default: Bad("expected a value, got '" + token.text + "'");
+      case Token::kInt:
+        literal->literal = Value(static_cast<int64_t>(std::stoll(token.text)));
+        break;
+      case Token::kFloat:
+        literal->literal = Value(std::strtod(token.text.c_str(), nullptr));
+        break;
+      case Token::kName:
+        return NameOrConstant();
+      case Token::kOp:
+        return Bracketed();
+      default:
+        Bad("expected a value, got '" + token.text + "'");
     }
     ++at_;
     return literal;
@@ -461,9 +473,10 @@ class Parser {
     e->a = std::move(a);
     if (IsOp("(")) {
       e->args = Arguments();
-    } else if (Now().kind == Token::kString || Now().kind == Token::kInt || Now().kind == Token::kFloat || IsOp("[") ||
-               IsOp("{") || (Now().kind == Token::kName && !IsName("else") && !IsName("or") && !IsName("and") && !IsName("is") &&
-                             !IsName("if") && !IsName("not") && !IsName("in"))) {
+    } else if (Now().kind == Token::kString || Now().kind == Token::kInt ||
+               Now().kind == Token::kFloat || IsOp("[") || IsOp("{") ||
+               (Now().kind == Token::kName && !IsName("else") && !IsName("or") && !IsName("and") &&
+                !IsName("is") && !IsName("if") && !IsName("not") && !IsName("in"))) {
       Argument arg;
       arg.value = Postfix(Primary());
       e->args.push_back(std::move(arg));

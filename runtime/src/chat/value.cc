@@ -5,7 +5,7 @@
 
 namespace fretsaw::chat {
 namespace {
-constexpr int kMaxDepth = 64;             // of printed values
+constexpr int kMaxDepth = 64;              // of printed values
 constexpr size_t kMaxPrinted = 64u << 20;  // bytes: lists that share parts can print exponentially
 
 void CheckSize(const std::string& out) {
@@ -81,6 +81,12 @@ bool Value::Truthy() const {
 }
 
 bool Value::Equals(const Value& o) const {
+  int budget = 1'000'000;
+  return EqualsWithin(o, 0, budget);
+}
+
+bool Value::EqualsWithin(const Value& o, int depth, int& budget) const {
+  if (depth > kMaxDepth || --budget < 0) throw std::length_error("values too large to compare");
   const auto numeric = [](const Value& v, double& out) {
     if (const auto* b = v.As<bool>()) {
       out = *b ? 1 : 0;
@@ -98,7 +104,7 @@ bool Value::Equals(const Value& o) const {
     const List& r = *o.list();
     if (l->size() != r.size()) return false;
     for (size_t i = 0; i < r.size(); ++i) {
-      if (!(*l)[i].Equals(r[i])) return false;
+      if (!(*l)[i].EqualsWithin(r[i], depth + 1, budget)) return false;
     }
     return true;
   }
@@ -107,7 +113,7 @@ bool Value::Equals(const Value& o) const {
     if (d->items.size() != r->items.size()) return false;
     for (const auto& [key, value] : d->items) {
       const Value* other = r->Find(key);
-      if (other == nullptr || !value.Equals(*other)) return false;
+      if (other == nullptr || !value.EqualsWithin(*other, depth + 1, budget)) return false;
     }
     return true;
   }
@@ -115,7 +121,7 @@ bool Value::Equals(const Value& o) const {
 }
 
 const char* Value::TypeName() const {
-  static constexpr const char* kNames[] = {"undefined", "NoneType", "bool", "int",  "float",
+  static constexpr const char* kNames[] = {"undefined", "NoneType", "bool", "int",      "float",
                                            "str",       "list",     "dict", "function", "macro"};
   return kNames[v_.index()];
 }
@@ -153,7 +159,8 @@ void Value::Repr(std::string& out, int depth) const {
   } else if (const auto* d = As<double>()) {
     out += PrintDouble(*d);
   } else if (const auto* s = As<std::string>()) {
-    const char quote = s->find('\'') != std::string::npos && s->find('"') == std::string::npos ? '"' : '\'';
+    const char quote =
+        s->find('\'') != std::string::npos && s->find('"') == std::string::npos ? '"' : '\'';
     out += quote;
     for (const char c : *s) {
       if (c == '\n') {

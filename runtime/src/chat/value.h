@@ -4,12 +4,11 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
 #include <variant>
 #include <vector>
-
-#include <nlohmann/json.hpp>
 
 namespace fretsaw::chat {
 
@@ -45,19 +44,20 @@ struct ListBox {
 
 class Value {
  public:
-  using Storage = std::variant<Undefined, None, bool, int64_t, double, std::string,
-                               std::shared_ptr<ListBox>, std::shared_ptr<Dict>, Function, BoundMacro>;
+  using Storage =
+      std::variant<Undefined, None, bool, int64_t, double, std::string, std::shared_ptr<ListBox>,
+                   std::shared_ptr<Dict>, Function, BoundMacro>;
 
   Value() : v_(Undefined{}) {}
-  Value(Undefined u) : v_(std::move(u)) {}            // NOLINT(runtime/explicit)
-  Value(None) : v_(None{}) {}                         // NOLINT(runtime/explicit)
-  Value(bool b) : v_(b) {}                            // NOLINT(runtime/explicit)
-  Value(int64_t i) : v_(i) {}                         // NOLINT(runtime/explicit)
-  Value(double d) : v_(d) {}                          // NOLINT(runtime/explicit)
-  Value(std::string s) : v_(std::move(s)) {}          // NOLINT(runtime/explicit)
-  Value(const char*) = delete;                        // would become a bool
-  Value(Function f) : v_(std::move(f)) {}             // NOLINT(runtime/explicit)
-  Value(BoundMacro m) : v_(m) {}                      // NOLINT(runtime/explicit)
+  Value(Undefined u) : v_(std::move(u)) {}              // NOLINT(runtime/explicit)
+  Value(None) : v_(None{}) {}                           // NOLINT(runtime/explicit)
+  Value(bool b) : v_(b) {}                              // NOLINT(runtime/explicit)
+  Value(int64_t i) : v_(i) {}                           // NOLINT(runtime/explicit)
+  Value(double d) : v_(d) {}                            // NOLINT(runtime/explicit)
+  Value(std::string s) : v_(std::move(s)) {}            // NOLINT(runtime/explicit)
+  Value(const char*) = delete;                          // would become a bool
+  Value(Function f) : v_(std::move(f)) {}               // NOLINT(runtime/explicit)
+  Value(BoundMacro m) : v_(m) {}                        // NOLINT(runtime/explicit)
   Value(std::shared_ptr<Dict> d) : v_(std::move(d)) {}  // NOLINT(runtime/explicit)
   static Value MakeList(List items, bool tuple = false);
   static Value MakeDict(Dict dict);
@@ -75,12 +75,14 @@ class Value {
   double ToDouble() const;
 
   bool Truthy() const;
-  bool Equals(const Value& other) const;
-  std::string Print() const;                    // as Python's str()
+  bool Equals(const Value& other) const;         // throws when the values are too large to compare
+  std::string Print() const;                     // as Python's str()
   void Repr(std::string& out, int depth) const;  // as Python's repr()
-  const char* TypeName() const;                 // as Python names it
+  const char* TypeName() const;                  // as Python names it
 
  private:
+  bool EqualsWithin(const Value& other, int depth, int& budget) const;
+
   Storage v_;
 };
 

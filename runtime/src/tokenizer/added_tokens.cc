@@ -93,8 +93,9 @@ AddedTokens::AddedTokens(const Config& list, const Vocab& vocab, const Normalize
     const int32_t id = vocab.Find(token.content).value_or(next_id);
     if (id == next_id && !vocab.Find(token.content)) ++next_id;
     if (id != declared) {
-      entry.At("id").Corrupt("'" + token.content.substr(0, 60) + "' says " + std::to_string(declared) +
-                             ", but its id in the vocabulary is " + std::to_string(id));
+      entry.At("id").Corrupt("'" + token.content.substr(0, 60) + "' says " +
+                             std::to_string(declared) + ", but its id in the vocabulary is " +
+                             std::to_string(id));
     }
     token.single_word = entry.Flag("single_word");
     token.lstrip = entry.Flag("lstrip");
@@ -146,7 +147,8 @@ void AddedTokens::Split(const Piece& piece, const TokenTrie& trie, Pieces& out) 
   if (covered < text.size()) add(covered, text.size(), -1);
 }
 
-VoidResult AddedTokens::Extract(std::string_view text, const Normalizer& normalizer, Pieces& out) const {
+VoidResult AddedTokens::Extract(std::string_view text, const Normalizer& normalizer,
+                                Pieces& out) const {
   Pieces exact;
   Split({std::string(text), -1, true}, exact_, exact);
   for (Piece& piece : exact) {

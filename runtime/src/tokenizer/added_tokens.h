@@ -41,12 +41,13 @@ class TokenTrie {
 class AddedTokens {
  public:
   AddedTokens() = default;
-  // Reads the added_tokens list. Ids follow the library: a token of the vocabulary keeps its id, others
-  // count on from the vocabulary's size; a file that says otherwise is refused. Throws ConfigFailure.
+  // Reads the added_tokens list. Ids follow the library: a token of the vocabulary keeps its id,
+  // others count on from the vocabulary's size; a file that says otherwise is refused. Throws
+  // ConfigFailure.
   AddedTokens(const Config& list, const Vocab& vocab, const Normalizer& normalizer);
 
-  // Splits the input at the tokens that match as written, normalizes the rest, then splits that at the
-  // tokens that match in normalized text.
+  // Splits the input at the tokens that match as written, normalizes the rest, then splits that at
+  // the tokens that match in normalized text.
   VoidResult Extract(std::string_view text, const Normalizer& normalizer, Pieces& out) const;
 
   std::optional<int32_t> Find(std::string_view content) const;

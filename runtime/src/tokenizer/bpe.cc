@@ -32,13 +32,15 @@ void MergeTable::Reserve(size_t merges) {
 void MergeTable::Set(int32_t left, int32_t right, Merge merge) {
   const uint64_t key = static_cast<uint64_t>(left) << 32 | static_cast<uint32_t>(right);
   size_t slot = Home(key);
-  while (slots_[slot].key != kEmpty && slots_[slot].key != key) slot = (slot + 1) & (slots_.size() - 1);
+  while (slots_[slot].key != kEmpty && slots_[slot].key != key)
+    slot = (slot + 1) & (slots_.size() - 1);
   slots_[slot] = {key, merge};
 }
 
 const MergeTable::Merge* MergeTable::Find(int32_t left, int32_t right) const {
   const uint64_t key = static_cast<uint64_t>(left) << 32 | static_cast<uint32_t>(right);
-  for (size_t slot = Home(key); slots_[slot].key != kEmpty; slot = (slot + 1) & (slots_.size() - 1)) {
+  for (size_t slot = Home(key); slots_[slot].key != kEmpty;
+       slot = (slot + 1) & (slots_.size() - 1)) {
     if (slots_[slot].key == key) return &slots_[slot].merge;
   }
   return nullptr;
@@ -70,7 +72,8 @@ void MergeAll(const MergeTable& merges, std::vector<int32_t>& ids) {
     Symbol& left = symbols[static_cast<size_t>(top.at)];
     if (left.gone || left.next < 0) continue;
     Symbol& right = symbols[static_cast<size_t>(left.next)];
-    // Stale unless the pair now there gives the same token. Its rank is not compared, as in the original.
+    // Stale unless the pair now there gives the same token. Its rank is not compared, as in the
+    // original.
     const auto* m = merges.Find(left.id, right.id);
     if (m == nullptr || m->id != top.id) continue;
     left.id = top.id;

@@ -1,13 +1,12 @@
-// Typed, path-carrying access to the JSON of one component. A wrong type or an unknown name is an error
-// that says where, what was found and what is possible.
+// Typed, path-carrying access to the JSON of one component. A wrong type or an unknown name is an
+// error that says where, what was found and what is possible.
 #pragma once
 
+#include <nlohmann/json.hpp>
 #include <span>
 #include <stdexcept>
 #include <string>
 #include <string_view>
-
-#include <nlohmann/json.hpp>
 
 #include "base/result.h"
 

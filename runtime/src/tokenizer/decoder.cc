@@ -11,8 +11,9 @@ namespace {
 // English clean-up of WordPiece, in the original's order.
 std::string CleanUp(std::string text) {
   static constexpr std::pair<std::string_view, std::string_view> kRules[] = {
-      {" .", "."},     {" ?", "?"},     {" !", "!"},   {" ,", ","},   {" ' ", "'"},  {" n't", "n't"},
-      {" 'm", "'m"}, {" do not", " don't"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
+      {" .", "."},   {" ?", "?"},     {" !", "!"},    {" ,", ","},
+      {" ' ", "'"},  {" n't", "n't"}, {" 'm", "'m"},  {" do not", " don't"},
+      {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
   for (const auto& [from, to] : kRules) text = ReplaceAll(text, from, to);
   return text;
 }
@@ -30,7 +31,7 @@ StageMaker MetaspaceMaker(const Config& config) {
 
 StageMaker WordPieceMaker(const Config& config) {
   return Map([prefix = config.Text("prefix"), clean = config.Flag("cleanup")](size_t index,
-                                                                             std::string token) {
+                                                                              std::string token) {
     if (index > 0) {
       token = token.starts_with(prefix) ? token.substr(prefix.size()) : " " + token;
     }
@@ -39,13 +40,16 @@ StageMaker WordPieceMaker(const Config& config) {
 }
 
 StageMaker ReplaceMaker(const Config& config) {
-  return Map([pattern = PatternOf(config), content = config.Text("content")](size_t, std::string token) {
-    std::vector<Span> spans;
-    if (!pattern.FindAll(token, spans)) return token;  // a pattern that gives up changes nothing
-    std::string out;
-    for (const Span& s : spans) out += s.match ? content : token.substr(s.begin, s.end - s.begin);
-    return out;
-  });
+  return Map(
+      [pattern = PatternOf(config), content = config.Text("content")](size_t, std::string token) {
+        std::vector<Span> spans;
+        if (!pattern.FindAll(token, spans))
+          return token;  // a pattern that gives up changes nothing
+        std::string out;
+        for (const Span& s : spans)
+          out += s.match ? content : token.substr(s.begin, s.end - s.begin);
+        return out;
+      });
 }
 
 }  // namespace

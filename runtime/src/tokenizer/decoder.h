@@ -1,5 +1,5 @@
-// Decoders as streams: token texts go in one by one and text comes out as soon as it cannot change any
-// more. A whole decode is the same stream run to its end, so the two can never differ.
+// Decoders as streams: token texts go in one by one and text comes out as soon as it cannot change
+// any more. A whole decode is the same stream run to its end, so the two can never differ.
 #pragma once
 
 #include <functional>

@@ -73,7 +73,8 @@ class Reader : public nlohmann::json_sax<json> {
   }
   bool end_array() override {
     if (zone_ == kPair) {
-      if (parts_ != 2) return Fail(Where() + ": a merge needs two parts, got " + std::to_string(parts_));
+      if (parts_ != 2)
+        return Fail(Where() + ": a merge needs two parts, got " + std::to_string(parts_));
       zone_ = kMerges;
       return true;
     }
@@ -85,7 +86,8 @@ class Reader : public nlohmann::json_sax<json> {
     return true;
   }
   bool parse_error(std::size_t position, const std::string&, const json::exception& e) override {
-    // nlohmann's text carries the byte offset and what it expected; cut its "[json.exception...]" tag.
+    // nlohmann's text carries the byte offset and what it expected; cut its "[json.exception...]"
+    // tag.
     std::string text = e.what();
     if (const size_t tag = text.find("] "); tag != std::string::npos) text.erase(0, tag + 2);
     return Fail("not valid JSON near byte " + std::to_string(position) + ": " + text);
@@ -98,7 +100,9 @@ class Reader : public nlohmann::json_sax<json> {
 
   std::string Where() const {
     if (zone_ == kVocab) return "model.vocab";
-    return "model.merges[" + std::to_string(out_.merges.size()) + "]";
+    const size_t open =
+        zone_ == kPair && parts_ > 0 ? 1 : 0;  // the pair being read is already counted
+    return "model.merges[" + std::to_string(out_.merges.size() - open) + "]";
   }
 
   bool Fail(std::string message) {
@@ -126,7 +130,8 @@ class Reader : public nlohmann::json_sax<json> {
     if (line.starts_with("#version")) return true;  // the header line of merges.txt
     const size_t space = line.find(' ');
     if (space == std::string::npos || line.find(' ', space + 1) != std::string::npos) {
-      return Fail(Where() + ": expected two parts with one space between, got '" + line.substr(0, 40) + "'");
+      return Fail(Where() + ": expected two parts with one space between, got '" +
+                  line.substr(0, 40) + "'");
     }
     if (!CountMerge()) return false;
     out_.merges.emplace_back(line.substr(0, space), line.substr(space + 1));
@@ -173,7 +178,8 @@ class Reader : public nlohmann::json_sax<json> {
     }
     if (++values_ > limits_.max_other_values) return Fail("too many values");
     if (stack_.size() == 1) root_key_ = key_;
-    stack_.push_back(Place(std::move(value)));  // nodes above never move while they are on the stack
+    stack_.push_back(
+        Place(std::move(value)));  // nodes above never move while they are on the stack
     return true;
   }
 

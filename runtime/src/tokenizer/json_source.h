@@ -1,25 +1,25 @@
-// tokenizer.json as parts: the two big lists straight into flat vectors, everything else as a small DOM.
+// tokenizer.json as parts: the two big lists straight into flat vectors, everything else as a small
+// DOM.
 #pragma once
 
 #include <cstdint>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
-
-#include <nlohmann/json.hpp>
 
 #include "base/result.h"
 
 namespace fretsaw {
 
 struct TokenizerLimits {
-  size_t max_bytes = 256u << 20;        // of the JSON text
-  size_t max_depth = 64;                // nested arrays and objects
-  size_t max_vocab = 4u << 20;          // entries
-  size_t max_merges = 8u << 20;         // entries
-  size_t max_token_bytes = 1u << 16;    // of one vocabulary entry
-  size_t max_other_values = 1u << 21;   // JSON values outside vocab and merges
+  size_t max_bytes = 256u << 20;       // of the JSON text
+  size_t max_depth = 64;               // nested arrays and objects
+  size_t max_vocab = 4u << 20;         // entries
+  size_t max_merges = 8u << 20;        // entries
+  size_t max_token_bytes = 1u << 16;   // of one vocabulary entry
+  size_t max_other_values = 1u << 21;  // JSON values outside vocab and merges
 };
 
 struct TokenizerSource {

@@ -18,7 +18,8 @@ MetaspaceOptions::MetaspaceOptions(const Config& config)
   } else if (name == "never") {
     scheme = kNever;
   } else {
-    config.At("prepend_scheme").Unsupported("'" + name + "' is not supported; use always, first or never");
+    config.At("prepend_scheme")
+        .Unsupported("'" + name + "' is not supported; use always, first or never");
   }
   if (!config.Flag("add_prefix_space", true) && scheme != kNever) {
     config.Corrupt("add_prefix_space is false but prepend_scheme is '" + name + "'");

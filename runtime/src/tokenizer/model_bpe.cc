@@ -33,7 +33,8 @@ class Bpe : public Model {
   MergeTable merges_;
 };
 
-Bpe::Bpe(const Config& config, const TokenizerSource& source, Vocab vocab) : Model(std::move(vocab)) {
+Bpe::Bpe(const Config& config, const TokenizerSource& source, Vocab vocab)
+    : Model(std::move(vocab)) {
   ReadOptions(config);
   ReadMerges(config, source);
   for (int b = 0; b < 256; ++b) {
@@ -81,7 +82,8 @@ void Bpe::ReadMerges(const Config& config, const TokenizerSource& source) {
     };
     const int32_t a = need(left), b = need(right);
     if (right.size() < prefix_.size()) {
-      config.Corrupt("merges[" + std::to_string(i) + "]: the right part lacks the continuing_subword_prefix");
+      config.Corrupt("merges[" + std::to_string(i) +
+                     "]: the right part lacks the continuing_subword_prefix");
     }
     joined.assign(left).append(right, prefix_.size());
     merges_.Set(a, b, {static_cast<uint32_t>(i), need(joined)});
@@ -104,7 +106,8 @@ int32_t Bpe::Symbol(std::string_view character, bool first, bool last) const {
   return c < kDirect ? direct_[c] : vocab_.Find(character).value_or(-1);
 }
 
-bool Bpe::Bytes(std::string_view character, bool first, bool last, std::vector<int32_t>& word) const {
+bool Bpe::Bytes(std::string_view character, bool first, bool last,
+                std::vector<int32_t>& word) const {
   const size_t before = word.size();
   for (const char b : Affixed(character, first, last)) {
     const int32_t id = bytes_[static_cast<unsigned char>(b)];

@@ -93,9 +93,8 @@ std::unique_ptr<Model> MakeWordLevel(const Config& config, Vocab vocab) {
 std::unique_ptr<Model> MakeModel(const Config& config, const TokenizerSource& source) {
   if (!config.IsObject()) config.Corrupt("expected an object");
   // Files written before 2020 carry no type; only BPE has merges.
-  const std::string type = config.Has("type") || !source.has_merges
-                               ? config.Type("model", features::kModels)
-                               : "BPE";
+  const std::string type =
+      config.Has("type") || !source.has_merges ? config.Type("model", features::kModels) : "BPE";
   if (!source.has_vocab) config.At("vocab").Corrupt("missing");
   auto vocab = Vocab::Build(source.vocab);
   if (!vocab) throw ConfigFailure{vocab.error()};

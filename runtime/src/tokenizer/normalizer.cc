@@ -18,7 +18,8 @@ void MapChars(Piece& piece, Each each) {
   for (size_t at = 0; at < piece.text.size();) {
     const size_t before = out.size();
     each(utf8::Next(piece.text, at), out);
-    if (before == 0 && out.empty()) piece.at_start = false;  // nothing is left of the first character
+    if (before == 0 && out.empty())
+      piece.at_start = false;  // nothing is left of the first character
   }
   piece.text = std::move(out);
 }
@@ -49,8 +50,8 @@ VoidResult Replace(Piece& piece, const Regex& pattern, const std::string& conten
       out.append(piece.text, s.begin, s.end - s.begin);
       continue;
     }
-    // The replacement stands where the last replaced character stood, so more than one character at the
-    // front means that the text no longer starts at offset zero.
+    // The replacement stands where the last replaced character stood, so more than one character at
+    // the front means that the text no longer starts at offset zero.
     if (s.begin == 0 && s.end > 0 &&
         (content.empty() || s.end > utf8::Length(static_cast<unsigned char>(piece.text[0])))) {
       piece.at_start = false;
@@ -184,8 +185,8 @@ void Normalizer::Add(const Config& config, int depth) {
       return Ok{};
     });
   } else if (type == "Strip") {
-    steps_.push_back([left = config.Flag("strip_left"), right = config.Flag("strip_right")](
-                         Piece& p) -> VoidResult {
+    steps_.push_back([left = config.Flag("strip_left"),
+                      right = config.Flag("strip_right")](Piece& p) -> VoidResult {
       Strip(p, left, right);
       return Ok{};
     });

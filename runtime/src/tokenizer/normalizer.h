@@ -31,7 +31,8 @@ class Normalizer {
 // "pattern" of Replace and Split: {"String": s} or {"Regex": s}. Throws ConfigFailure.
 Regex PatternOf(const Config& config);
 
-// The 256 printable stand-ins of GPT-2's byte-level alphabet, and the way back (-1: not one of them).
+// The 256 printable stand-ins of GPT-2's byte-level alphabet, and the way back (-1: not one of
+// them).
 void AppendByteLevel(std::string_view bytes, std::string& out);
 int ByteLevelByte(uint32_t code_point);
 

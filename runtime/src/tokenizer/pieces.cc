@@ -21,7 +21,8 @@ void MergeContiguous(std::vector<Span>& spans) {
   spans = std::move(out);
 }
 
-// Joins each match to the stretch before it (in the order given); a match after a match stands alone.
+// Joins each match to the stretch before it (in the order given); a match after a match stands
+// alone.
 template <typename Join>
 void MergeMatches(std::vector<Span>& spans, Join join) {
   std::vector<Span> out;
@@ -44,8 +45,11 @@ void SplitPiece(const Piece& piece, std::vector<Span>& spans, SplitBehavior beha
     case SplitBehavior::kRemoved:
       std::erase_if(spans, [](const Span& s) { return s.match; });
       break;
-    case SplitBehavior::kIsolated: break;
-    case SplitBehavior::kContiguous: MergeContiguous(spans); break;
+    case SplitBehavior::kIsolated:
+      break;
+    case SplitBehavior::kContiguous:
+      MergeContiguous(spans);
+      break;
     case SplitBehavior::kMergedWithPrevious:
       MergeMatches(spans, [](Span& last, const Span& s) { last.end = s.end; });
       break;
@@ -57,7 +61,8 @@ void SplitPiece(const Piece& piece, std::vector<Span>& spans, SplitBehavior beha
   }
   for (const Span& s : spans) {
     if (s.begin == s.end) continue;
-    out.push_back({piece.text.substr(s.begin, s.end - s.begin), -1, piece.at_start && s.begin == 0});
+    out.push_back(
+        {piece.text.substr(s.begin, s.end - s.begin), -1, piece.at_start && s.begin == 0});
   }
 }
 

@@ -1,15 +1,15 @@
 #include "tokenizer/regex.h"
 
-#include <mutex>
-
 #include <oniguruma.h>
+
+#include <mutex>
 
 #include "tokenizer/utf8.h"
 
 namespace fretsaw {
 namespace {
 
-constexpr size_t kMaxPattern = 1u << 16;          // bytes as written
+constexpr size_t kMaxPattern = 1u << 16;           // bytes as written
 constexpr unsigned long kMaxRetries = 10'000'000;  // backtracks in one search
 constexpr unsigned int kMaxStack = 1'000'000;      // backtrack entries
 
@@ -122,13 +122,13 @@ VoidResult Regex::FindAll(std::string_view text, std::vector<Span>& out) const {
   size_t last_end = std::string_view::npos;  // end of the last accepted match
   while (from <= text.size()) {
     onig_region_clear(scratch.region);
-    const int found = onig_search_with_param(
-        program_->code, Bytes(text), Bytes(text) + text.size(), Bytes(text) + from,
-        Bytes(text) + text.size(), scratch.region, ONIG_OPTION_NONE, scratch.param);
+    const int found = onig_search_with_param(program_->code, Bytes(text), Bytes(text) + text.size(),
+                                             Bytes(text) + from, Bytes(text) + text.size(),
+                                             scratch.region, ONIG_OPTION_NONE, scratch.param);
     if (found == ONIG_MISMATCH) break;
     if (found < 0) {
-      return Error{Status::kUnsupported,
-                   "a pattern of the tokenizer gave up on this text: " + OnigMessage(found, nullptr)};
+      return Error{Status::kUnsupported, "a pattern of the tokenizer gave up on this text: " +
+                                             OnigMessage(found, nullptr)};
     }
     const auto begin = static_cast<size_t>(scratch.region->beg[0]);
     const auto end = static_cast<size_t>(scratch.region->end[0]);

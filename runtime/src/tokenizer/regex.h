@@ -1,5 +1,5 @@
-// A pattern as tokenizer.json writes it: Oniguruma (Ruby syntax), with the character properties of the
-// Hugging Face library's Oniguruma version, and with bounds against hostile patterns.
+// A pattern as tokenizer.json writes it: Oniguruma (Ruby syntax), with the character properties of
+// the Hugging Face library's Oniguruma version, and with bounds against hostile patterns.
 #pragma once
 
 #include <memory>
@@ -22,8 +22,8 @@ class Regex {
   // `source` is a pattern, or with `literal` a string to find as it stands.
   static Result<Regex> Compile(std::string_view source, bool literal);
 
-  // All matches of `text` and the stretches between them, in order; covers the text. An empty text gives
-  // one stretch. Fails when a hostile pattern uses up its budget of steps.
+  // All matches of `text` and the stretches between them, in order; covers the text. An empty text
+  // gives one stretch. Fails when a hostile pattern uses up its budget of steps.
   VoidResult FindAll(std::string_view text, std::vector<Span>& out) const;
 
  private:
@@ -32,8 +32,8 @@ class Regex {
   std::string literal_;
 };
 
-// Replaces the classes whose contents depend on the Unicode version (\p{..}, \w, \d, \b) by explicit
-// ranges. Fails by name on a construct that would still depend on it.
+// Replaces the classes whose contents depend on the Unicode version (\p{..}, \w, \d, \b) by
+// explicit ranges. Fails by name on a construct that would still depend on it.
 Result<std::string> RewriteUnicodeClasses(std::string_view pattern);
 
 }  // namespace fretsaw

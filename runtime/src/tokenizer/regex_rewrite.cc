@@ -76,11 +76,16 @@ class Rewriter {
     const char c = in_[at_ + 1];
     switch (c) {
       case 'p':
-      case 'P': return Property(c == 'P');
+      case 'P':
+        return Property(c == 'P');
       case 'w':
-      case 'W': Class("w", c == 'W'); break;
+      case 'W':
+        Class("w", c == 'W');
+        break;
       case 'd':
-      case 'D': Class("d", c == 'D'); break;
+      case 'D':
+        Class("d", c == 'D');
+        break;
       case 'b':
       case 'B':
         if (depth_ > 0) {
@@ -91,8 +96,10 @@ class Rewriter {
         break;
       case 'X':
       case 'y':
-      case 'Y': return Unsupported(std::string("\\") + c, at_);
-      default: out_.append(in_.substr(at_, 2));
+      case 'Y':
+        return Unsupported(std::string("\\") + c, at_);
+      default:
+        out_.append(in_.substr(at_, 2));
     }
     at_ += 2;
     return Ok{};
@@ -130,7 +137,8 @@ class Rewriter {
     const bool negate = name.starts_with('^');
     if (negate) name.remove_prefix(1);
     if (name == "space") {
-      out_.append(in_.substr(at_, close + 2 - at_));  // White_Space has been stable since Unicode 6.3
+      out_.append(
+          in_.substr(at_, close + 2 - at_));  // White_Space has been stable since Unicode 6.3
     } else if (name == "digit" || name == "word" || name == "punct") {
       AppendRanges(name, negate, out_);
     } else {

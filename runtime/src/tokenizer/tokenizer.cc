@@ -71,13 +71,15 @@ Result<Tokenizer> Tokenizer::Load(std::string_view json, const TokenizerLimits& 
   }
 }
 
-Result<std::vector<int32_t>> Tokenizer::Encode(std::string_view text, bool add_special_tokens) const {
+Result<std::vector<int32_t>> Tokenizer::Encode(std::string_view text,
+                                               bool add_special_tokens) const {
   if (const auto bad = utf8::FirstInvalid(text)) {
     return Error{Status::kBadInput, "text is not valid UTF-8: bad byte at offset " +
                                         std::to_string(*bad) + "; convert it to UTF-8 first"};
   }
   Pieces pieces;
-  if (auto done = parts_->added.Extract(text, parts_->normalizer, pieces); !done) return done.error();
+  if (auto done = parts_->added.Extract(text, parts_->normalizer, pieces); !done)
+    return done.error();
   if (auto done = parts_->pre_tokenizer.Apply(pieces); !done) return done.error();
   std::vector<int32_t> ids;
   ids.reserve(text.size() / 3 + 8);
@@ -91,14 +93,16 @@ Result<std::vector<int32_t>> Tokenizer::Encode(std::string_view text, bool add_s
   return parts_->post_processor.Apply(std::move(ids), add_special_tokens);
 }
 
-std::optional<std::string_view> Tokenizer::DecoderToken(int32_t id, bool skip_special_tokens) const {
+std::optional<std::string_view> Tokenizer::DecoderToken(int32_t id,
+                                                        bool skip_special_tokens) const {
   auto token = parts_->added.DecoderText(id);
   if (!token) token = parts_->model->vocab().Token(id);
   if (token && skip_special_tokens && parts_->added.IsSpecial(*token)) return std::nullopt;
   return token;
 }
 
-Result<std::string> Tokenizer::Decode(std::span<const int32_t> ids, bool skip_special_tokens) const {
+Result<std::string> Tokenizer::Decode(std::span<const int32_t> ids,
+                                      bool skip_special_tokens) const {
   DecodeStream stream(parts_->decoder);
   for (const int32_t id : ids) {
     if (id < 0) return NegativeId(id);

@@ -20,13 +20,14 @@ struct TokenizerLimits;
 class Tokenizer {
  public:
   // Reads tokenizer.json. `truncation` and `padding` in it are ignored, as transformers does.
-  // Errors: kCorrupt (not JSON, wrong type, inconsistent ids), kUnsupported (a component or option that
-  // this runtime lacks), both with the JSON path; bounded against hostile sizes and depth.
+  // Errors: kCorrupt (not JSON, wrong type, inconsistent ids), kUnsupported (a component or option
+  // that this runtime lacks), both with the JSON path; bounded against hostile sizes and depth.
   static Result<Tokenizer> Load(std::string_view json);
   static Result<Tokenizer> Load(std::string_view json, const TokenizerLimits& limits);
 
-  // Ids of a text. Special tokens written out in the text become their ids; `add_special_tokens` also
-  // adds those of the post-processor. Errors: kBadInput with the offset of the first invalid byte.
+  // Ids of a text. Special tokens written out in the text become their ids; `add_special_tokens`
+  // also adds those of the post-processor. Errors: kBadInput with the offset of the first invalid
+  // byte.
   Result<std::vector<int32_t>> Encode(std::string_view utf8, bool add_special_tokens) const;
 
   // Text of ids. Ids without a token give nothing. Errors: kBadInput for a negative id.

@@ -1,10 +1,10 @@
 #include "tokenizer/unicode.h"
 
+#include <utf8proc.h>
+
 #include <algorithm>
 #include <cctype>
 #include <span>
-
-#include <utf8proc.h>
 
 namespace fretsaw::unicode {
 namespace {
@@ -34,17 +34,48 @@ struct NamedMask {
   uint32_t mask;
 };
 constexpr NamedMask kMasks[] = {
-    {"L", kLetter},       {"M", kMarks},        {"N", kNumber},    {"P", kPunct},
-    {"S", kSymbol},       {"Z", kSeparator},    {"C", kOther},     {"Letter", kLetter},
-    {"Mark", kMarks},     {"Number", kNumber},  {"Punctuation", kPunct},
-    {"Symbol", kSymbol},  {"Separator", kSeparator},               {"Cn", Bit(kCn)},
-    {"Lu", Bit(kLu)},     {"Ll", Bit(kLl)},     {"Lt", Bit(kLt)},  {"Lm", Bit(kLm)},
-    {"Lo", Bit(kLo)},     {"Mn", Bit(kMn)},     {"Mc", Bit(kMc)},  {"Me", Bit(kMe)},
-    {"Nd", Bit(kNd)},     {"Nl", Bit(kNl)},     {"No", Bit(kNo)},  {"Pc", Bit(kPc)},
-    {"Pd", Bit(kPd)},     {"Ps", Bit(kPs)},     {"Pe", Bit(kPe)},  {"Pi", Bit(kPi)},
-    {"Pf", Bit(kPf)},     {"Po", Bit(kPo)},     {"Sm", Bit(kSm)},  {"Sc", Bit(kSc)},
-    {"Sk", Bit(kSk)},     {"So", Bit(kSo)},     {"Zs", Bit(kZs)},  {"Zl", Bit(kZl)},
-    {"Zp", Bit(kZp)},     {"Cc", Bit(kCc)},     {"Cf", Bit(kCf)},  {"Co", Bit(kCo)},
+    {"L", kLetter},
+    {"M", kMarks},
+    {"N", kNumber},
+    {"P", kPunct},
+    {"S", kSymbol},
+    {"Z", kSeparator},
+    {"C", kOther},
+    {"Letter", kLetter},
+    {"Mark", kMarks},
+    {"Number", kNumber},
+    {"Punctuation", kPunct},
+    {"Symbol", kSymbol},
+    {"Separator", kSeparator},
+    {"Cn", Bit(kCn)},
+    {"Lu", Bit(kLu)},
+    {"Ll", Bit(kLl)},
+    {"Lt", Bit(kLt)},
+    {"Lm", Bit(kLm)},
+    {"Lo", Bit(kLo)},
+    {"Mn", Bit(kMn)},
+    {"Mc", Bit(kMc)},
+    {"Me", Bit(kMe)},
+    {"Nd", Bit(kNd)},
+    {"Nl", Bit(kNl)},
+    {"No", Bit(kNo)},
+    {"Pc", Bit(kPc)},
+    {"Pd", Bit(kPd)},
+    {"Ps", Bit(kPs)},
+    {"Pe", Bit(kPe)},
+    {"Pi", Bit(kPi)},
+    {"Pf", Bit(kPf)},
+    {"Po", Bit(kPo)},
+    {"Sm", Bit(kSm)},
+    {"Sc", Bit(kSc)},
+    {"Sk", Bit(kSk)},
+    {"So", Bit(kSo)},
+    {"Zs", Bit(kZs)},
+    {"Zl", Bit(kZl)},
+    {"Zp", Bit(kZp)},
+    {"Cc", Bit(kCc)},
+    {"Cf", Bit(kCf)},
+    {"Co", Bit(kCo)},
 };
 
 struct NamedTable {
@@ -53,11 +84,16 @@ struct NamedTable {
   const size_t* size;
 };
 const NamedTable kScripts[] = {
-    {"Han", kHan, &kHanSize},          {"Hiragana", kHiragana, &kHiraganaSize},
-    {"Katakana", kKatakana, &kKatakanaSize}, {"Hangul", kHangul, &kHangulSize},
-    {"Latin", kLatin, &kLatinSize},    {"Greek", kGreek, &kGreekSize},
-    {"Cyrillic", kCyrillic, &kCyrillicSize}, {"Arabic", kArabic, &kArabicSize},
-    {"Hebrew", kHebrew, &kHebrewSize}, {"Thai", kThai, &kThaiSize},
+    {"Han", kHan, &kHanSize},
+    {"Hiragana", kHiragana, &kHiraganaSize},
+    {"Katakana", kKatakana, &kKatakanaSize},
+    {"Hangul", kHangul, &kHangulSize},
+    {"Latin", kLatin, &kLatinSize},
+    {"Greek", kGreek, &kGreekSize},
+    {"Cyrillic", kCyrillic, &kCyrillicSize},
+    {"Arabic", kArabic, &kArabicSize},
+    {"Hebrew", kHebrew, &kHebrewSize},
+    {"Thai", kThai, &kThaiSize},
 };
 
 // Property names are compared without case, spaces, hyphens and underscores, as Oniguruma does.
@@ -142,11 +178,13 @@ Category CategoryOf(uint32_t c) {
 
 bool IsWhiteSpace(uint32_t c) {
   return (c >= 9 && c <= 13) || c == ' ' || c == 0x85 || c == 0xA0 || c == 0x1680 ||
-         (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F ||
-         c == 0x205F || c == 0x3000;
+         (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F ||
+         c == 0x3000;
 }
 
-bool IsRustWord(uint32_t c) { return InSet(kWord, c) != InRanges({kRustWordDiff, kRustWordDiffSize}, c); }
+bool IsRustWord(uint32_t c) {
+  return InSet(kWord, c) != InRanges({kRustWordDiff, kRustWordDiffSize}, c);
+}
 
 bool IsRustNumeric(uint32_t c) {
   return InSet(kNumber, c) != InRanges({kRustNumericDiff, kRustNumericDiffSize}, c);

@@ -1,7 +1,8 @@
 // Drives the tokenizer and the chat templates from tests: JSON lines in, JSON lines out.
 //
 //   {"op":"load","path":P} | {"op":"load","json":S}        -> {"vocab_size":N,"ms":T}
-//   {"op":"encode","text":S,"special":B}                   -> {"ids":[...]}     ("hex" instead of "text": raw bytes)
+//   {"op":"encode","text":S,"special":B}                   -> {"ids":[...]}     ("hex" instead of
+//   "text": raw bytes)
 //   {"op":"encode_file","path":P,"special":B}              -> {"ids":[...],"ms":T}
 //   {"op":"decode","ids":[...],"skip":B}                   -> {"text":S}
 //   {"op":"stream","ids":[...],"skip":B}                   -> {"chunks":[...]}
@@ -12,9 +13,8 @@
 #include <fstream>
 #include <iostream>
 #include <iterator>
-#include <optional>
-
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "chat/chat_template.h"
 #include "tokenizer/tokenizer.h"
@@ -34,7 +34,8 @@ json ErrorLine(const fretsaw::Error& error) {
 }
 
 double MsSince(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start)
+      .count();
 }
 
 std::string TextOf(const json& request) {
@@ -68,8 +69,8 @@ class Session {
 
  private:
   json Load(const json& request) {
-    const std::string text =
-        request.contains("json") ? request.at("json").get<std::string>() : ReadFile(request.at("path"));
+    const std::string text = request.contains("json") ? request.at("json").get<std::string>()
+                                                      : ReadFile(request.at("path"));
     const auto start = std::chrono::steady_clock::now();
     auto loaded = Tokenizer::Load(text);
     const double ms = MsSince(start);
