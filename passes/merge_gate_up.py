@@ -54,6 +54,8 @@ def separate_gates(graph: Graph) -> Sequence[Node]:
     out = []
     for node in graph.nodes:
         found = _gated(node, graph) if node.op == "mul" else None
-        if found and all(n.op == "linear" for n in found) and found[0]["input"] == found[1]["input"]:
+        if not found or found[0] is found[1]:
+            continue
+        if all(n.op == "linear" for n in found) and found[0]["input"] == found[1]["input"]:
             out.append(node)
     return out

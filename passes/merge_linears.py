@@ -23,13 +23,14 @@ def merge(g: Graph, linears: Sequence[Node], name: str) -> Edit | Decline:
         if len(g.uses(node["weight"])) > 1:
             return Decline("the weight is tied; joining would copy it", at=node)
     edit = Edit()
-    params = [_joined(edit, g, [n["weight"] for n in linears], f"{name}.weight")]
+    path = _prefix([n["weight"].name for n in linears]) + name
+    params = [_joined(edit, g, [n["weight"] for n in linears], f"{path}.weight")]
     biases = [n.get("bias") for n in linears]
     if any(b is not None for b in biases):
         filled = [b if b is not None else _zeros(edit, n) for b, n in zip(biases, linears, strict=True)]
-        params.append(_joined(edit, g, filled, f"{name}.bias"))
+        params.append(_joined(edit, g, filled, f"{path}.bias"))
     loc = linears[0].loc
-    whole = edit.insert("linear", first["input"], *params, before=first, name=_common(linears, name), loc=loc)
+    whole = edit.insert("linear", first["input"], *params, before=first, name=f"{linears[0].out.name}.{name}", loc=loc)
     start = 0
     for node in linears:
         size = node.out.tensor.shape[-1]
@@ -50,12 +51,7 @@ def _joined(edit: Edit, g: Graph, values: Sequence[Value], name: str) -> Value:
     consts = tuple(edit.consts[v] if v in edit.consts else g.consts[v] for v in values)
     rows = [c.type.shape[0] for c in consts]
     kind = TensorType(consts[0].type.dtype, (sum(r for r in rows if isinstance(r, int)), *consts[0].type.shape[1:]))
-    prefix = _prefix([v.name for v in values])
-    return edit.const(f"{prefix}{name}", Const(kind, OpData("concat", consts, (("axis", 0),))))
-
-
-def _common(linears: Sequence[Node], name: str) -> str:
-    return f"{linears[0].out.name}.{name}"
+    return edit.const(name, Const(kind, OpData("concat", consts, (("axis", 0),))))
 
 
 def _prefix(names: Sequence[str]) -> str:

@@ -1,0 +1,130 @@
+"""The pipeline: missed sites fail with their declines, checks can fail, the ledger says what happened, time is linear."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from fretsaw.ir import Const, Graph, parse, to_text
+from fretsaw.ir.errors import PassError, VerifyError
+from fretsaw.passes.api import Outcome, Pass, graph_pass
+from fretsaw.passes.check import Checker
+from fretsaw.passes.pipeline import PIPELINE, Event, run_pipeline
+from tests.passes.llama_text import llama
+
+
+def model(layers: int = 1) -> Graph:
+    return parse(llama(layers), seed=0)
+
+
+def test_phases_and_ledger() -> None:
+    events: list[Event] = []
+    result = run_pipeline(model(2), observer=events.append, check=True)
+    assert [phase for phase, _ in result.stages] == ["captured", "canonical", "fused", "packed"]
+    assert [g.phase for _, g in result.stages] == ["captured", "canonical", "fused", "packed"]
+    by_name = {e.name: e for e in result.ledger if e.hit}
+    assert by_name["raise_rms_norm"].demanded == 5 and by_name["raise_rope"].demanded == 4
+    assert by_name["merge_qkv"].demanded == 2 and by_name["merge_gate_up"].demanded == 2
+    assert by_name["raise_rope"].sites.count("model.layers.1.self_attn") == 2
+    assert all(e.check["status"] == "passed" for e in result.ledger)
+    assert len(events) == 2 * len(result.ledger) and events[-1].entry is result.ledger[-1]
+    text = json.dumps([e.to_json() for e in result.ledger])
+    assert "seconds" not in text and '"name": "raise_rope"' in text
+
+
+def test_two_runs_give_the_same_text() -> None:
+    a, b = (run_pipeline(model(2)) for _ in range(2))
+    assert to_text(a.graph) == to_text(b.graph)
+    assert [e.to_json() for e in a.ledger] == [e.to_json() for e in b.ledger]
+
+
+BROKEN = [
+    ("raise_rms_norm", "mean(%l0.n1.sq) {axis = 2,", "mean(%l0.n1.sq) {axis = 1,", "the mean is not over the last axis"),
+    ("raise_rope", "concat(%l0.q.ng, %l0.q.lo)", "concat(%l0.q.lo, %l0.q.ng)", ""),
+    ("raise_rope", "mul(%sinr, %one)", "mul(%sinr, %two)", "cos and sin are of different angles"),
+    ("merge_qkv", "linear(%l0.of, %l0.o_proj.weight)", "linear(%l0.of, %l0.q_proj.weight)", "the weight is tied; joining would copy it"),
+    ("merge_gate_up", "linear(%l1.n2, %l1.up.weight)", "linear(%l1.n2, %l0.up.weight)", "the weight is tied"),
+]
+
+
+@pytest.mark.parametrize(("name", "old", "new", "reason"), BROKEN)
+def test_a_missed_site_fails_the_compile(name: str, old: str, new: str, reason: str) -> None:
+    text = llama(2)
+    assert old in text
+    text = text.replace(old, new)
+    if "axis = 1," in new:
+        text = text.replace("%l0.n1.m: f32[B, S, 1]", "%l0.n1.m: f32[B, 1, 32]").replace("%l0.n1.a: f32[B, S, 1]", "%l0.n1.a: f32[B, 1, 32]").replace("%l0.n1.r: f32[B, S, 1]", "%l0.n1.r: f32[B, 1, 32]")
+    with pytest.raises(PassError) as error:
+        run_pipeline(parse(text, seed=0))
+    assert error.value.what.startswith(f"{name} missed ")
+    assert "model.layers.0" in error.value.where
+    assert "missed" in error.value.context and reason in error.value.context
+
+
+def planted(by: float, keeps: str) -> Pass:
+    """A pass that scales the first constant it finds a linear reading, and promises not to."""
+
+    def run(graph: Graph) -> Outcome:
+        target = next(n["weight"] for n in graph.nodes if n.op == "linear")
+        data = graph.consts[target].load()
+        consts = {**graph.consts, target: Const.of(data * data.dtype.type(by))}
+        return Outcome(replace(graph, consts=consts), (graph.nodes[0],))
+
+    return replace(graph_pass(phase="fused", keeps="bits")(run), name="planted", keeps=keeps)  # type: ignore[arg-type]
+
+
+def test_a_broken_promise_fails_the_compile() -> None:
+    with pytest.raises(PassError, match="planted promises identical outputs; they differ by"):
+        run_pipeline(model(), extra=[planted(1 + 2**-20, "bits")], check=True)
+    with pytest.raises(PassError, match="planted promises that only rounding moves; in float64 outputs differ by"):
+        run_pipeline(model(), extra=[planted(1 + 2**-20, "algebra")], check=True)
+    run_pipeline(model(), extra=[planted(1 + 2**-20, "bits")], check=False)
+
+
+def test_algebra_check_sees_what_f32_cannot() -> None:
+    """An error of a thousandth of f32's eps is far over the f64 bound."""
+    graph = model()
+    target = next(n["weight"] for n in graph.nodes if n.op == "linear")
+    wide = graph.consts[target].load().astype(np.float64) * (1 + 1e-10)
+    checker = Checker()
+    after = replace(graph, consts={**graph.consts, target: replace(graph.consts[target], data=Const.of(wide).data)})
+    f32 = float(np.abs(checker.outputs(graph, "f32")[0] - checker.outputs(after, "f32")[0]).max())
+    f64 = float(np.abs(checker.outputs(graph, "f64")[0] - checker.outputs(after, "f64")[0]).max())
+    assert f32 <= 2e-5 and 0 < f64 < 1e-8
+
+
+def test_large_models_are_stamped_unchecked() -> None:
+    text = llama(1).replace("[64, 32]", "[2000000, 32]").replace("f32[B, S, 64] = linear", "f32[B, S, 2000000] = linear")
+    result = run_pipeline(parse(text), check=True)
+    changed = [e.check["status"] for e in result.ledger if e.hit]
+    assert changed and all(str(s).startswith("unchecked: too large (64007") for s in changed)
+
+
+def test_phase_specs_hold() -> None:
+    without_rope = tuple(p for p in PIPELINE["canonical"] if p.name != "raise_rope")
+    graph = model()
+    for p in without_rope:
+        graph = p.run(graph).graph
+    from fretsaw.ir import verify
+
+    with pytest.raises(VerifyError, match="cos is not legal in phase canonical: left over from a rotary embedding"):
+        verify(replace(graph, phase="canonical"))
+
+
+def test_thirty_layers_take_under_three_seconds_and_grow_linearly() -> None:
+    def seconds(layers: int) -> float:
+        graph = parse(llama(layers))
+        best = float("inf")
+        for _ in range(3):
+            start = time.perf_counter()
+            run_pipeline(graph)
+            best = min(best, time.perf_counter() - start)
+        return best
+
+    short, long = seconds(10), seconds(30)
+    assert long < 3
+    assert long < 6 * short  # three times the layers; a quadratic step would give nine
