@@ -211,7 +211,7 @@ def _decode(spec: AttentionSpec, cache: Cache, segments: Expr) -> None:
             b, h = bind(task // segments // kv), bind(task // segments % kv)
             with when(cache.count(b) == 1):
                 rows = Rows(spec, cache, b, h, i64(0), i64(1), height, static_tokens=1)
-                states = RowStates.on_stack(spec, rows.padded)
+                states = RowStates.allocate(spec, rows.padded)
                 states.load_queries(spec, cache, rows)
                 states.reset_part()
                 _segment(spec, cache, rows, states, bind(task % segments))
@@ -220,7 +220,7 @@ def _decode(spec: AttentionSpec, cache: Cache, segments: Expr) -> None:
         b, h = bind(pair // kv), bind(pair % kv)
         with when(cache.count(b) == 1):
             rows = Rows(spec, cache, b, h, i64(0), i64(1), height, static_tokens=1)
-            states = RowStates.on_stack(spec, rows.padded)
+            states = RowStates.allocate(spec, rows.padded)
             states.reset_whole()
             with loop(segments) as s:
                 states.restore(parts, pair * segments + s, group)
@@ -250,7 +250,7 @@ def _prefill(spec: AttentionSpec, cache: Cache, tiles: Expr) -> None:
         first = bind(tile * spec.tile_tokens)
         tokens = bind(tirx.min(i64(spec.tile_tokens), cache.count(b) - first))
         rows = Rows(spec, cache, b, h, first, tokens, 6)
-        states = RowStates.in_workspace(spec, rows.padded)
+        states = RowStates.allocate(spec, rows.padded)
         states.load_queries(spec, cache, rows)
         states.reset_whole()
         begin, end = bind(rows.lowest() // span), bind((rows.highest() + span - 1) // span)

@@ -97,23 +97,13 @@ class RowStates:
     whole: State
 
     @staticmethod
-    def _make(spec: AttentionSpec, rows: int, stack: bool) -> RowStates:
+    def allocate(spec: AttentionSpec, rows: int) -> RowStates:
+        """Allocate for ``rows`` query rows."""
         # Separate allocations: the compiler may then assume that they do not overlap.
-        room = scratch if stack else workspace
-        q = room((rows, spec.head_dim))
-        part = State(q, room((rows, spec.values)), scratch((rows,)), scratch((rows,)))
-        whole = State(q, room((rows, spec.values)), scratch((rows,)), scratch((rows,)))
+        q, scores = workspace((rows, spec.head_dim)), workspace((6, spec.page))
+        part = State(q, workspace((rows, spec.values)), scratch((rows,)), scratch((rows,)), scores)
+        whole = State(q, workspace((rows, spec.values)), scratch((rows,)), scratch((rows,)), scores)
         return RowStates(spec.isa.lanes, rows, spec.values, part, whole)
-
-    @staticmethod
-    def on_stack(spec: AttentionSpec, rows: int) -> RowStates:
-        """Allocate for a few rows."""
-        return RowStates._make(spec, rows, True)
-
-    @staticmethod
-    def in_workspace(spec: AttentionSpec, rows: int) -> RowStates:
-        """Allocate for the rows of a prefill tile."""
-        return RowStates._make(spec, rows, False)
 
     def load_queries(self, spec: AttentionSpec, cache: Cache, rows: Rows) -> None:
         """Copy the queries with the score factor applied; rows without a token are zero."""

@@ -133,8 +133,12 @@ def either(cond: Expr) -> Iterator[tuple[T.frame.ThenFrame, T.frame.ElseFrame]]:
 
 
 def scratch(shape: Sequence[int], dtype: str = "float32") -> Buffer:
-    """Allocate a buffer of constant size on the stack; unrolled uses of it become registers."""
-    return T.alloc_buffer(tuple(shape), dtype, scope="local")
+    """Allocate at most 1024 bytes on the stack; unrolled uses of it become registers.
+
+    The scope is "global": TVM keeps small constant buffers of that scope on the stack and takes every other
+    one, "local" included, from the workspace pool, by a call where the buffer is declared.
+    """
+    return T.alloc_buffer(tuple(shape), dtype, scope="global")
 
 
 def workspace(shape: Sequence[Index], dtype: str = "float32") -> Buffer:

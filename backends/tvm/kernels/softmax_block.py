@@ -73,6 +73,7 @@ class State:
     values: Buffer  # [rows, Ev]
     top: Buffer  # [rows]
     total: Buffer  # [rows]
+    scores: Buffer  # [6, P], the current block's scores and then probabilities
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,7 @@ class PageBlock:
 
     def step(self, state: State, row0: Expr, page: Expr, base: Expr, low: list[Expr], high: list[Expr]) -> None:
         """Update rows ``row0 ...``; row r sees the slots in ``[low[r], high[r])``, the page starts at ``base``."""
-        scores = scratch((self.rows, self.page))
-        shrink = scratch((self.rows,))
+        scores, shrink = state.scores, scratch((self.rows,))
         self._scores(state, row0, page, scores)
         # Bounds do not fall from row to row: the first row ends first, the last one starts last.
         with when(tirx.any(base < low[-1], base + self.page > high[0])):
@@ -110,21 +110,22 @@ class PageBlock:
 
     def _scores(self, state: State, row0: Expr, page: Expr, scores: Buffer) -> None:
         def tile(col: Expr, widths: list[int]) -> None:
-            acc = scratch((self.rows * len(widths), self.isa.lanes))
-            for i in range(self.rows * len(widths)):
-                store(acc, [i, 0], splat(0.0, widths[i % len(widths)]))
+            acc = [scratch((len(widths), self.isa.lanes)) for _ in range(self.rows)]
+            for row in acc:
+                for v, w in enumerate(widths):
+                    store(row, [v, 0], splat(0.0, w))
 
             def at(e: Expr) -> None:
                 keys = [bind(load(self.k_pages, [page, e, col + v * self.isa.lanes], w)) for v, w in enumerate(widths)]
                 for r in range(self.rows):
                     for v, w in enumerate(widths):
-                        cell = [r * len(widths) + v, 0]
-                        store(acc, cell, fma(splat(load(state.q, [row0 + r, e]), w), keys[v], load(acc, cell, w)))
+                        old = load(acc[r], [v, 0], w)
+                        store(acc[r], [v, 0], fma(splat(load(state.q, [row0 + r, e]), w), keys[v], old))
 
             unrolled(self.head_dim, at)
             for r in range(self.rows):
                 for v, w in enumerate(widths):
-                    value = load(acc, [r * len(widths) + v, 0], w)
+                    value = load(acc[r], [v, 0], w)
                     if self.soft_cap:
                         value = math.soft_cap(value, self.soft_cap)
                     store(scores, [r, col + v * self.isa.lanes], value)
@@ -168,25 +169,25 @@ class PageBlock:
 
     def _values(self, state: State, row0: Expr, page: Expr, scores: Buffer, shrink: Buffer, visible: Expr) -> None:
         def tile(col: Expr, widths: list[int]) -> None:
-            acc = scratch((self.rows * len(widths), self.isa.lanes))
+            acc = [scratch((len(widths), self.isa.lanes)) for _ in range(self.rows)]
             starts = [sum(widths[:v]) for v in range(len(widths))]
             cells = [(r, v, w) for r in range(self.rows) for v, w in enumerate(widths)]
-            for i, (r, v, w) in enumerate(cells):
+            for r, v, w in cells:
                 old = load(state.values, [row0 + r, col + starts[v]], w)
-                store(acc, [i, 0], old * splat(load(shrink, [r]), w))
+                store(acc[r], [v, 0], old * splat(load(shrink, [r]), w))
 
             def at(slot: Expr) -> None:
                 rows = [bind(load(self.v_pages, [page, slot, col + starts[v]], w)) for v, w in enumerate(widths)]
-                for i, (r, v, w) in enumerate(cells):
-                    store(acc, [i, 0], fma(splat(load(scores, [r, slot]), w), rows[v], load(acc, [i, 0], w)))
+                for r, v, w in cells:
+                    store(acc[r], [v, 0], fma(splat(load(scores, [r, slot]), w), rows[v], load(acc[r], [v, 0], w)))
 
             with loop(visible // 4) as s:
                 for u in range(4):
                     at(s * 4 + u)
             with loop(visible % 4) as s:
                 at(visible // 4 * 4 + s)
-            for i, (r, v, w) in enumerate(cells):
-                store(state.values, [row0 + r, col + starts[v]], load(acc, [i, 0], w))
+            for r, v, w in cells:
+                store(state.values, [row0 + r, col + starts[v]], load(acc[r], [v, 0], w))
 
         column_tiles(self.value_dim, self.isa.lanes, self._vectors(self.value_dim), tile)
 

@@ -41,12 +41,12 @@ class Tile:
     isa: Isa
     rows: int
     panels: int
-    acc: Buffer
+    acc: tuple[Buffer, ...]  # one per row
 
     def vector(self, row: int, panel: int, part: int) -> Expr:
         """Return vector ``part`` of the 16 columns of ``panel`` in ``row``."""
         per = PANEL // self.isa.lanes
-        return load(self.acc, [(row * self.panels + panel) * per + part, 0], self.isa.lanes)
+        return load(self.acc[row], [panel * per + part, 0], self.isa.lanes)
 
 
 def accumulate(isa: Isa, rows: int, panels: int, depth: int, x: InputLoad, w: WeightLoad, unroll: int = 4) -> Tile:
@@ -59,17 +59,18 @@ def accumulate(isa: Isa, rows: int, panels: int, depth: int, x: InputLoad, w: We
         unroll: steps of k per iteration of the emitted loop.
     """
     lanes, per = isa.lanes, PANEL // isa.lanes
-    acc = scratch((rows * panels * per, lanes))
-    for i in range(rows * panels * per):
-        store(acc, [i, 0], splat(0.0, lanes))
+    acc = tuple(scratch((panels * per, lanes)) for _ in range(rows))
+    for row in acc:
+        for i in range(panels * per):
+            store(row, [i, 0], splat(0.0, lanes))
 
     def step(k: Expr) -> None:
         for p in range(panels):
             for v in range(per):
                 weights = T.bind(w(p, k, v * lanes))
                 for r in range(rows):
-                    i = (r * panels + p) * per + v
-                    store(acc, [i, 0], fma(splat(x(r, k), lanes), weights, load(acc, [i, 0], lanes)))
+                    cell = [p * per + v, 0]
+                    store(acc[r], cell, fma(splat(x(r, k), lanes), weights, load(acc[r], cell, lanes)))
 
     whole = depth // unroll
     if whole:
