@@ -2,6 +2,10 @@
 
 #include <charconv>
 #include <cmath>
+#include <cstdio>
+
+#include "tokenizer/unicode.h"
+#include "tokenizer/utf8.h"
 
 namespace fretsaw::chat {
 namespace {
@@ -11,6 +15,12 @@ constexpr size_t kMaxPrinted = 64u << 20;  // bytes: lists that share parts can 
 void CheckSize(const std::string& out) {
   if (out.size() > kMaxPrinted) throw std::length_error("a printed value is over 64 MiB");
 }
+// Python's str.isprintable, on Unicode 16.
+bool Printable(uint32_t c) {
+  const auto category = unicode::CategoryOf(c);
+  return category != unicode::kCn && category < unicode::kZs;
+}
+
 }  // namespace
 
 const Value* Dict::Find(std::string_view key) const {
@@ -162,16 +172,23 @@ void Value::Repr(std::string& out, int depth) const {
     const char quote =
         s->find('\'') != std::string::npos && s->find('"') == std::string::npos ? '"' : '\'';
     out += quote;
-    for (const char c : *s) {
+    for (size_t at = 0; at < s->size();) {
+      const size_t begin = at;
+      const uint32_t c = utf8::Next(*s, at);
       if (c == '\n') {
         out += "\\n";
       } else if (c == '\t') {
         out += "\\t";
       } else if (c == '\r') {
         out += "\\r";
+      } else if (c != ' ' && !Printable(c)) {
+        char buffer[16];
+        const char* format = c < 0x100 ? "\\x%02x" : c < 0x10000 ? "\\u%04x" : "\\U%08x";
+        const int n = std::snprintf(buffer, sizeof buffer, format, c);
+        out.append(buffer, static_cast<size_t>(n));
       } else {
-        if (c == quote || c == '\\') out += '\\';
-        out += c;
+        if (c == static_cast<unsigned char>(quote) || c == '\\') out += '\\';
+        out.append(*s, begin, at - begin);
       }
     }
     out += quote;
