@@ -35,7 +35,7 @@ $(VENV)/.torch: $(VENV)/.debian
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH_ARGS) torch==2.13.0
 	touch $@
 
-NATIVE := $(wildcard CMakeLists.txt runtime/CMakeLists.txt) $(wildcard runtime/include/*/*.h runtime/src/*/*.h runtime/src/*/*.cc)
+NATIVE := $(wildcard CMakeLists.txt runtime/CMakeLists.txt) $(wildcard runtime/include/*/*.h runtime/src/*/*.h runtime/src/*/*.cc runtime/python/*.py)
 $(VENV)/.installed: $(VENV)/.torch pyproject.toml $(NATIVE)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,examples]'
 	touch $@
