@@ -13,8 +13,8 @@ from fretsaw.ir.types import DType, HandleType, TensorType, ValueType
 from fretsaw.ir.verify import verify
 
 __all__ = [
-    "ArrayData", "Attr", "Const", "DType", "DeclaredData", "DigestData", "Dim", "DimLike", "FileData", "Graph", "GraphBuilder", "HandleType",
-    "Loc", "Node", "OpData", "OpDef", "ReferenceKvCache", "Shape", "TensorType", "Use", "Value", "ValueType",
-    "catalogue", "evaluate", "evaluate_graph", "get_op", "make_node", "parse", "parse_dim", "run", "sym", "to_text",
-    "verify",
+    "ArrayData", "Attr", "Const", "DType", "DeclaredData", "DigestData", "Dim", "DimLike", "FileData", "Graph",
+    "GraphBuilder", "HandleType", "Loc", "Node", "OpData", "OpDef", "ReferenceKvCache", "Shape", "TensorType", "Use",
+    "Value", "ValueType", "catalogue", "evaluate", "evaluate_graph", "get_op", "make_node", "parse", "parse_dim", "run",
+    "sym", "to_text", "verify",
 ]  # fmt: skip

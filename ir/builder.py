@@ -66,8 +66,8 @@ def make_node(
         ):
             raise ShapeError(f"takes {' '.join(definition.slots) or 'no operands'}, got {len(operands)} operands")
         kept = normalize_attrs(definition, attrs)
-        full = {n: spec.default for n, spec in definition.attrs.items() if spec.default is not None} | dict(kept)
-        types: Sequence[ValueType] = definition.shape_rule([v.type for v in operands], full)
+        filled = {n: spec.default for n, spec in definition.attrs.items() if spec.default is not None} | dict(kept)
+        types: Sequence[ValueType] = definition.shape_rule([v.type for v in operands], filled)
     except ShapeError as error:
         raise VerifyError(f"{op}: {error}", where=loc.module) from None
     base = names[0] if names else op

@@ -110,7 +110,9 @@ class DeclaredData:
 
     def load(self) -> Array:
         if self.seed is None:
-            raise VerifyError(f"constant %{self.name} was declared without data", hint="pass consts= or seed= to parse()")
+            raise VerifyError(
+                f"constant %{self.name} was declared without data", hint="pass consts= or seed= to parse()"
+            )
         words = np.frombuffer(hashlib.sha256(self.name.encode()).digest(), np.uint32)
         rng = np.random.default_rng([self.seed, *words.tolist()])
         return rng.standard_normal(self.type.shape).astype(numpy_dtype(self.type.dtype))  # type: ignore[arg-type]

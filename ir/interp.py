@@ -33,7 +33,11 @@ def bind_dims(graph: Graph, inputs: Mapping[str, object]) -> dict[str, int]:
                 env.setdefault(dim.terms[0][0][0], size)
     for value in graph.inputs:
         if isinstance(value.type, TensorType):
-            want = tuple(evaluate(d, env) for d in value.type.shape)
+            try:
+                want = tuple(evaluate(d, env) for d in value.type.shape)
+            except KeyError as error:
+                what = f"no input has {error.args[0]} as a whole axis, so its value is not known"
+                raise VerifyError(what, where=graph.name) from None
             got = np.asarray(inputs[value.name]).shape
             if want != got:
                 raise VerifyError(f"input %{value.name} has shape {got}, expected {want}", where=graph.name)
@@ -73,9 +77,7 @@ def run_node(node: Node, operands: Sequence[object], env: Mapping[str, int]) -> 
     return list(results)
 
 
-def evaluate_graph(
-    graph: Graph, inputs: Mapping[str, object], keep: Sequence[Value] = ()
-) -> dict[Value, np.ndarray]:
+def evaluate_graph(graph: Graph, inputs: Mapping[str, object], keep: Sequence[Value] = ()) -> dict[Value, np.ndarray]:
     """Run ``graph`` and return the values of its outputs and of ``keep``.
 
     Values are dropped after their last use, so memory stays near that of the widest cut.

@@ -29,7 +29,9 @@ class Cursor:
     def error(self, what: str, hint: str = "") -> ParseError:
         """An error at the current place: the line, and a caret under the column."""
         caret = " " * self.at + "^"
-        return ParseError(what, where=f"line {self.number}, column {self.at + 1}", context=f"{self.text}\n{caret}", hint=hint)
+        return ParseError(
+            what, where=f"line {self.number}, column {self.at + 1}", context=f"{self.text}\n{caret}", hint=hint
+        )
 
     def _blank(self) -> None:
         while self.at < len(self.text) and self.text[self.at] in " \t":

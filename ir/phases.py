@@ -25,9 +25,9 @@ class PhaseSpec:
     banned: Mapping[str, str]
 
 
-_CACHE = {op: "the cache exists only after packing" for op in ("kv_append", "cached_attention")}
-_RAISED = {op: "left over from a rotary embedding that no rule recognised" for op in ("cos", "sin")}
-_RAISED |= {op: "left over from a normalization that no rule recognised" for op in ("rsqrt",)}
+_CACHE = dict.fromkeys(("kv_append", "cached_attention"), "the cache exists only after packing")
+_RAISED = dict.fromkeys(("cos", "sin"), "left over from a rotary embedding that no rule recognised")
+_RAISED |= dict.fromkeys(("rsqrt",), "left over from a normalization that no rule recognised")
 
 SPECS: Mapping[str, PhaseSpec] = {
     "captured": PhaseSpec("captured", _CACHE),

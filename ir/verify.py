@@ -41,7 +41,10 @@ def verify(graph: Graph, *, when: str = "") -> None:
     for value, const in graph.consts.items():
         _check_const(graph, value, const.type, when)
         data = const.data
-        if isinstance(data, FileData) and data.nbytes != const.nbytes // ITEMSIZE[const.type.dtype] * ITEMSIZE[data.dtype]:
+        if (
+            isinstance(data, FileData)
+            and data.nbytes != const.nbytes // ITEMSIZE[const.type.dtype] * ITEMSIZE[data.dtype]
+        ):
             raise _error(graph, 9, f"constant %{value.name} is {const.type}, its data has {data.nbytes} bytes", when)
     for node in graph.nodes:
         for operand in node.operands:
@@ -112,4 +115,6 @@ def _error(graph: Graph, number: int, what: str, when: str, node: Node | None = 
         where = "   ".join(filter(None, [name, node.loc.module, node.loc.source]))
     text = context_lines(graph, node) if node is not None else ""
     phase = f"phase {graph.phase}"
-    return VerifyError(f"{what} (invariant {number})", where=where, when=", ".join(filter(None, [when, phase])), context=text)
+    return VerifyError(
+        f"{what} (invariant {number})", where=where, when=", ".join(filter(None, [when, phase])), context=text
+    )

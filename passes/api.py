@@ -44,7 +44,7 @@ class Pass:
         run: Applies it to a graph.
         keeps: What stays equal.
         phase: The phase that it helps to reach.
-        clears: Finds the sites that the pass has to reach; one still there after it is an error. None: any number is fine.
+        clears: Finds the sites that the pass has to reach; one still there after it is an error.
         roots: Ops that a rule starts from, empty for graph passes.
         fn: The function of a single rule.
         members: The rules of a group.

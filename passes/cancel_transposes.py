@@ -2,7 +2,7 @@
 
     transpose(transpose(%x))          ==>  transpose(%x)                 perms composed, nothing when they cancel
     reshape(reshape(%x))              ==>  reshape(%x)
-    op(transpose(%x))                 ==>  transpose(op(%x))             op elementwise, or along an axis that moves with it
+    op(transpose(%x))                 ==>  transpose(op(%x))             op elementwise, or its axis moves with it
     op(transpose(%a), transpose(%b))  ==>  transpose(op(%a, %b))         equal perms; scalars, and expands of what the
                                                                          transpose would not reorder, may take part
     linear(reshape(%x), ..)           ==>  reshape(linear(%x, ..))       only axes of length one come or go
@@ -122,7 +122,9 @@ def _before(edit: Edit, node: Node, value: Value, perm: tuple[int, ...], g: Grap
     moved = [p for p in back if narrow[p] != 1]
     if moved != sorted(moved):
         return None
-    flat = edit.insert("reshape", producer["x"], before=node, name=f"{value.name}.r", shape=tuple(narrow[p] for p in back))
+    flat = edit.insert(
+        "reshape", producer["x"], before=node, name=f"{value.name}.r", shape=tuple(narrow[p] for p in back)
+    )
     return edit.insert("expand", flat, before=node, name=f"{value.name}.t", shape=tuple(wide[p] for p in back))
 
 
@@ -173,7 +175,7 @@ def drop_expand(node: Node, g: Graph) -> Edit | Decline | None:
         else:
             operands = [*node.operands[:i], expand["x"], *node.operands[i + 1 :]]
             edit = Edit()
-            edit.rewrite(node, node.op, *operands, **dict(node.attrs))
+            edit.rewrite_node(node, node.op, [*operands], dict(node.attrs))
             return edit
     return declined
 

@@ -31,8 +31,8 @@ def parameters(graph: Graph) -> int:
 
 def feeds(graph: Graph, seed: int = 0, tokens: int = TOKENS) -> dict[str, object]:
     """One sequence of ``tokens`` seeded ids for a captured ([1, S]) or packed ([T]) graph, all rows wanted."""
-    high = min((v.tensor.shape[0] for v in _tables(graph)), default=100)
-    assert isinstance(high, int)
+    sizes = (n["table"].tensor.shape[0] for n in graph.nodes if n.op == "embedding")
+    high = min((size for size in sizes if isinstance(size, int)), default=100)
     ids = np.random.default_rng(seed).integers(0, high, tokens)
     position = np.arange(tokens)
     layers = graph.count("kv_append")
@@ -46,10 +46,6 @@ def feeds(graph: Graph, seed: int = 0, tokens: int = TOKENS) -> dict[str, object
     if "input_ids" in out and "positions" in out:
         out["positions"] = position[None].astype(np.int64)
     return out
-
-
-def _tables(graph: Graph) -> list[Value]:
-    return [n["table"] for n in graph.nodes if n.op == "embedding"]
 
 
 class Checker:
@@ -90,7 +86,9 @@ class Checker:
         if f32 == 0:
             return {"status": "passed", "changed": 1, "max_error": 0.0}
         if p.keeps == "bits":
-            raise PassError(f"{p.name} promises identical outputs; they differ by {f32:.3g} of the largest", when=p.name)
+            raise PassError(
+                f"{p.name} promises identical outputs; they differ by {f32:.3g} of the largest", when=p.name
+            )
         f64 = difference(self.outputs(before, "f64"), self.outputs(after, "f64"))
         bound = algebra_bound(before, rounds_constants=p.rounds_constants)
         if not f64 <= bound:
@@ -107,7 +105,9 @@ def algebra_bound(graph: Graph, *, rounds_constants: bool = False) -> float:
     rounded from 32 bits, eps32 x nodes."""
     if rounds_constants:
         return float(np.finfo(np.float32).eps) * len(graph.nodes)
-    widths = [v.tensor.shape[-1] for n in graph.nodes for v in n.operands if isinstance(v.type, TensorType) and v.type.rank]
+    widths = [
+        v.tensor.shape[-1] for n in graph.nodes for v in n.operands if isinstance(v.type, TensorType) and v.type.rank
+    ]
     width = max((w for w in widths if isinstance(w, int)), default=1)
     return float(np.finfo(np.float64).eps) * width * len(graph.nodes)
 
@@ -136,14 +136,18 @@ def as_f64(graph: Graph) -> Graph:
 
 def _wide(value: Value) -> Value:
     kind = value.type
-    return Value(value.name, replace(kind, dtype="f64")) if isinstance(kind, TensorType) and kind.dtype == "f32" else value
+    return (
+        Value(value.name, replace(kind, dtype="f64")) if isinstance(kind, TensorType) and kind.dtype == "f32" else value
+    )
 
 
 def _wide_node(node: Node) -> Node:
     attrs = tuple((k, "f64" if k == "dtype" and v == "f32" else v) for k, v in node.attrs)
     if node.op == "full" and node.out.tensor.dtype == "f32":  # f32 is its default
         attrs = tuple(sorted({**dict(attrs), "dtype": "f64"}.items()))
-    return replace(node, operands=tuple(map(_wide, node.operands)), results=tuple(map(_wide, node.results)), attrs=attrs)
+    return replace(
+        node, operands=tuple(map(_wide, node.operands)), results=tuple(map(_wide, node.results)), attrs=attrs
+    )
 
 
 def _wide_const(const: Const) -> Const:

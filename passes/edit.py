@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -53,7 +53,7 @@ class Edit:
         return self.insert_node(op, operands, attrs, before=before, name=name, loc=loc).out
 
     def insert_node(
-        self, op: str, operands: Sequence[Value], attrs: dict[str, Attr], *, before: Node, name: str = "",
+        self, op: str, operands: Sequence[Value], attrs: Mapping[str, Attr], *, before: Node, name: str = "",
         loc: Loc | None = None,
     ) -> Node:  # fmt: skip
         """A new node just before ``before``, for ops with several results."""
@@ -66,15 +66,18 @@ class Edit:
     def _taken(self) -> set[str]:
         return {v.name for _, n in self.inserted for v in n.results} | {v.name for v in self.consts}
 
-    def rewrite(self, node: Node, op: str, *operands: Value, loc: Loc | None = None, **attrs: Attr) -> None:
+    def rewrite(self, node: Node, op: str, *operands: Value, **attrs: Attr) -> None:
         """Compute the results of ``node`` by another op; their names, types and meaning stay.
-
-        Args:
-            loc: Location of the new node, that of ``node`` when absent.
 
         Raises:
             PassError: the op's results have other types (a mistake in the rule).
         """
+        self.rewrite_node(node, op, operands, attrs)
+
+    def rewrite_node(
+        self, node: Node, op: str, operands: Sequence[Value], attrs: Mapping[str, Attr], loc: Loc | None = None
+    ) -> None:
+        """:meth:`rewrite` with attributes in a mapping, and a location for the new node where it is not the old one."""
         new = make_node(op, operands, attrs, [v.name for v in node.results], loc or node.loc)
         if [v.type for v in new.results] != [v.type for v in node.results]:
             raise PassError(

@@ -45,5 +45,5 @@ def hoist_rows(root: Node, g: Graph) -> Edit | Decline | None:
     edit = Edit()
     picked = edit.insert("take", source, index, before=root, name=f"{source.name}.rows", loc=node.loc)
     operands = [picked if v == source else v for v in node.operands]
-    edit.rewrite(root, node.op, *operands, loc=node.loc, **attrs)
+    edit.rewrite_node(root, node.op, operands, attrs, node.loc)
     return edit

@@ -77,7 +77,8 @@ def _token_axes(graph: Graph) -> TokenAxes:
     ids = next((v for v in graph.inputs if v.name == "input_ids"), None)
     if ids is None or not isinstance(ids.type, TensorType) or ids.type.rank != 2:
         raise PassError("a decoder has an input input_ids [B, S]", where=graph.name)
-    return TokenAxes(*ids.type.shape, T)
+    batch, steps = ids.type.shape
+    return TokenAxes(batch, steps, T)
 
 
 def _start(graph: Graph, axes: TokenAxes) -> Packing:
@@ -87,7 +88,10 @@ def _start(graph: Graph, axes: TokenAxes) -> Packing:
     high = min(high, LONGEST_STEP)
     build = GraphBuilder(graph.name, {"T": (1, high), "R": (0, high)})
     state_values: dict[Value, Value] = {}
-    tokens, positions = build.input("tokens", TensorType("i32", (T,))), build.input("positions", TensorType("i32", (T,)))
+    tokens, positions = (
+        build.input("tokens", TensorType("i32", (T,))),
+        build.input("positions", TensorType("i32", (T,))),
+    )
     build.input("rows", TensorType("i32", (R,)))
     kv = build.input("kv", HandleType("kv_cache"))
     for value in graph.inputs:
@@ -149,5 +153,3 @@ def _name_output(graph: Graph, picked: Value, name: str) -> Graph:
         replace(n, operands=tuple(map(rename, n.operands)), results=tuple(map(rename, n.results))) for n in graph.nodes
     )
     return replace(graph, nodes=nodes, outputs=tuple(map(rename, graph.outputs)))
-
-

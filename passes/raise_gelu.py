@@ -27,7 +27,9 @@ def raise_gelu(root: Node, g: Graph) -> Edit | Decline | None:
     """``x / 2 * (1 + tanh(..))`` around the product ``root``."""
     for half, other in either(root):
         one = made_by(g, other, "add")
-        tanh = next((t for v, c in either(one) if _is(g, c, 1.0) and (t := made_by(g, v, "tanh"))), None) if one else None
+        tanh = (
+            next((t for v, c in either(one) if _is(g, c, 1.0) and (t := made_by(g, v, "tanh"))), None) if one else None
+        )
         if tanh is None:
             continue
         x = _times(g, half, 0.5)

@@ -32,7 +32,7 @@ def raise_centred_norm(root: Node, g: Graph) -> Edit | Decline | None:
     if mean.attr("axis") != last_axis(mean["x"]) or not mean.attr("keepdims"):
         return Decline("the mean is not over the last axis", at=mean)
     edit = Edit()
-    edit.rewrite(root, "layer_norm", centred["a"], *root.operands[1:], **dict(root.attrs))
+    edit.rewrite_node(root, "layer_norm", [centred["a"], *root.operands[1:]], dict(root.attrs))
     return edit
 
 
@@ -52,7 +52,7 @@ def absorb_bias(root: Node, g: Graph) -> Edit | Decline | None:
             return Decline("the sum is wider than the norm", at=root)
         edit = Edit()
         flat = flat_const(edit, g, bias)
-        edit.rewrite(root, "layer_norm", norm["x"], norm["gain"], flat, **dict(norm.attrs))
+        edit.rewrite_node(root, "layer_norm", [norm["x"], norm["gain"], flat], dict(norm.attrs))
         return edit
     return None
 

@@ -93,7 +93,7 @@ def absorb_gain(root: Node, g: Graph) -> Edit | Decline | None:
             return Decline("the factor does not lie along the last axis", at=root)
         edit = Edit()
         flat = flat_const(edit, g, gain)
-        edit.rewrite(root, "rms_norm", norm["x"], flat, **dict(norm.attrs))
+        edit.rewrite_node(root, "rms_norm", [norm["x"], flat], dict(norm.attrs))
         return edit
     return None
 
@@ -101,8 +101,6 @@ def absorb_gain(root: Node, g: Graph) -> Edit | Decline | None:
 def norm_sites(graph: Graph) -> Sequence[Node]:
     """Every reciprocal root of a mean: the norms that have to be raised."""
     return [n for n in graph.nodes if n.op == "rsqrt"]
-
-
 
 
 raise_rms_norm = rules(

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fretsaw.ir import Graph, Node, Value
+from fretsaw.ir import Attr, Graph, Node, Value
 from fretsaw.passes.api import Decline, Edit, rule, rules
 from fretsaw.passes.match import either, flat_const, last_axis, made_by
 from fretsaw.passes.rotary import Angles, first_rotation, trace_angles
@@ -132,16 +132,16 @@ def _raise(
     if c.doubled != doubled:
         return Decline("the angles are not laid out as the halves are", at=root)
     lead, width = c.positions.tensor.shape, cos.tensor.shape[-1]
-    if cos.type != sin.type or x.tensor.rank != 4 or x.tensor.shape[-1] not in (width, 2 * width):  # type: ignore[operator]
+    if cos.type != sin.type or x.tensor.rank != 4 or x.tensor.shape[-1] not in (width, 2 * width):
         return Decline("x is not [B, H, S, E] or [B, S, H, E] with cos and sin to fit", at=root)
     edit = edit or Edit()
     freq = flat_const(edit, g, c.inv_freq)
-    attrs = {"scale": c.scale, "layout": "half"}
+    attrs: dict[str, Attr] = {"scale": c.scale, "layout": "half"}
     if cos.tensor.shape == (*lead, 1, width):
-        edit.rewrite(root, "rope", x, c.positions, freq, **attrs)
+        edit.rewrite_node(root, "rope", [x, c.positions, freq], attrs)
     elif cos.tensor.shape == (lead[0], 1, *lead[1:], width):
         moved = edit.insert("transpose", x, before=root, perm=SWAP)
-        turned = edit.insert("rope", moved, c.positions, freq, before=root, **attrs)
+        turned = edit.insert_node("rope", [moved, c.positions, freq], attrs, before=root).out
         edit.rewrite(root, "transpose", turned, perm=SWAP)
     else:
         return Decline("cos has no axis of length one where x has its heads", at=g.producer(cos) or root)

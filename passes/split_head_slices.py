@@ -41,7 +41,9 @@ def split_head_slices(root: Node, g: Graph) -> Edit | Decline | None:
     for i, reader in enumerate(readers):
         start, end = reader.int_attr("start"), reader.int_attr("end")
         params = [_rows(edit, g, v, heads, width, start, end) for v in linear.operands[1:]]
-        part = edit.insert("linear", linear["input"], *params, before=root, name=f"{linear.out.name}.{i}", loc=linear.loc)
+        part = edit.insert(
+            "linear", linear["input"], *params, before=root, name=f"{linear.out.name}.{i}", loc=linear.loc
+        )
         edit.rewrite(reader, "reshape", part, shape=reader.out.tensor.shape)
     return edit
 
@@ -56,4 +58,6 @@ def _rows(edit: Edit, g: Graph, value: Value, heads: int, width: int, start: int
     bounds = (("axis", 1), ("end", end), ("start", start))
     part = Const(TensorType(dtype, (heads, end - start, *rest)), OpData("slice", (split,), bounds))
     shape = (heads * (end - start), *rest)
-    return edit.const(f"{value.name}.{start}", Const(TensorType(dtype, shape), OpData("reshape", (part,), (("shape", shape),))))
+    return edit.const(
+        f"{value.name}.{start}", Const(TensorType(dtype, shape), OpData("reshape", (part,), (("shape", shape),)))
+    )

@@ -21,7 +21,9 @@ def mixes(node: Node, why: str) -> PassError:
     """The refusal to pack ``node``."""
     return PassError(
         f"cannot pack this graph: {node.op} mixes tokens: {why}",
-        where="   ".join(filter(None, [f"%{node.results[0].name}" if node.results else "", node.loc.module, node.loc.source])),
+        where="   ".join(
+            filter(None, [f"%{node.results[0].name}" if node.results else "", node.loc.module, node.loc.source])
+        ),
         when="pass pack_tokens",
         hint="only causal attention may look at other tokens; rewrite this node, or stop at phase fused",
     )

@@ -58,7 +58,7 @@ def _lead(axes: TokenAxes, node: Node) -> int:
         raise mixes(node, f"%{first.name} {first.type} does not begin with the tokens")
     if any(axes.lead(v) is not lead for v in node.results):
         raise mixes(node, "it moves the token axes")
-    return lead.value
+    return int(lead.value)
 
 
 def _rowwise(axes: TokenAxes, node: Node) -> dict[str, Attr]:

@@ -38,5 +38,5 @@ def widen_partial_rope(root: Node, g: Graph) -> Edit | Decline | None:
     x, start, end = low["x"], low.int_attr("start"), high.int_attr("end")
     if (start, end) != (0, x.tensor.shape[-1]):
         x = edit.insert("slice", x, before=root, axis=last, start=start, end=end)
-    edit.rewrite(root, "rope", x, rope["positions"], rope["inv_freq"], **dict(rope.attrs))
+    edit.rewrite_node(root, "rope", [x, rope["positions"], rope["inv_freq"]], dict(rope.attrs))
     return edit

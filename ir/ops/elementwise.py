@@ -71,9 +71,7 @@ def _define(
         return [np.asarray(out).astype(keep, copy=False)]
 
     operands = ", ".join(f"%{s}" for s in slots.split())
-    define_op(
-        name, slots, shape=shape, reference=reference, doc=doc, elementwise=True, example=f"{name}({operands})"
-    )
+    define_op(name, slots, shape=shape, reference=reference, doc=doc, elementwise=True, example=f"{name}({operands})")
 
 
 def _div(a: Array, b: Array) -> Array:

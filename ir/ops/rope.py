@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from fretsaw.ir.op import Array, Attr, AttrSpec, ShapeError, define_op, tensor
-from fretsaw.ir.types import INTS, TensorType, ValueType
+from fretsaw.ir.types import INTS, ValueType
 
 
 def _rope_shape(types: Sequence[ValueType], attrs: Mapping[str, Attr]) -> Sequence[ValueType]:

@@ -1,63 +1,107 @@
-def llama(layers, H=4, K=2, E=8, D=32, F=48, V=64):
-    L=[]; C=[]
-    L.append(f"%emb: f32[B, S, {D}] = embedding(%input_ids, %embed)  // model.embed_tokens")
-    L.append("%pf: f32[B, S] = cast(%positions) {dtype = \"f32\"}  // model.rotary_emb")
-    L.append("%pu: f32[B, S, 1] = reshape(%pf) {shape = [B, S, 1]}")
-    L.append(f"%fr: f32[B, S, {E//2}] = mul(%pu, %inv_freq)")
-    L.append(f"%em: f32[B, S, {E}] = concat(%fr, %fr) {{axis = 2}}")
-    L.append(f"%cosr: f32[B, S, {E}] = cos(%em)")
-    L.append(f"%cos: f32[B, S, {E}] = mul(%cosr, %one)")
-    L.append(f"%sinr: f32[B, S, {E}] = sin(%em)")
-    L.append(f"%sin: f32[B, S, {E}] = mul(%sinr, %one)")
-    C += [f"const %embed: f32[{V}, {D}]", f"const %inv_freq: f32[{E//2}] = data([{', '.join(str(10000.0**(-2*i/E)) for i in range(E//2))}])", "const %one: f32[] = data([1.0])", "const %two: f32[] = data([2.0])", "const %eps: f32[] = data([1e-05])"]
-    def norm(p, x, w, mod):
-        C.append(f"const %{w}: f32[{D}]")
-        L.append(f"%{p}.sq: f32[B, S, {D}] = pow({x}, %two)  // {mod}")
-        L.append(f"%{p}.m: f32[B, S, 1] = mean(%{p}.sq) {{axis = 2, keepdims = true}}  // {mod}")
-        L.append(f"%{p}.a: f32[B, S, 1] = add(%{p}.m, %eps)  // {mod}")
-        L.append(f"%{p}.r: f32[B, S, 1] = rsqrt(%{p}.a)  // {mod}")
-        L.append(f"%{p}.x: f32[B, S, {D}] = mul({x}, %{p}.r)  // {mod}")
-        L.append(f"%{p}: f32[B, S, {D}] = mul(%{w}, %{p}.x)  // {mod}")
-        return f"%{p}"
-    x="%emb"
+"""IR text of a captured Llama with any number of layers, written as transformers' eager code comes out of capture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+HEADS, KV_HEADS, SIZE, WIDTH, FFN, VOCAB = 4, 2, 8, 32, 48, 64
+HALF = SIZE // 2
+HIDDEN, ONE = f"f32[B, S, {WIDTH}]", "f32[B, S, 1]"
+SWAP = "{perm = [0, 2, 1, 3]}"
+
+
+def llama(layers: int) -> str:
+    """The text; weights are declared without data."""
+    lines = [*_rotary(), f"%emb: {HIDDEN} = embedding(%input_ids, %embed)  // model.embed_tokens"]
+    consts = _shared_consts()
+    x = "%emb"
     for i in range(layers):
-        P=f"l{i}"; M=f"model.layers.{i}"
-        n=norm(f"{P}.n1", x, f"{P}.ln1.weight", f"{M}.input_layernorm")
-        heads={}
-        for nm,h in (("q",H),("k",K),("v",K)):
-            C.append(f"const %{P}.{nm}_proj.weight: f32[{h*E}, {D}]")
-            L.append(f"%{P}.{nm}: f32[B, S, {h*E}] = linear({n}, %{P}.{nm}_proj.weight)  // {M}.self_attn.{nm}_proj")
-            L.append(f"%{P}.{nm}.v: f32[B, S, {h}, {E}] = reshape(%{P}.{nm}) {{shape = [B, S, {h}, {E}]}}  // {M}.self_attn")
-            L.append(f"%{P}.{nm}.t: f32[B, {h}, S, {E}] = transpose(%{P}.{nm}.v) {{perm = [0, 2, 1, 3]}}  // {M}.self_attn")
-            heads[nm]=f"%{P}.{nm}.t"
-        for t in ("cos","sin"):
-            L.append(f"%{P}.{t}: f32[B, 1, S, {E}] = reshape(%{t}) {{shape = [B, 1, S, {E}]}}  // {M}.self_attn")
-        for nm,h in (("q",H),("k",K)):
-            s=f"f32[B, {h}, S, {E}]"; s2=f"f32[B, {h}, S, {E//2}]"
-            L.append(f"%{P}.{nm}.c: {s} = mul({heads[nm]}, %{P}.cos)  // {M}.self_attn")
-            L.append(f"%{P}.{nm}.lo: {s2} = slice({heads[nm]}) {{axis = 3, start = 0, end = {E//2}}}  // {M}.self_attn")
-            L.append(f"%{P}.{nm}.hi: {s2} = slice({heads[nm]}) {{axis = 3, start = {E//2}, end = {E}}}  // {M}.self_attn")
-            L.append(f"%{P}.{nm}.ng: {s2} = neg(%{P}.{nm}.hi)  // {M}.self_attn")
-            L.append(f"%{P}.{nm}.rt: {s} = concat(%{P}.{nm}.ng, %{P}.{nm}.lo) {{axis = 3}}  // {M}.self_attn")
-            L.append(f"%{P}.{nm}.s: {s} = mul(%{P}.{nm}.rt, %{P}.sin)  // {M}.self_attn")
-            L.append(f"%{P}.{nm}.e: {s} = add(%{P}.{nm}.c, %{P}.{nm}.s)  // {M}.self_attn")
-            heads[nm]=f"%{P}.{nm}.e"
-        for nm,h in (("q",H),("k",K),("v",K)):
-            L.append(f"%{P}.{nm}.b: f32[B, S, {h}, {E}] = transpose({heads[nm]}) {{perm = [0, 2, 1, 3]}}  // {M}.self_attn")
-        L.append(f"%{P}.o: f32[B, S, {H}, {E}] = attention(%{P}.q.b, %{P}.k.b, %{P}.v.b) {{scale = {E**-0.5}}}  // {M}.self_attn")
-        L.append(f"%{P}.of: f32[B, S, {H*E}] = reshape(%{P}.o) {{shape = [B, S, {H*E}]}}  // {M}.self_attn")
-        C.append(f"const %{P}.o_proj.weight: f32[{D}, {H*E}]")
-        L.append(f"%{P}.op: f32[B, S, {D}] = linear(%{P}.of, %{P}.o_proj.weight)  // {M}.self_attn.o_proj")
-        L.append(f"%{P}.h: f32[B, S, {D}] = add({x}, %{P}.op)  // {M}")
-        n=norm(f"{P}.n2", f"%{P}.h", f"{P}.ln2.weight", f"{M}.post_attention_layernorm")
-        C += [f"const %{P}.gate.weight: f32[{F}, {D}]", f"const %{P}.up.weight: f32[{F}, {D}]", f"const %{P}.down.weight: f32[{D}, {F}]"]
-        L.append(f"%{P}.g: f32[B, S, {F}] = linear({n}, %{P}.gate.weight)  // {M}.mlp.gate_proj")
-        L.append(f"%{P}.ga: f32[B, S, {F}] = silu(%{P}.g)  // {M}.mlp.act_fn")
-        L.append(f"%{P}.u: f32[B, S, {F}] = linear({n}, %{P}.up.weight)  // {M}.mlp.up_proj")
-        L.append(f"%{P}.gu: f32[B, S, {F}] = mul(%{P}.ga, %{P}.u)  // {M}.mlp")
-        L.append(f"%{P}.d: f32[B, S, {D}] = linear(%{P}.gu, %{P}.down.weight)  // {M}.mlp.down_proj")
-        L.append(f"%{P}.x: f32[B, S, {D}] = add(%{P}.h, %{P}.d)  // {M}")
-        x=f"%{P}.x"
-    n=norm("fn", x, "fn.weight", "model.norm")
-    L.append(f"%logits: f32[B, S, {V}] = linear({n}, %embed)  // lm_head")
-    return "\n".join(["graph @llama(%input_ids: i64[B, S], %positions: i64[B, S]) -> (%logits) {","  dim B in [1, 64]","  dim S in [1, 4096]",*("  "+c for c in C),*("  "+l for l in L),"}"])
+        consts += _layer_consts(f"l{i}")
+        lines += _layer(f"l{i}", f"model.layers.{i}", x)
+        x = f"%l{i}.x"
+    lines += _norm("fn", x, "fn.weight", "model.norm")
+    lines.append(f"%logits: f32[B, S, {VOCAB}] = linear(%fn, %embed)  // lm_head")
+    head = "graph @llama(%input_ids: i64[B, S], %positions: i64[B, S]) -> (%logits) {"
+    dims = ["dim B in [1, 64]", "dim S in [1, 4096]"]
+    return "\n".join([head, *(f"  {line}" for line in [*dims, *consts, *lines]), "}"])
+
+
+def _shared_consts() -> list[str]:
+    frequencies = ", ".join(str(10000.0 ** (-2 * i / SIZE)) for i in range(HALF))
+    return [
+        f"const %embed: f32[{VOCAB}, {WIDTH}]",
+        f"const %inv_freq: f32[{HALF}] = data([{frequencies}])",
+        "const %one: f32[] = data([1.0])",
+        "const %two: f32[] = data([2.0])",
+        "const %eps: f32[] = data([1e-05])",
+        f"const %fn.weight: f32[{WIDTH}]",
+    ]
+
+
+def _layer_consts(p: str) -> list[str]:
+    shapes = {
+        "ln1": [WIDTH], "q_proj": [HEADS * SIZE, WIDTH], "k_proj": [KV_HEADS * SIZE, WIDTH],
+        "v_proj": [KV_HEADS * SIZE, WIDTH], "o_proj": [WIDTH, HEADS * SIZE], "ln2": [WIDTH], "gate": [FFN, WIDTH],
+        "up": [FFN, WIDTH], "down": [WIDTH, FFN],
+    }  # fmt: skip
+    return [f"const %{p}.{name}.weight: f32{shape}" for name, shape in shapes.items()]
+
+
+def _rotary() -> Iterator[str]:
+    full = f"f32[B, S, {SIZE}]"
+    yield '%pf: f32[B, S] = cast(%positions) {dtype = "f32"}  // model.rotary_emb'
+    yield f"%pu: {ONE} = reshape(%pf) {{shape = [B, S, 1]}}"
+    yield f"%fr: f32[B, S, {HALF}] = mul(%pu, %inv_freq)"
+    yield f"%em: {full} = concat(%fr, %fr) {{axis = 2}}"
+    for fn in ("cos", "sin"):
+        yield f"%{fn}r: {full} = {fn}(%em)"
+        yield f"%{fn}: {full} = mul(%{fn}r, %one)"
+
+
+def _norm(p: str, x: str, weight: str, module: str) -> Iterator[str]:
+    yield f"%{p}.sq: {HIDDEN} = pow({x}, %two)  // {module}"
+    yield f"%{p}.m: {ONE} = mean(%{p}.sq) {{axis = 2, keepdims = true}}  // {module}"
+    yield f"%{p}.a: {ONE} = add(%{p}.m, %eps)  // {module}"
+    yield f"%{p}.r: {ONE} = rsqrt(%{p}.a)  // {module}"
+    yield f"%{p}.x: {HIDDEN} = mul({x}, %{p}.r)  // {module}"
+    yield f"%{p}: {HIDDEN} = mul(%{weight}, %{p}.x)  // {module}"
+
+
+def _layer(p: str, module: str, x: str) -> Iterator[str]:
+    attn, mlp = f"{module}.self_attn", f"{module}.mlp"
+    yield from _norm(f"{p}.n1", x, f"{p}.ln1.weight", f"{module}.input_layernorm")
+    for name, heads in (("q", HEADS), ("k", KV_HEADS), ("v", KV_HEADS)):
+        flat, split = f"f32[B, S, {heads * SIZE}]", f"[B, S, {heads}, {SIZE}]"
+        yield f"%{p}.{name}: {flat} = linear(%{p}.n1, %{p}.{name}_proj.weight)  // {attn}.{name}_proj"
+        yield f"%{p}.{name}.v: f32{split} = reshape(%{p}.{name}) {{shape = {split}}}  // {attn}"
+        yield f"%{p}.{name}.t: f32[B, {heads}, S, {SIZE}] = transpose(%{p}.{name}.v) {SWAP}  // {attn}"
+    for fn in ("cos", "sin"):
+        yield f"%{p}.{fn}: f32[B, 1, S, {SIZE}] = reshape(%{fn}) {{shape = [B, 1, S, {SIZE}]}}  // {attn}"
+    yield from _rope(f"{p}.q", p, HEADS, attn)
+    yield from _rope(f"{p}.k", p, KV_HEADS, attn)
+    for name, heads, source in (("q", HEADS, "e"), ("k", KV_HEADS, "e"), ("v", KV_HEADS, "t")):
+        yield f"%{p}.{name}.b: f32[B, S, {heads}, {SIZE}] = transpose(%{p}.{name}.{source}) {SWAP}  // {attn}"
+    out = f"f32[B, S, {HEADS}, {SIZE}]"
+    yield f"%{p}.o: {out} = attention(%{p}.q.b, %{p}.k.b, %{p}.v.b) {{scale = {SIZE**-0.5}}}  // {attn}"
+    yield f"%{p}.of: f32[B, S, {HEADS * SIZE}] = reshape(%{p}.o) {{shape = [B, S, {HEADS * SIZE}]}}  // {attn}"
+    yield f"%{p}.op: {HIDDEN} = linear(%{p}.of, %{p}.o_proj.weight)  // {attn}.o_proj"
+    yield f"%{p}.h: {HIDDEN} = add({x}, %{p}.op)  // {module}"
+    yield from _norm(f"{p}.n2", f"%{p}.h", f"{p}.ln2.weight", f"{module}.post_attention_layernorm")
+    wide = f"f32[B, S, {FFN}]"
+    yield f"%{p}.g: {wide} = linear(%{p}.n2, %{p}.gate.weight)  // {mlp}.gate_proj"
+    yield f"%{p}.ga: {wide} = silu(%{p}.g)  // {mlp}.act_fn"
+    yield f"%{p}.u: {wide} = linear(%{p}.n2, %{p}.up.weight)  // {mlp}.up_proj"
+    yield f"%{p}.gu: {wide} = mul(%{p}.ga, %{p}.u)  // {mlp}"
+    yield f"%{p}.d: {HIDDEN} = linear(%{p}.gu, %{p}.down.weight)  // {mlp}.down_proj"
+    yield f"%{p}.x: {HIDDEN} = add(%{p}.h, %{p}.d)  // {module}"
+
+
+def _rope(x: str, p: str, heads: int, module: str) -> Iterator[str]:
+    full, half = f"f32[B, {heads}, S, {SIZE}]", f"f32[B, {heads}, S, {HALF}]"
+    yield f"%{x}.c: {full} = mul(%{x}.t, %{p}.cos)  // {module}"
+    yield f"%{x}.lo: {half} = slice(%{x}.t) {{axis = 3, start = 0, end = {HALF}}}  // {module}"
+    yield f"%{x}.hi: {half} = slice(%{x}.t) {{axis = 3, start = {HALF}, end = {SIZE}}}  // {module}"
+    yield f"%{x}.ng: {half} = neg(%{x}.hi)  // {module}"
+    yield f"%{x}.rt: {full} = concat(%{x}.ng, %{x}.lo) {{axis = 3}}  // {module}"
+    yield f"%{x}.s: {full} = mul(%{x}.rt, %{p}.sin)  // {module}"
+    yield f"%{x}.e: {full} = add(%{x}.c, %{x}.s)  // {module}"

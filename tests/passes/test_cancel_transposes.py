@@ -85,7 +85,10 @@ def test_reshapes_compose_and_cancel() -> None:
 @pytest.mark.parametrize(
     ("lines", "inputs"),
     [
-        (["%e: f32[2, 3, 4] = expand(%x) {shape = [2, 3, 4]}", "%y: f32[2, 3, 4] = mul(%e, %z)"], "%x: f32[3, 1], %z: f32[2, 3, 4]"),
+        (
+            ["%e: f32[2, 3, 4] = expand(%x) {shape = [2, 3, 4]}", "%y: f32[2, 3, 4] = mul(%e, %z)"],
+            "%x: f32[3, 1], %z: f32[2, 3, 4]",
+        ),
         (
             ["%e: f32[2, 3, 4] = expand(%x) {shape = [2, 3, 4]}", "%y: f32[2, 3, 3] = matmul(%e, %z)"],
             "%x: f32[1, 3, 4], %z: f32[2, 4, 3]",

@@ -11,7 +11,7 @@ from fretsaw.passes.api import apply
 from fretsaw.passes.cse import cse
 from fretsaw.passes.dce import dce
 from fretsaw.passes.fold_constants import fold_constants
-from tests.passes.kit import golden, read, untouched
+from tests.passes.kit import golden, untouched
 
 
 def test_fold_small_constants_now() -> None:

@@ -31,13 +31,19 @@ def drop_double_abs(root: Node, g: Graph) -> Edit | Decline | None:
 
 
 def test_redirect_and_declines() -> None:
-    golden(drop_double_abs, CHAIN, "\n".join(line for line in CHAIN.splitlines() if "%c:" not in line).replace("exp(%c)", "exp(%b)"))
+    golden(
+        drop_double_abs,
+        CHAIN,
+        "\n".join(line for line in CHAIN.splitlines() if "%c:" not in line).replace("exp(%c)", "exp(%b)"),
+    )
     _, declines = apply(drop_double_abs, read(CHAIN))
     assert [(d.reason, d.at.out.name) for d in declines] == [("operand is no abs", "a")]
 
 
 def test_chains_of_redirects_fold_in_one_sweep() -> None:
-    text = CHAIN.replace("  %d:", "  %c2: f32[4] = abs(%c)\n  %c3: f32[4] = abs(%c2)\n  %d:").replace("exp(%c)", "exp(%c3)")
+    text = CHAIN.replace("  %d:", "  %c2: f32[4] = abs(%c)\n  %c3: f32[4] = abs(%c2)\n  %d:").replace(
+        "exp(%c)", "exp(%c3)"
+    )
     outcome = drop_double_abs.run(read(text))
     assert [n.op for n in outcome.graph.nodes] == ["neg", "abs", "exp"]
     assert outcome.sweeps == 2 and len(outcome.hits) == 3

@@ -62,14 +62,13 @@ def test_bits() -> None:
 )
 def test_near_misses_stay(line: str) -> None:
     line = line.replace("f32[4, 4] = concat", "f32[8, 4] = concat")
-    consts = "const %zero: f32[] = data([0.0])\n const %one: f32[] = data([1.0])\n const %wide: f32[3, 1, 1] = data([1, 1, 1])"
+    consts = "const %zero: f32[] = data([0.0])\n const %one: f32[] = data([1.0])\n"
+    consts += " const %wide: f32[3, 1, 1] = data([1, 1, 1])"
     assert untouched(drop_noops, f"graph @g(%x: f32[4, 4]) -> (%y) {{\n {consts}\n {line}\n}}") == []
 
 
 def test_an_output_passes_its_name_on() -> None:
-    graph = read(
-        "graph @g(%x: f32[4]) -> (%y) {\n %a: f32[4] = neg(%x)\n %y: f32[4] = reshape(%a) {shape = [4]}\n}"
-    )
+    graph = read("graph @g(%x: f32[4]) -> (%y) {\n %a: f32[4] = neg(%x)\n %y: f32[4] = reshape(%a) {shape = [4]}\n}")
     after, _ = apply(drop_noops, graph)
     assert to_text(after) == "graph @g(%x: f32[4]) -> (%y) {\n  %y: f32[4] = neg(%x)\n}"
 

@@ -96,7 +96,12 @@ def test_what_is_merged_counts_as_reached() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "reason", "at"),
     [
-        ("%k: f32[B, S, 4] = linear(%x,", "%k: f32[B, S, 4] = linear(%z,", "the projections read different values", "k"),
+        (
+            "%k: f32[B, S, 4] = linear(%x,",
+            "%k: f32[B, S, 4] = linear(%z,",
+            "the projections read different values",
+            "k",
+        ),
         ("linear(%x, %a.v.weight)", "linear(%x, %a.k.weight)", "the weight is tied; joining would copy it", "k"),
         ("%a.q.weight, %a.q.bias)", "%w, %a.q.bias)", "weight or bias is computed", "q"),
         ("attention(%qn, %kh, %vh)", "attention(%qn, %kh, %kh)", "two of the three come from one projection", "k"),
@@ -154,7 +159,12 @@ def test_split_heads() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "reason", "at"),
     [
-        ("axis = 3, end = 3, start = 0}", "axis = 3, end = 5, start = 0, step = 2}", "slices another axis, or with a stride", "r"),
+        (
+            "axis = 3, end = 3, start = 0}",
+            "axis = 3, end = 5, start = 0, step = 2}",
+            "slices another axis, or with a stride",
+            "r",
+        ),
         ("-> (%o)", "-> (%o, %p)", "the projection has other readers", "p"),
         ("  const %b: f32[18]\n", "", "weight or bias is computed or shared", "p"),
     ],

@@ -64,7 +64,7 @@ graph @g(%tokens: i32[T], %positions: i32[T], %rows: i32[R], %kv: handle<kv_cach
   %logits.all: f32[T, 16] = linear(%n, %table)  // head
   %logits: f32[R, 16] = take(%logits.all, %rows)
 }
-"""
+"""  # noqa: E501  a node is one line
 
 
 def test_golden() -> None:
@@ -116,9 +116,9 @@ def test_packed_batch_equals_padded_batch() -> None:
 REFUSED = [
     ("%y: f32[B, S, 8] = softmax(%e) {axis = 1}", "softmax mixes tokens: it works along axis 1, which holds tokens"),
     ("%y: f32[B, S, 8] = cumsum(%e) {axis = 1}", "cumsum mixes tokens: it works along axis 1, which holds tokens"),
-    ("%t: f32[B, 8, S] = transpose(%e) {perm = [0, 2, 1]}", "transpose mixes tokens: its shape [B, 8, S] does not begin"),
+    ("%t: f32[B, 8, S] = transpose(%e) {perm = [0, 2, 1]}", "transpose mixes tokens: its shape [B, 8, S]"),
     ("%t: f32[B, S*8] = reshape(%e) {shape = [B, 8*S]}", "reshape mixes tokens: its shape [B, 8*S] does not begin"),
-    ("%m: f32[B, 1, 8] = mean(%e) {axis = 1, keepdims = true}", "mean mixes tokens: its shape [B, 1, 8] does not begin"),
+    ("%m: f32[B, 1, 8] = mean(%e) {axis = 1, keepdims = true}", "mean mixes tokens: its shape [B, 1, 8]"),
     ("%i: i64[S] = iota() {size = S}", "iota mixes tokens: its shape [S] does not begin"),
     (
         "%q: f32[B, S, 2, 4] = reshape(%e) {shape = [B, S, 2, 4]}\n"
@@ -126,7 +126,7 @@ REFUSED = [
         "attention mixes tokens: attention is bidirectional",
     ),
     (
-        "%x: f32[B, S, 8, 1] = reshape(%e) {shape = [B, S, 8, 1]}\n  %s: f32[B, S, S] = full() {shape = [B, S, S], value = 1.0}",
+        "%s: f32[B, S, S] = full() {shape = [B, S, S], value = 1.0}",
         "full mixes tokens: its shape [B, S, S] holds the tokens twice",
     ),
 ]  # fmt: skip
@@ -151,7 +151,9 @@ def test_refuses_other_inputs_and_outputs() -> None:
 
 
 def test_ids_used_as_numbers_are_widened() -> None:
-    text = HEAD + '  %c: f32[B, S] = cast(%input_ids) {dtype = "f32"}\n  %two: i64[B, S] = add(%positions, %positions)\n'
+    text = (
+        HEAD + '  %c: f32[B, S] = cast(%input_ids) {dtype = "f32"}\n  %two: i64[B, S] = add(%positions, %positions)\n'
+    )
     text += '  %d: f32[B, S] = cast(%two) {dtype = "f32"}\n  %s: f32[B, S] = add(%c, %d)\n'
     text += "  %u: f32[B, S, 1] = reshape(%s) {shape = [B, S, 1]}\n  %y: f32[B, S, 8] = mul(%e, %u)\n" + TAIL
     after, _ = apply(pack_tokens, read(text))

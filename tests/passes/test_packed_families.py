@@ -22,13 +22,15 @@ EXTRA_OPS = {  # beyond what a packed Llama has
     "gpt_oss": {"router", "experts"},
 }  # fmt: skip
 PLAIN = {
-    "embedding", "rms_norm", "linear", "slice", "reshape", "rope", "kv_append", "cached_attention", "add", "silu", "mul",
-    "take",
+    "embedding", "rms_norm", "linear", "slice", "reshape", "rope", "kv_append", "cached_attention", "add", "silu",
+    "mul", "take",
 }  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=DECODERS)
-def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Graph, PipelineResult]]:
+def family(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, Graph, PipelineResult]]:
     name: str = request.param
     where = tmp_path_factory.mktemp(name)
     save(name, Path(where))

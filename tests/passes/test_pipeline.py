@@ -1,4 +1,4 @@
-"""The pipeline: missed sites fail with their declines, checks can fail, the ledger says what happened, time is linear."""
+"""The pipeline: missed sites fail with their declines, checks can fail, the ledger is true, time is linear."""
 
 from __future__ import annotations
 
@@ -43,10 +43,20 @@ def test_two_runs_give_the_same_text() -> None:
 
 
 BROKEN = [
-    ("raise_rms_norm", "mean(%l0.n1.sq) {axis = 2,", "mean(%l0.n1.sq) {axis = 1,", "the mean is not over the last axis"),
+    (
+        "raise_rms_norm",
+        "mean(%l0.n1.sq) {axis = 2,",
+        "mean(%l0.n1.sq) {axis = 1,",
+        "the mean is not over the last axis",
+    ),
     ("raise_rope", "concat(%l0.q.ng, %l0.q.lo)", "concat(%l0.q.lo, %l0.q.ng)", ""),
     ("raise_rope", "mul(%sinr, %one)", "mul(%sinr, %two)", "cos and sin are of different angles"),
-    ("merge_qkv", "linear(%l0.of, %l0.o_proj.weight)", "linear(%l0.of, %l0.q_proj.weight)", "the weight is tied; joining would copy it"),
+    (
+        "merge_qkv",
+        "linear(%l0.of, %l0.o_proj.weight)",
+        "linear(%l0.of, %l0.q_proj.weight)",
+        "the weight is tied; joining would copy it",
+    ),
     ("merge_gate_up", "linear(%l1.n2, %l1.up.weight)", "linear(%l1.n2, %l0.up.weight)", "the weight is tied"),
 ]
 
@@ -57,7 +67,11 @@ def test_a_missed_site_fails_the_compile(name: str, old: str, new: str, reason: 
     assert old in text
     text = text.replace(old, new)
     if "axis = 1," in new:
-        text = text.replace("%l0.n1.m: f32[B, S, 1]", "%l0.n1.m: f32[B, 1, 32]").replace("%l0.n1.a: f32[B, S, 1]", "%l0.n1.a: f32[B, 1, 32]").replace("%l0.n1.r: f32[B, S, 1]", "%l0.n1.r: f32[B, 1, 32]")
+        text = (
+            text.replace("%l0.n1.m: f32[B, S, 1]", "%l0.n1.m: f32[B, 1, 32]")
+            .replace("%l0.n1.a: f32[B, S, 1]", "%l0.n1.a: f32[B, 1, 32]")
+            .replace("%l0.n1.r: f32[B, S, 1]", "%l0.n1.r: f32[B, 1, 32]")
+        )
     with pytest.raises(PassError) as error:
         run_pipeline(parse(text, seed=0))
     assert error.value.what.startswith(f"{name} missed ")
@@ -98,7 +112,9 @@ def test_algebra_check_sees_what_f32_cannot() -> None:
 
 
 def test_large_models_are_stamped_unchecked() -> None:
-    text = llama(1).replace("[64, 32]", "[2000000, 32]").replace("f32[B, S, 64] = linear", "f32[B, S, 2000000] = linear")
+    text = (
+        llama(1).replace("[64, 32]", "[2000000, 32]").replace("f32[B, S, 64] = linear", "f32[B, S, 2000000] = linear")
+    )
     result = run_pipeline(parse(text), check=True)
     changed = [e.check["status"] for e in result.ledger if e.hit]
     assert changed and all(str(s).startswith("unchecked: too large (64007") for s in changed)

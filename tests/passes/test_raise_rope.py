@@ -87,9 +87,14 @@ def test_orders_of_operands(old: str, new: str) -> None:
 
 
 def test_angles_by_a_product_of_matrices() -> None:
-    text = HALVES.replace("%p: i64[B, S, 1] = reshape(%pos) {shape = [B, S, 1]}", "%p: i64[B, 1, S] = reshape(%pos) {shape = [B, 1, S]}")
+    text = HALVES.replace(
+        "%p: i64[B, S, 1] = reshape(%pos) {shape = [B, S, 1]}", "%p: i64[B, 1, S] = reshape(%pos) {shape = [B, 1, S]}"
+    )
     text = text.replace("%f: f32[B, S, 1]", "%f: f32[B, 1, S]").replace("%freq: f32[4]", "%freq: f32[1, 4, 1]")
-    text = text.replace("  %a: f32[B, S, 4] = mul(%f, %freq)", "  %q: f32[B, 4, S] = matmul(%freq, %f)\n  %a: f32[B, S, 4] = transpose(%q) {perm = [0, 2, 1]}")
+    text = text.replace(
+        "  %a: f32[B, S, 4] = mul(%f, %freq)",
+        "  %q: f32[B, 4, S] = matmul(%freq, %f)\n  %a: f32[B, S, 4] = transpose(%q) {perm = [0, 2, 1]}",
+    )
     after, _ = apply(raise_rope, read(text))
     assert [n.op for n in after.nodes] == ["transpose", "rope", "transpose"]
     equivalent(raise_rope, text, 8)
@@ -101,7 +106,9 @@ def test_split_form_token_major() -> None:
 
 
 def test_even_and_odd_features_are_joined_first() -> None:
-    text = SPLIT.replace("end = 4, start = 0}", "end = 7, start = 0, step = 2}").replace("end = 8, start = 4}", "end = 8, start = 1, step = 2}")
+    text = SPLIT.replace("end = 4, start = 0}", "end = 7, start = 0, step = 2}").replace(
+        "end = 8, start = 4}", "end = 8, start = 1, step = 2}"
+    )
     after, _ = apply(raise_rope, read(text))
     assert [n.op for n in after.nodes] == ["slice", "slice", "concat", "rope"]
     equivalent(raise_rope, text, 8)
@@ -132,13 +139,24 @@ def test_declines(old: str, new: str, reason: str, at: str) -> None:
     if "%b)" in new:
         text = text.replace("  %e: f32", "  %b: f32[B, S, 4] = neg(%a)\n  %e: f32")
     if "f32[B, S]) ->" in new:
-        text = text.replace("%p: i64", "%p: f32").replace('  %f: f32[B, S, 1] = cast(%p) {dtype = "f32"}\n', "").replace("mul(%f,", "mul(%p,")
+        text = (
+            text.replace("%p: i64", "%p: f32")
+            .replace('  %f: f32[B, S, 1] = cast(%p) {dtype = "f32"}\n', "")
+            .replace("mul(%f,", "mul(%p,")
+        )
     found = untouched(raise_rope, text)
-    assert any(reason in why.replace("cos or sin is multiplied", "sin is multiplied") and where == at for why, where in found), found
+    assert any(
+        reason in why.replace("cos or sin is multiplied", "sin is multiplied") and where == at for why, where in found
+    ), found
 
 
 def test_axes_of_one_length_are_ambiguous() -> None:
-    text = HALVES.replace("  dim B in [1, 64]\n  dim S in [1, 64]\n", "").replace("B,", "3,").replace("S,", "3,").replace("S]", "3]")
+    text = (
+        HALVES.replace("  dim B in [1, 64]\n  dim S in [1, 64]\n", "")
+        .replace("B,", "3,")
+        .replace("S,", "3,")
+        .replace("S]", "3]")
+    )
     assert "two axes have one length" in untouched(raise_rope, text)[0][0]
 
 

@@ -9,30 +9,42 @@ from fretsaw.passes.raise_router import raise_router, router_sites
 from tests.passes.kit import equivalent, golden, read, untouched
 
 HEAD = "graph @g(%x: f32[T, 6]) -> (%y, %z) {\n  dim T in [1, 64]\n"
-BEFORE = HEAD + """  %p: f32[T, 6] = softmax(%x) {axis = 1}
+BEFORE = (
+    HEAD
+    + """  %p: f32[T, 6] = softmax(%x) {axis = 1}
   %v: f32[T, 2], %i: i64[T, 2] = topk(%p) {k = 2}
   %s: f32[T, 1] = sum(%v) {axis = 1, keepdims = true}
   %w: f32[T, 2] = div(%v, %s)
   %y: f32[T, 2] = neg(%w)
   %z: i64[T, 2] = neg(%i)
 }"""
-PLAIN = HEAD + """  %p: f32[T, 6] = softmax(%x) {axis = 1}
+)
+PLAIN = (
+    HEAD
+    + """  %p: f32[T, 6] = softmax(%x) {axis = 1}
   %v: f32[T, 2], %i: i64[T, 2] = topk(%p) {k = 2}
   %y: f32[T, 2] = neg(%v)
   %z: i64[T, 2] = neg(%i)
 }"""
-LATE = HEAD + """  %v: f32[T, 2], %i: i64[T, 2] = topk(%x) {k = 2}
+)
+LATE = (
+    HEAD
+    + """  %v: f32[T, 2], %i: i64[T, 2] = topk(%x) {k = 2}
   %w: f32[T, 2] = softmax(%v) {axis = 1}
   %y: f32[T, 2] = neg(%w)
   %z: i64[T, 2] = neg(%i)
 }"""
+)
 
 
 def routed(attrs: str) -> str:
-    return HEAD + f"""  %i.router: i64[T, 2], %i.router.1: f32[T, 2] = router(%x) {{{attrs}}}  // <raise_router>
+    return (
+        HEAD
+        + f"""  %i.router: i64[T, 2], %i.router.1: f32[T, 2] = router(%x) {{{attrs}}}  // <raise_router>
   %y: f32[T, 2] = neg(%i.router.1)
   %z: i64[T, 2] = neg(%i.router)
 }}"""
+    )
 
 
 FORMS = [(BEFORE, "k = 2, normalize = true"), (PLAIN, "k = 2"), (LATE, 'k = 2, softmax = "after"')]
