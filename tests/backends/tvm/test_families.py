@@ -1,0 +1,101 @@
+"""Compiled programs against transformers: every position, chunks, two sequences at once, one token at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from fretsaw.backends.tvm.build import build
+from fretsaw.backends.tvm.options import TvmOptions, WeightType
+from fretsaw.ir.errors import LoweringError
+from tests import families
+from tests.backends.tvm.conftest import Packed
+from tests.backends.tvm.paged import PagedRunner
+
+V3 = "llvm-x86-64-v3"
+COMPILED = ("llama", "llama_llama3", "llama_yarn", "qwen3", "gemma3", "phi3", "gpt_neox", "mixtral", "qwen3_moe")
+LENGTH = 150  # over two pages of 64, over every tiny model's window
+
+
+def options(weights: WeightType = "f32") -> TvmOptions:
+    return TvmOptions(weights=weights, cpus=("x86-64-v3",))
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_logits_equal_transformers(name: str, packed: Packed) -> None:
+    graph, model = packed(name)
+    program = build(graph, options())
+    ids = np.random.default_rng(0).integers(0, model.config.vocab_size, (2, LENGTH))
+    want = families.reference(model, torch.tensor(ids)).numpy()
+
+    pair = PagedRunner(program, V3, sequences=2)
+    steps = [(37, 5), (38, 100), (150, 150)]  # ends of both sequences after each step: long, decode-like, long
+    got: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    at = (0, 0)
+    for ends in steps:
+        out = pair.step([ids[0, at[0] : ends[0]].tolist(), ids[1, at[1] : ends[1]].tolist()])
+        first = ends[0] - at[0]
+        got[0].append(out[:first])
+        got[1].append(out[first:])
+        at = ends
+    logits = [np.concatenate(g) for g in got]
+    # 1e-4 of the largest logit: the bound of the frontend's own comparison, over a dozen layers of f32 sums.
+    for mine, theirs in zip(logits, want, strict=True):
+        assert np.abs(mine - theirs).max() < 1e-4 * np.abs(want).max()
+
+    single = PagedRunner(program, V3, seed=1)
+    one_by_one = np.concatenate([single.step([[int(t)]]) for t in ids[0, :80]])
+    np.testing.assert_array_equal(one_by_one, logits[0][:80])  # chunking does not show, bit for bit
+
+
+def test_the_comparison_can_fail(packed: Packed) -> None:
+    """One changed token moves the logits far beyond the bound."""
+    graph, model = packed("llama")
+    ids = np.arange(1, 40)
+    runner = PagedRunner(build(graph, options()), V3)
+    wrong = ids.copy()
+    wrong[3] += 1
+    got = runner.step([wrong.tolist()])
+    want = families.reference(model, torch.tensor(ids[None])).numpy()[0]
+    assert np.abs(got - want)[3:].max() > 1e-2 * np.abs(want).max()
+
+
+@pytest.mark.parametrize(("weights", "bound"), [("f16", 2.0**-9), ("bf16", 2.0**-6)])
+def test_narrow_weights_stay_near(weights: WeightType, bound: float, packed: Packed) -> None:
+    """Weights rounded once to half precision: relative error a few units of the format's own spacing."""
+    graph, model = packed("llama")
+    ids = np.arange(1, 60)
+    want = families.reference(model, torch.tensor(ids[None])).numpy()[0]
+    program = build(graph, options(weights))
+    got = PagedRunner(program, V3).step([ids.tolist()])
+    error = np.abs(got - want).max() / np.abs(want).max()
+    assert 1e-6 < error < bound * 4  # it did round, and no more than that
+    assert program.memory["weights_bytes"] < 0.6 * build(graph, options()).memory["weights_bytes"]
+
+
+def test_rows_choose_logits(packed: Packed) -> None:
+    graph, _ = packed("llama")
+    program = build(graph, options())
+    ids = list(range(1, 30))
+    every = PagedRunner(program, V3).step([ids])
+    some = PagedRunner(program, V3).step([ids], rows=[28, 3])
+    np.testing.assert_array_equal(some, every[[28, 3]])
+
+
+def test_both_variants_share_weights_and_bytes_repeat(packed: Packed) -> None:
+    graph, _ = packed("llama")
+    first, second = build(graph), build(graph)
+    assert list(first.variants) == ["llvm-x86-64-v4", "llvm-x86-64-v3"]
+    assert first.variants == second.variants
+    assert [t.name for t in first.tensors] == [t.name for t in second.tensors]
+    assert len(first.variants["llvm-x86-64-v4"][0]) > 1000
+
+
+@pytest.mark.parametrize("name", ["deepseek_v3"])
+def test_what_cannot_be_lowered_is_refused_by_name(name: str, packed: Packed) -> None:
+    graph, _ = packed(name)
+    with pytest.raises(LoweringError) as caught:
+        build(graph)
+    text = str(caught.value)
+    assert "tvm backend" in text and "model.layers" in text
