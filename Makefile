@@ -85,20 +85,27 @@ format: $(VENV)/.installed  ## Rewrite sources in the house format
 	$(BIN)/ruff format .
 	$(if $(strip $(CXX_SOURCES)),$(BIN)/clang-format -i $(CXX_SOURCES))
 
-pytest: $(VENV)/.installed cxx-build
-	$(BIN)/python -m pytest -q -W error
+pytest: native-build
+	FRETSAW_BUILD=$(abspath build/cmake) $(BIN)/python -m pytest -q -W error
 
-.PHONY: cxx-build fuzz-build
+.PHONY: native-build cxx-build fuzz-build
+native-build: $(VENV)/.installed  ## The runtime and its test tools, Release, in build/cmake
+	mkdir -p build
+	cmake -S . -B build/cmake $(CMAKE_FLAGS) -DCMAKE_BUILD_TYPE=Release > build/cmake-configure.log
+	cmake --build build/cmake -j $(JOBS)
+
 cxx-build: $(VENV)/.installed
+	mkdir -p build
 	cmake -S . -B build/asan $(CMAKE_FLAGS) -DCMAKE_BUILD_TYPE=Debug -DFRETSAW_SANITIZE=ON > build/asan-configure.log
 	cmake --build build/asan -j $(JOBS)
 
 cxx: cxx-build  ## C++ tests, Debug with ASan and UBSan
-	ctest --test-dir build/asan --output-on-failure -j $(JOBS)
+	build/asan/fretsaw-tests
 
 fuzz-build: $(VENV)/.installed
+	mkdir -p build
 	cmake -S . -B build/fuzz $(CMAKE_FLAGS) -DCMAKE_CXX_COMPILER=clang++ -DCMAKE_BUILD_TYPE=RelWithDebInfo \
-	  -DFRETSAW_FUZZ=ON > build/fuzz-configure.log
+	  -DFRETSAW_FUZZ=ON -DFRETSAW_SANITIZE=ON -DFRETSAW_TESTS=OFF > build/fuzz-configure.log
 	cmake --build build/fuzz -j $(JOBS)
 
 fuzz: fuzz-build  ## Each fuzz target for FUZZ_SECONDS
