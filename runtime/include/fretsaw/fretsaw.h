@@ -7,7 +7,8 @@
  * calling thread, until that thread's next call. The values are also the exit codes of fretsaw-run.
  * Ownership: a handle from *_open or *_create belongs to the caller and is ended by *_close. Strings
  * and arrays that functions hand out belong to the handle they came from, until its next call.
- * Threads: calls on one model, or on sessions of one model, are serialised by a lock inside it.
+ * Threads: calls on one model, or on sessions of one model, are serialised by a lock inside it, from
+ * whichever thread they come; the work itself, callbacks included, happens on a thread of the model.
  * Close all sessions of a model before the model.
  */
 #ifndef FRETSAW_FRETSAW_H_

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "base/executor.h"
 #include "base/result.h"
 #include "fretsaw/fretsaw.h"
 #include "model/session.h"
@@ -15,6 +16,7 @@
 
 struct fsw_model {
   std::mutex mutex;
+  fretsaw::Executor executor;  // outlives the model, whose code ran on it
   std::unique_ptr<fretsaw::Model> model;
   std::unique_ptr<fretsaw::TextCodec> codec;
   std::string info;

@@ -52,9 +52,10 @@ fsw_status fsw_model_open(const char* path, const fsw_model_options* options, fs
     if (!artifact) return artifact.error();
     auto codec = TextCodec::Load(artifact.value());
     if (!codec) return codec.error();
-    auto model = Model::Load(std::move(artifact).value(), chosen);
-    if (!model) return model.error();
     auto handle = std::make_unique<fsw_model>();
+    auto model =
+        handle->executor.Run([&] { return Model::Load(std::move(artifact).value(), chosen); });
+    if (!model) return model.error();
     handle->model = std::move(model).value();
     handle->codec = std::make_unique<TextCodec>(std::move(codec).value());
     handle->info = Info(*handle->model, *handle->codec);

@@ -86,8 +86,9 @@ fsw_status fsw_forward(fsw_session* session, const int32_t* tokens, size_t count
       const size_t at = rows == FSW_ROWS_ALL ? static_cast<size_t>(first_row) * vocab : 0;
       std::copy(chunk.begin(), chunk.end(), logits + at);
     };
-    return session->session->Append(
-        {tokens, count}, rows == FSW_ROWS_ALL ? LogitRows::kAll : LogitRows::kLast, copy);
+    const LogitRows which = rows == FSW_ROWS_ALL ? LogitRows::kAll : LogitRows::kLast;
+    return session->owner->executor.Run(
+        [&] { return session->session->Append({tokens, count}, which, copy); });
   });
 }
 
@@ -106,8 +107,9 @@ fsw_status fsw_generate(fsw_session* session, const int32_t* prompt, size_t coun
       };
     }
     const std::lock_guard lock(session->owner->mutex);
-    auto generated =
-        Generate(session->session.get(), *session->owner->codec, request.value(), forward);
+    auto generated = session->owner->executor.Run([&] {
+      return Generate(session->session.get(), *session->owner->codec, request.value(), forward);
+    });
     if (!generated) return generated.error();
     if (result != nullptr) {
       const GenerateResult& g = generated.value();

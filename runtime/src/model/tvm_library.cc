@@ -1,7 +1,6 @@
 #include "model/tvm_library.h"
 
 #include <dlfcn.h>
-#include <sched.h>
 #include <tvm/ffi/container/array.h>
 #include <tvm/ffi/function.h>
 #include <tvm/ffi/string.h>
@@ -16,6 +15,8 @@ namespace {
 VoidResult Open() {
   const char* chosen = std::getenv("FRETSAW_TVM_RUNTIME");
   const char* name = chosen != nullptr ? chosen : "libtvm_runtime.so";
+  // A worker bound to one core waits for whatever else runs there. Read by the library at load.
+  setenv("TVM_BIND_THREADS", "0", /*overwrite=*/0);
   // Global: artifact code and TVM's own modules resolve symbols in it by name.
   if (dlopen(name, RTLD_NOW | RTLD_GLOBAL) != nullptr) return Ok{};
   const char* why = dlerror();
@@ -38,26 +39,22 @@ VoidResult OpenTvmRuntime() {
 
 VoidResult ConfigureTvmThreads(int threads) {
   namespace ffi = tvm::ffi;
-  // "Share all cores": every worker may run on any CPU we may use. Pinning a worker to one core is
-  // slower as soon as anything else runs there. The pool takes its size from the length of the
-  // list, so CPUs repeat when there are more threads than CPUs.
+  thread_local int configured = 0;
+  if (configured == threads) return Ok{};
+  // The pool takes its size from the length of this list of CPUs (its default is half of the
+  // logical ones); the CPUs themselves do not matter, because threads are not bound to any: see
+  // Open.
   constexpr int kShareAllCores = -3;
-  cpu_set_t mask;
-  CPU_ZERO(&mask);
-  if (sched_getaffinity(0, sizeof mask, &mask) != 0) CPU_SET(0, &mask);
   try {
     ffi::Array<ffi::String> cpus;
-    for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-      if (CPU_ISSET(cpu, &mask)) cpus.push_back(ffi::String(std::to_string(cpu)));
-    }
-    const auto distinct = static_cast<int64_t>(cpus.size());
-    for (int64_t i = 0; distinct + i < threads; ++i) cpus.push_back(cpus[i % distinct]);
+    for (int i = 0; i < threads; ++i) cpus.push_back(ffi::String("0"));
     const auto configure = ffi::Function::GetGlobalRequired("runtime.config_threadpool");
     configure(kShareAllCores, threads, cpus);
-    return Ok{};
   } catch (const std::exception& e) {
     return Error{Status::kInternal, std::string("cannot configure the thread pool: ") + e.what()};
   }
+  configured = threads;
+  return Ok{};
 }
 
 }  // namespace fretsaw

@@ -95,12 +95,8 @@ class TvmProgram : public Program {
   }
 
   Result<std::span<const float>> Step(const StepArgs& a) override {
-    // TVM keeps one pool per calling thread; a Python program may call from any.
-    thread_local int configured = 0;
-    if (configured != threads_) {
-      if (auto ok = ConfigureTvmThreads(threads_); !ok) return ok.error();
-      configured = threads_;
-    }
+    // Cheap when this thread has its pool already.
+    if (auto ok = ConfigureTvmThreads(threads_); !ok) return ok.error();
     tokens_.Set(a.tokens.data(), {std::ssize(a.tokens)});
     positions_.Set(a.positions.data(), {std::ssize(a.positions)});
     cu_.Set(a.cu.data(), {std::ssize(a.cu)});
