@@ -29,6 +29,9 @@ class Dim:
     def __sub__(self, other: DimLike) -> DimLike:
         return _combine(self, other, -1)
 
+    def __rsub__(self, other: DimLike) -> DimLike:
+        return _combine(other, self, -1)
+
     def __mul__(self, other: DimLike) -> DimLike:
         out: dict[Monomial, int] = {}
         for a, x in self.terms:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import cast
 
 from fretsaw.ir.dims import Dim, DimLike, parse_dim
 from fretsaw.ir.errors import ParseError
 from fretsaw.ir.op import Attr
-from fretsaw.ir.types import DTYPES, DType, HandleType, TensorType, ValueType
+from fretsaw.ir.types import DTYPES, HandleType, TensorType, ValueType
 
 NAME = re.compile(r"[^\s,:()={}\[\]<>\"%]+")
 WORD = re.compile(r"[A-Za-z_]\w*")
@@ -105,7 +104,7 @@ class Cursor:
             if dims:
                 self.expect(",")
             dims.append(self.dim())
-        return TensorType(cast(DType, word), tuple(dims))
+        return TensorType(word, tuple(dims))
 
     def tensor_type(self) -> TensorType:
         start = self.at

@@ -40,7 +40,7 @@ def attend(q: Array, k: Array, v: Array, sinks: Array | None, q_pos: Array, attr
     """One sequence. q [S, H, E] at slots q_pos [S]; k [T, K, E], v [T, K, Ev] at slots 0..T-1 -> [S, H, Ev]."""
     group = q.shape[1] // k.shape[1]
     k, v = np.repeat(k, group, axis=1), np.repeat(v, group, axis=1)
-    s = np.einsum("she,the->hst", q, k) * q.dtype.type(attrs["scale"])  # type: ignore[arg-type]
+    s = np.einsum("she,the->hst", q, k) * q.dtype.type(attrs["scale"])
     cap, window = attrs.get("softcap", 0.0), attrs.get("window", 0)
     assert isinstance(cap, (int, float)) and isinstance(window, int)
     if cap:
@@ -58,7 +58,8 @@ def attend(q: Array, k: Array, v: Array, sinks: Array | None, q_pos: Array, attr
     e = np.exp(s - np.where(np.isneginf(top), 0, top))
     total = e.sum(axis=-1, keepdims=True)
     p = (e / np.where(total == 0, 1, total))[..., : k.shape[0]]
-    return np.einsum("hst,the->she", p, v).astype(q.dtype)
+    out: Array = np.einsum("hst,the->she", p, v).astype(q.dtype)
+    return out
 
 
 def _attention(arrays: Sequence[Array], attrs: Mapping[str, Attr]) -> Sequence[Array]:

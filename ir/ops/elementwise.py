@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
 import numpy as np
 from scipy.special import erf, expit
@@ -75,7 +76,8 @@ def _define(
 
 
 def _div(a: Array, b: Array) -> Array:
-    return a // b if np.issubdtype(a.dtype, np.integer) else a / b
+    out: Array = a // b if np.issubdtype(a.dtype, np.integer) else a / b
+    return out
 
 
 _define("add", "a b", np.add, "a + b; logical or on bool.")
@@ -107,7 +109,13 @@ _define("le", "a b", np.less_equal, "a <= b.", _compare)
 _define("gt", "a b", np.greater, "a > b.", _compare)
 _define("ge", "a b", np.greater_equal, "a >= b.", _compare)
 _define("logical_not", "x", np.logical_not, "not x.", _compare)
-_define("where", "cond a b", lambda c, a, b: np.where(c, a, b), "a where cond, else b.", _where)
+
+
+def _pick(cond: Array, a: Array, b: Array) -> Array:
+    return np.where(cond, a, b)
+
+
+_define("where", "cond a b", _pick, "a where cond, else b.", _where)
 
 
 def _gelu(arrays: Sequence[Array], attrs: Attrs) -> Sequence[Array]:
@@ -127,7 +135,8 @@ define_op(
 
 
 def _clamp(arrays: Sequence[Array], attrs: Attrs) -> Sequence[Array]:
-    return [np.clip(arrays[0], attrs.get("min"), attrs.get("max")).astype(arrays[0].dtype)]  # type: ignore[call-overload]
+    low, high = (cast("float | None", attrs.get(name)) for name in ("min", "max"))
+    return [np.clip(arrays[0], low, high).astype(arrays[0].dtype)]
 
 
 define_op(

@@ -63,12 +63,13 @@ def activate(gate: Array, up: Array, attrs: Attrs) -> Array:
     act, limit = str(attrs.get("act", "silu")), attrs.get("limit")
     if act == "clamped_swiglu":  # GPT-OSS: clamp, sigmoid with slope alpha, up + 1
         assert isinstance(limit, (int, float))
-        alpha = gate.dtype.type(attrs.get("alpha", 1.702))  # type: ignore[arg-type]
+        alpha = gate.dtype.type(attrs.get("alpha", 1.702))
         gate, up = np.minimum(gate, gate.dtype.type(limit)), np.clip(up, -limit, limit).astype(up.dtype)
-        return (up + 1) * (gate * expit(gate * alpha))
-    if act == "gelu_tanh":
-        return get_op("gelu").reference([gate], {"approximate": "tanh"})[0] * up
-    return get_op(act).reference([gate], {})[0] * up
+        clamped: Array = (up + 1) * (gate * expit(gate * alpha))
+        return clamped
+    name, options = ("gelu", {"approximate": "tanh"}) if act == "gelu_tanh" else (act, {})
+    out: Array = get_op(name).reference([gate], options)[0] * up
+    return out
 
 
 def _experts(arrays: Sequence[Array], attrs: Attrs) -> Sequence[Array]:

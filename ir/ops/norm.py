@@ -28,7 +28,7 @@ def _norm_shape(types: Types, attrs: Attrs) -> Types:
 def _rms_norm(arrays: Sequence[Array], attrs: Attrs) -> Sequence[Array]:
     x = arrays[0]
     mean = np.mean(np.square(x), axis=-1, keepdims=True, dtype=x.dtype)
-    y = x / np.sqrt(mean + x.dtype.type(attrs["eps"]))  # type: ignore[arg-type]
+    y = x / np.sqrt(mean + x.dtype.type(attrs["eps"]))
     return [y * arrays[1] if len(arrays) > 1 else y]
 
 
@@ -63,12 +63,13 @@ def softmax(x: Array, axis: int) -> Array:
     top = np.max(x, axis=axis, keepdims=True)
     e = np.exp(x - np.where(np.isneginf(top), 0, top))
     total = e.sum(axis=axis, keepdims=True, dtype=x.dtype)
-    return e / np.where(total == 0, 1, total)
+    out: Array = e / np.where(total == 0, 1, total)
+    return out
 
 
 define_op(
     "softmax", "x", shape=_softmax_shape, attrs={"axis": AXIS},
-    reference=lambda a, at: [softmax(a[0], at["axis"])],  # type: ignore[arg-type]
+    reference=lambda a, at: [softmax(a[0], at["axis"])],
     doc="exp(x - max) / sum along an axis; a row of only -inf gives zeros.",
     example="softmax(%x) {axis = 1}",
 )  # fmt: skip

@@ -35,7 +35,7 @@ def rotate(x: Array, cos: Array, sin: Array, layout: str) -> Array:
 
 def _rope(arrays: Sequence[Array], attrs: Mapping[str, Attr]) -> Sequence[Array]:
     x, pos, freq = arrays
-    scale = x.dtype.type(attrs.get("scale", 1.0))  # type: ignore[arg-type]
+    scale = x.dtype.type(attrs.get("scale", 1.0))
     angle = pos[..., None].astype(freq.dtype) * freq  # [..., R]
     cos, sin = (f(angle)[..., None, :].astype(x.dtype) * scale for f in (np.cos, np.sin))
     return [rotate(x, cos, sin, str(attrs.get("layout", "half")))]
