@@ -18,7 +18,6 @@ from fretsaw.backends.tvm.kernels.emit import (
     select,
     splat,
     store,
-    when,
 )
 from fretsaw.backends.tvm.kernels.isa import PANEL
 from fretsaw.backends.tvm.kernels.tile import Tile
@@ -74,6 +73,7 @@ class Sink:
     bias: tuple[Buffer, ...] = ()
     residual: Buffer | None = None
     extra: tuple[Buffer, ...] = ()
+    bias_row: Expr | None = None  # the biases are [E, N]: the expert to use
 
     @property
     def panel_width(self) -> int:
@@ -96,7 +96,8 @@ class Sink:
         """Finish and store one vector (or scalar); ``parts`` is (value,) or (gate, up)."""
         spec, lanes = self.spec, lanes_of(parts[0])
         if spec.bias:
-            parts = [p + load(b, [col], lanes) for p, b in zip(parts, self.bias, strict=True)]
+            head = [] if self.bias_row is None else [self.bias_row]
+            parts = [p + load(b, [*head, col], lanes) for p, b in zip(parts, self.bias, strict=True)]
         if spec.scale != 1.0:
             parts = [p * splat(spec.scale, lanes) for p in parts]
         value = bind(self._glu(spec.glu, *parts) if spec.glu else parts[0])
@@ -149,5 +150,3 @@ class Sink:
             parts = [load(spill, [c])] + ([load(spill, [c + 8])] if self.spec.glu else [])
             self.emit(parts, row, panel * self.panel_width + c)
 
-
-__all__ = ["Callback", "Epilogue", "Glu", "Sink", "when"]

@@ -1,0 +1,36 @@
+"""Compile and call one PrimFunc; helpers shared by the kernel tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import tvm
+from numpy.typing import NDArray
+from tvm import tirx
+
+from fretsaw.backends.tvm.kernels.isa import V3
+
+Array = NDArray[np.generic]
+
+
+class Built:
+    """A compiled kernel that takes NumPy arrays, runs, and returns all of them as they are afterwards."""
+
+    def __init__(self, func: tirx.PrimFunc) -> None:
+        name = str(func.attrs["global_symbol"])
+        self._call = tvm.compile(tvm.IRModule({name: func}), target=tvm.target.Target(V3.target))[name]
+
+    def __call__(self, *arrays: Array, scalars: tuple[int, ...] = ()) -> list[Array]:
+        tensors = [tvm.runtime.tensor(np.ascontiguousarray(a)) for a in arrays]
+        self._call(*tensors, *scalars)
+        return [t.numpy() for t in tensors]
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Run TVM's thread pool with ``count`` threads."""
+    tvm.get_global_func("runtime.config_threadpool")(1, count)
+    yield
+    tvm.get_global_func("runtime.config_threadpool")(1, 2)
