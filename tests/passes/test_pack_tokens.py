@@ -71,15 +71,21 @@ def test_golden() -> None:
     golden(pack_tokens, BEFORE, AFTER)
 
 
-def test_rows_are_picked_before_the_norm() -> None:
+def test_rows_are_picked_right_behind_the_last_attention() -> None:
     after, declines = apply(hoist_rows, read(AFTER))
-    assert to_text(after).splitlines()[-4:] == [
-        "  %y.rows: f32[R, 8] = take(%y, %rows)  // norm <hoist_rows>",
+    lines = to_text(after).splitlines()
+    takes = [line.split(" // ")[0].strip() for line in lines if " take(" in line]
+    assert takes == [
+        "%e.rows: f32[R, 8] = take(%e, %rows)",
+        "%o.rows: f32[R, 2, 4] = take(%o, %rows)",
+    ]
+    assert lines[-4:] == [
+        "  %y.rows: f32[R, 8] = add(%e.rows, %r.rows)  // mlp <hoist_rows>",
         "  %n.rows: f32[R, 8] = rms_norm(%y.rows, %gain) {eps = 1e-06}  // norm <hoist_rows>",
         "  %logits: f32[R, 16] = linear(%n.rows, %table)  // head <hoist_rows>",
         "}",
     ]
-    assert [(d.reason, d.at.out.name) for d in declines] == [("2 operands have rows", "y")]
+    assert [(d.reason, d.at.out.name) for d in declines] == [("cached_attention mixes rows", "o")]
     assert apply(hoist_rows, after)[0] is after
 
 

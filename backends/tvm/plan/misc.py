@@ -49,10 +49,20 @@ def cover_norm(ctx: Context, node: Node) -> None:
 
 
 def cover_take(ctx: Context, node: Node) -> None:
-    """Rows of a value [T, D]."""
-    if node.operands[0].tensor.rank != 2:
-        raise LoweringError(f"take from {node.operands[0].type} has no kernel", where=node.loc.module)
-    ctx.add(TakeSpec(_width(node)), list(node.operands), [node.out], [node])
+    """Rows of a value [T, D] or [T, H, E]."""
+    x, rows = node.operands
+    tokens, *features = x.tensor.shape
+    width = 1
+    for size in features:
+        assert isinstance(size, int)
+        width *= size
+    if len(features) == 1:
+        ctx.add(TakeSpec(width), [x, rows], [node.out], [node])
+        return
+    source = ctx.temporary(x.name, "f32", (tokens, width))
+    picked = ctx.temporary(node.out.name, "f32", (*rows.tensor.shape, width))
+    ctx.aliases.update({source: x, node.out: picked})
+    ctx.add(TakeSpec(width), [source, rows], [picked], [node])
 
 
 def cover_slice(ctx: Context, node: Node) -> None:
