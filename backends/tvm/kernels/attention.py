@@ -174,9 +174,7 @@ def _plan(spec: AttentionSpec, cache: Cache, plan: Buffer) -> None:
 
 
 def _block(spec: AttentionSpec, cache: Cache, rows: int) -> PageBlock:
-    return PageBlock(
-        spec.isa, rows, spec.head_dim, spec.values, spec.page, spec.soft_cap, cache.k_pages, cache.v_pages
-    )
+    return PageBlock(spec.isa, rows, spec.head_dim, spec.values, spec.page, spec.soft_cap, cache.k_pages, cache.v_pages)
 
 
 def _segment(spec: AttentionSpec, cache: Cache, rows: Rows, states: RowStates, segment: Expr) -> None:
@@ -259,5 +257,3 @@ def _prefill(spec: AttentionSpec, cache: Cache, tiles: Expr) -> None:
             _segment(spec, cache, rows, states, bind(begin + i))
             states.merge(rows.padded)
         states.finish(spec, cache, rows)
-
-

@@ -72,9 +72,7 @@ class Rows:
 
     def bounds(self, row0: Expr) -> tuple[list[Expr], list[Expr]]:
         """Return low and high of the rows of a block; rows beyond the last repeat the last token's."""
-        pairs = [
-            self._seen(bind(tirx.min((row0 + r) // self.spec.group, self.tokens - 1))) for r in range(self.height)
-        ]
+        pairs = [self._seen(bind(tirx.min((row0 + r) // self.spec.group, self.tokens - 1))) for r in range(self.height)]
         return [p[0] for p in pairs], [p[1] for p in pairs]
 
     def token(self, row: Expr) -> Expr:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from tvm.script.ir_builder import tirx as T
+
 from fretsaw.backends.tvm.kernels import math
 from fretsaw.backends.tvm.kernels.emit import (
     Buffer,
@@ -21,7 +23,6 @@ from fretsaw.backends.tvm.kernels.emit import (
 )
 from fretsaw.backends.tvm.kernels.isa import PANEL
 from fretsaw.backends.tvm.kernels.tile import Tile
-from tvm.script.ir_builder import tirx as T
 
 # (value, row, first column, extra buffers) -> value; any number of lanes, elementwise.
 Callback = Callable[[Expr, Expr, Expr, Sequence[Buffer]], Expr]
@@ -149,4 +150,3 @@ class Sink:
         with loop(tail) as c:
             parts = [load(spill, [c])] + ([load(spill, [c + 8])] if self.spec.glu else [])
             self.emit(parts, row, panel * self.panel_width + c)
-

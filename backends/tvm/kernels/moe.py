@@ -1,247 +1,250 @@
-"""Mixture of experts without padding: route, sort the (token, slot) pairs by expert, grouped GEMMs, combine.
+"""Grouped GEMM: every expert multiplies just the rows that chose it, by weights that are packed per expert.
 
-Only experts that some token chose are computed, for exactly the rows that chose them. An output element is the same
-chain of fused multiply-adds as in ``gemm``, and the slots of a token are added in slot order, so the result for a
-token does not depend on the others.
+Tasks are groups of weight panels and each goes through all experts, so threads get even shares however the
+tokens are spread, and one token's few experts are still streamed by every thread. An expert without rows is
+skipped. The product of a row is the same chain of fused multiply-adds as in ``gemm``, in a tile of any height.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from tvm import tirx
 
-from fretsaw.backends.tvm.kernels import math
 from fretsaw.backends.tvm.kernels.emit import (
     Buffer,
     Expr,
     bind,
     dim,
+    either,
     fma,
     kernel,
+    lanes_of,
     load,
     loop,
     parallel,
-    scratch,
     splat,
     store,
     when,
 )
-from fretsaw.backends.tvm.kernels.epilogue import Epilogue, Sink
+from fretsaw.backends.tvm.kernels.epilogue import Epilogue, Glu, Sink
 from fretsaw.backends.tvm.kernels.isa import PANEL, Isa
 from fretsaw.backends.tvm.kernels.pack import STORAGE
-from fretsaw.backends.tvm.kernels.rows import for_columns
+from fretsaw.backends.tvm.kernels.rows import for_columns, scale_by
 from fretsaw.backends.tvm.kernels.tile import accumulate, widen_load
 
 
 @dataclass(frozen=True)
-class RouteSpec:
-    """Choice of experts.
+class GroupedSpec:
+    """One linear of all experts.
 
     Args:
-        scoring: ``softmax`` over all experts, ``softmax_topk`` over the chosen ones only, or ``sigmoid``.
-        norm_topk: divide the chosen weights by their sum.
-        scale: constant factor of the weights.
-    """
-
-    experts: int
-    top_k: int
-    scoring: str = "softmax"
-    norm_topk: bool = False
-    scale: float = 1.0
-    name: str = "moe_route"
-
-
-def moe_route(spec: RouteSpec) -> tirx.PrimFunc:
-    """Return the PrimFunc that picks the top k experts; equal logits go to the lowest index.
-
-    Arguments in order: ``logits f32[T, E]``; ``idx i32[T, k]``; ``weights f32[T, k]``.
-    """
-    with kernel(spec.name) as k:
-        t = dim("T")
-        logits = k.arg("logits", (t, spec.experts))
-        idx = k.arg("idx", (t, spec.top_k), "int32")
-        weights = k.arg("weights", (t, spec.top_k))
-        with parallel(t) as row:
-            with loop(spec.top_k) as slot:
-                _pick(spec, logits, idx, row, slot)
-            _weigh(spec, logits, idx, weights, row)
-    return k.func
-
-
-def _pick(spec: RouteSpec, logits: Buffer, idx: Buffer, row: Expr, slot: Expr) -> None:
-    best, at, taken = scratch((1,)), scratch((1,), "int32"), scratch((1,), "int32")
-    store(best, [0], splat(float("-inf"), 1))
-    store(at, [0], tirx.const(-1, "int32"))
-    with loop(spec.experts) as e:
-        store(taken, [0], tirx.const(0, "int32"))
-        with loop(slot) as s, when(tirx.Cast("int64", load(idx, [row, s])) == e):
-            store(taken, [0], tirx.const(1, "int32"))
-        value = bind(load(logits, [row, e]))
-        # The first free expert is taken whatever its logit, so that -inf and NaN still give valid indices.
-        free = load(taken, [0]) == 0
-        with when(tirx.all(free, tirx.any(value > load(best, [0]), load(at, [0]) < 0))):
-            store(best, [0], value)
-            store(at, [0], tirx.Cast("int32", e))
-    store(idx, [row, slot], load(at, [0]))
-
-
-def _weigh(spec: RouteSpec, logits: Buffer, idx: Buffer, weights: Buffer, row: Expr) -> None:
-    top = bind(load(logits, [row, tirx.Cast("int64", load(idx, [row, 0]))]))  # the largest logit
-    total = scratch((1,))
-    store(total, [0], splat(0.0, 1))
-    if spec.scoring == "softmax":
-        with loop(spec.experts) as e:
-            store(total, [0], load(total, [0]) + math.exp_nonpositive(bind(load(logits, [row, e]) - top)))
-    with loop(spec.top_k) as s:
-        logit = bind(load(logits, [row, tirx.Cast("int64", load(idx, [row, s]))]))
-        value = math.sigmoid(logit) if spec.scoring == "sigmoid" else math.exp_nonpositive(bind(logit - top))
-        store(weights, [row, s], value)
-    if spec.scoring == "softmax_topk":
-        with loop(spec.top_k) as s:
-            store(total, [0], load(total, [0]) + load(weights, [row, s]))
-    if spec.scoring != "sigmoid":
-        with loop(spec.top_k) as s:
-            store(weights, [row, s], load(weights, [row, s]) / load(total, [0]))
-    if spec.norm_topk:
-        store(total, [0], splat(0.0, 1))
-        with loop(spec.top_k) as s:
-            store(total, [0], load(total, [0]) + load(weights, [row, s]))
-        with loop(spec.top_k) as s:
-            store(weights, [row, s], load(weights, [row, s]) / load(total, [0]))
-    if spec.scale != 1.0:
-        with loop(spec.top_k) as s:
-            store(weights, [row, s], load(weights, [row, s]) * splat(spec.scale, 1))
-
-
-def moe_scan(experts: int, top_k: int, name: str = "moe_scan") -> tirx.PrimFunc:
-    """Return the PrimFunc of a stable counting sort of the pairs by expert.
-
-    Arguments in order: ``idx i32[T, k]``; ``offsets i32[E + 1]`` (rows of expert e: ``offsets[e] ... offsets[e + 1]``);
-    ``order i32[T * k]`` (row -> pair ``t * k + slot``); ``place i32[T, k]`` (pair -> row, the inverse).
-    """
-    with kernel(name) as k:
-        t = dim("T")
-        idx = k.arg("idx", (t, top_k), "int32")
-        offsets = k.arg("offsets", (experts + 1,), "int32")
-        order = k.arg("order", (t * top_k,), "int32")
-        place = k.arg("place", (t, top_k), "int32")
-        with loop(experts + 1) as e:
-            store(offsets, [e], tirx.const(0, "int32"))
-        # Counts go one place up; the prefix sum then gives starts, and filling moves each start to its end.
-        with loop(t) as row, loop(top_k) as s:
-            e = bind(tirx.Cast("int64", load(idx, [row, s])))
-            store(offsets, [e + 1], load(offsets, [e + 1]) + 1)
-        with loop(experts) as e:
-            store(offsets, [e + 1], load(offsets, [e + 1]) + load(offsets, [e]))
-        with loop(t) as row, loop(top_k) as s:
-            e = bind(tirx.Cast("int64", load(idx, [row, s])))
-            to = bind(tirx.Cast("int64", load(offsets, [e])))
-            store(order, [to], tirx.Cast("int32", row * top_k + s))
-            store(place, [row, s], tirx.Cast("int32", to))
-            store(offsets, [e], load(offsets, [e]) + 1)
-        with loop(experts) as back:
-            e = bind(experts - back)
-            store(offsets, [e], load(offsets, [e - 1]))
-        store(offsets, [0], tirx.const(0, "int32"))
-    return k.func
-
-
-@dataclass(frozen=True)
-class ExpertGemmSpec:
-    """A GEMM per expert over the rows that chose it.
-
-    Args:
-        n, k: columns and depth (with a GLU, n is F).
-        top_k: slots per token; used with ``gather``.
-        gather: input rows are tokens, found through ``order``; otherwise they are already in expert order.
-        epilogue: bias (then [E, N], GLU [E, F] twice), activation or GLU; no residual.
+        experts: E.
+        n: output columns (GLU: F, the number of gated features).
+        k: input features.
+        gather: k of the router: pair p reads the row of its token and writes row p, in the order of experts.
+            0: it reads row p and writes the row of the pair, in the order of tokens.
+        bias: add a bias per expert.
     """
 
     experts: int
     n: int
     k: int
-    top_k: int
     isa: Isa
-    gather: bool
     weight: str = "float32"
-    epilogue: Epilogue = field(default_factory=Epilogue)
-    name: str = "expert_gemm"
+    gather: int = 0
+    glu: Glu | None = None
+    bias: bool = False
+    name: str = "grouped"
+
+    @property
+    def panels(self) -> int:
+        """Number of weight panels of one expert."""
+        return -(-self.n // (8 if self.glu else PANEL))
+
+    @property
+    def group(self) -> int:
+        """Panels of one task: enough chains to hide latency for a single row, even shares for two threads."""
+        sizes = (4, 3, 2, 1) if self.isa.tile_panels == 1 else range(self.isa.tile_panels, 0, -1)
+        return min(sizes, key=lambda g: (-(-(-(-self.panels // g)) // 2) * 2 * g, -g))
+
+    @property
+    def splits(self) -> int:
+        """Row ranges that a task's experts are cut into, where there are few panels for many threads."""
+        splits = 1
+        while -(-self.panels // self.group) * splits < 16:
+            splits *= 2
+        return splits
 
 
-def expert_gemm(spec: ExpertGemmSpec) -> tirx.PrimFunc:
+@dataclass(frozen=True)
+class _ExpertSink(Sink):
+    """A sink that first adds the bias of one expert."""
+
+    expert: Expr | None = None
+    expert_bias: tuple[Buffer, ...] = ()
+
+    def emit(self, parts: Sequence[Expr], row: Expr, col: Expr) -> None:
+        if self.expert_bias:
+            lanes = lanes_of(parts[0])
+            pairs = zip(parts, self.expert_bias, strict=True)
+            parts = [bind(p + load(b, [self.expert * self.width + col], lanes)) for p, b in pairs]
+        super().emit(parts, row, col)
+
+
+def grouped_gemm(spec: GroupedSpec) -> tirx.PrimFunc:
     """Return the PrimFunc of a grouped GEMM.
 
-    Arguments in order: ``x f32[T, K]`` with ``gather``, else ``f32[M, K]``; ``order i32[M]`` with ``gather``;
-    ``offsets i32[E + 1]``; ``w [E, panels, K, 16]`` (uint16 for bf16); ``bias f32[E, N]`` if asked (GLU:
-    ``gate_bias[E, F]``, ``up_bias[E, F]``); ``out f32[M, N]`` in expert order, M = T * k.
+    Arguments in order: ``x f32[R, K]``; ``offsets i32[E + 1]`` and ``order i32[P]`` of ``sort_by_expert``; ``w
+    [E, panels, K, 16]`` (uint16 for bf16; GLU: ``pack_glu_panels``); ``bias f32[E*N]`` if asked (GLU:
+    ``gate_bias f32[E*F]``, ``up_bias f32[E*F]``); ``out f32[P, N]``. R is T with ``gather``, else P.
     """
-    epilogue = spec.epilogue
-    panels = -(-spec.n // (8 if epilogue.glu else PANEL))
     with kernel(spec.name) as k:
-        m = dim("M")
-        x = k.arg("x", (dim("T") if spec.gather else m, spec.k))
-        order = k.arg("order", (m,), "int32") if spec.gather else None
+        pairs = dim("P")
+        x = k.arg("x", (dim("T") if spec.gather else pairs, spec.k))
         offsets = k.arg("offsets", (spec.experts + 1,), "int32")
-        w = k.arg("w", (spec.experts, panels, spec.k, PANEL), STORAGE[spec.weight])
-        names = ("gate_bias", "up_bias") if epilogue.glu else ("bias",)
-        bias = tuple(k.arg(name, (spec.experts, spec.n)) for name in names) if epilogue.bias else ()
-        out = k.arg("out", (m, spec.n))
-        # Panel-major: the panels of one expert are spread over the threads, whatever the experts' loads are.
-        with parallel(panels) as panel, loop(spec.experts) as e:
-            start, end = bind(tirx.Cast("int64", load(offsets, [e]))), bind(tirx.Cast("int64", load(offsets, [e + 1])))
-            sink = Sink(epilogue, out, spec.n, bias, bias_row=e)
-            count, height = bind(end - start), spec.isa.rows
-
-            def tile(rows: int, row0: Expr) -> None:
-                outs = [bind(row0 + r) for r in range(rows)]
-                source = outs
-                if order is not None:
-                    source = [bind(tirx.Cast("int64", load(order, [row])) // spec.top_k) for row in outs]
-                done = accumulate(
-                    spec.isa,
-                    rows,
-                    1,
-                    spec.k,
-                    lambda r, c: load(x, [source[r], c]),
-                    lambda _, c, j: widen_load(w, [e, panel, c, j], spec.isa.lanes),
-                )
-                sink.write_tile(done, outs, panel)
-
-            with loop(count // height) as i:
-                tile(height, bind(start + i * height))
-            for rows in range(1, height):
-                with when(count % height == rows):
-                    tile(rows, bind(end - rows))
+        order = k.arg("order", (pairs,), "int32")
+        w = k.arg("w", (spec.experts, spec.panels, spec.k, PANEL), STORAGE[spec.weight])
+        names = () if not spec.bias else ("gate_bias", "up_bias") if spec.glu else ("bias",)
+        bias = tuple(k.arg(name, (spec.experts * spec.n,)) for name in names)
+        out = k.arg("out", (pairs, spec.n))
+        with parallel(-(-spec.panels // spec.group) * spec.splits) as task:
+            panel = bind(task // spec.splits * spec.group)
+            part = bind(task % spec.splits)
+            with loop(spec.experts) as e:
+                first = bind(tirx.Cast("int64", load(offsets, [e])))
+                count = bind(tirx.Cast("int64", load(offsets, [e + 1])) - first)
+                with when(count > 0):
+                    sink = _ExpertSink(Epilogue(glu=spec.glu), out, spec.n, expert=e, expert_bias=bias)
+                    _Expert(spec, x, order, w, sink, e, first).emit(count, panel, part)
     return k.func
 
 
-def moe_combine(width: int, top_k: int, isa: Isa, residual: bool = False, name: str = "moe_combine") -> tirx.PrimFunc:
-    """Return the PrimFunc of ``out[t] = sum over slots of weights[t, s] * y[place[t, s]]``, in slot order.
+@dataclass(frozen=True)
+class _Expert:
+    """One expert's rows in one task."""
 
-    Arguments in order: ``y f32[M, D]`` in expert order; ``place i32[T, k]``; ``weights f32[T, k]``; ``residual f32[T, D]``
-    if asked (added last); ``out f32[T, D]``.
+    spec: GroupedSpec
+    x: Buffer
+    order: Buffer
+    w: Buffer
+    sink: Sink
+    expert: Expr
+    first: Expr
+
+    def tile(self, rows: int, panels: int, row0: Expr, panel: Expr) -> None:
+        """Emit one tile of ``rows`` x ``panels`` with its epilogue; ``row0`` counts from the expert's first row."""
+        spec = self.spec
+        places = [bind(self.first + row0 + r) for r in range(rows)]
+        pairs = [bind(tirx.Cast("int64", load(self.order, [p]))) for p in places]
+        source = [bind(tirx.truncdiv(p, tirx.const(spec.gather, "int64"))) for p in pairs] if spec.gather else places
+        tile = accumulate(
+            spec.isa,
+            rows,
+            panels,
+            spec.k,
+            lambda r, k: load(self.x, [source[r], k]),
+            lambda p, k, c: widen_load(self.w, [self.expert, panel + p, k, c], spec.isa.lanes),
+        )
+        self.sink.write_tile(tile, places if spec.gather else pairs, panel)
+
+    def emit(self, count: Expr, panel: Expr, part: Expr) -> None:
+        """Emit the tiles of this task: all panels of its group by its share of the row tiles."""
+        spec, height = self.spec, self.spec.isa.rows
+        whole, rest = bind(tirx.truncdiv(count, _i64(height))), bind(tirx.truncmod(count, _i64(height)))
+        low, high = self._share(bind(whole + tirx.Cast("int64", rest > 0)), part)
+        full = bind(tirx.min(high, whole))
+        wide = min(spec.isa.tile_panels, spec.group)
+
+        def columns(panels: int, at: Expr) -> None:
+            with loop(tirx.max(full - low, _i64(0))) as i:
+                self.tile(height, panels, (low + i) * height, at)
+            with when(high > whole):
+                for rows in range(2, height):
+                    with when(rest == rows):
+                        self.tile(rows, panels, whole * height, at)
+
+        self._panels(panel, wide, columns)
+        with when(tirx.all(high > whole, rest == 1)):
+            # A single row waits for its own chain: it takes the whole group at once.
+            self._panels(panel, spec.group, lambda panels, at: self.tile(1, panels, whole * height, at))
+
+    def _share(self, tiles: Expr, part: Expr) -> tuple[Expr, Expr]:
+        """The row tiles of ``part``; experts start at different parts, so that single tiles spread over them."""
+        splits = self.spec.splits
+        if splits == 1:
+            return _i64(0), tiles
+        turn = bind(tirx.truncmod(part + self.expert, _i64(splits)))
+        return bind(tirx.truncdiv(turn * tiles, _i64(splits))), bind(tirx.truncdiv((turn + 1) * tiles, _i64(splits)))
+
+    def _panels(self, panel: Expr, wide: int, body: Callable[[int, Expr], None]) -> None:
+        """Emit ``body(panels, first panel)`` for the group at ``panel``: ``wide`` at once, one by one at the edge."""
+        spec = self.spec
+        rest = spec.panels % spec.group
+        edge = spec.panels - rest
+        if wide == 1:
+            with loop(tirx.min(spec.panels - panel, spec.group)) as p:
+                body(1, bind(panel + p))
+        elif not rest:
+            body(wide, panel)
+        else:
+            with either(panel < edge) as (inside, outside):
+                with inside:
+                    body(wide, panel)
+                with outside, loop(rest) as p:
+                    body(1, bind(edge + p))
+
+
+def _i64(value: int) -> Expr:
+    return tirx.const(value, "int64")
+
+
+# (value, row, first column, extra buffers) -> value, as the epilogue's callback
+Finish = Callable[[Expr, Expr, Expr, Sequence[Buffer]], Expr]
+
+
+@dataclass(frozen=True)
+class CombineSpec:
+    """The sum over a token's experts.
+
+    Args:
+        width: D.
+        slots: k.
+        finish: elementwise work on the sum, with its ``extra`` buffers (name, shape; None stands for T).
     """
-    with kernel(name) as k:
-        t, m = dim("T"), dim("M")
-        y = k.arg("y", (m, width))
-        place = k.arg("place", (t, top_k), "int32")
-        weights = k.arg("weights", (t, top_k))
-        extra = k.arg("residual", (t, width)) if residual else None
-        out = k.arg("out", (t, width))
+
+    width: int
+    slots: int
+    isa: Isa
+    finish: Finish | None = None
+    extra: tuple[tuple[str, tuple[int | None, ...]], ...] = ()
+    name: str = "combine"
+
+
+def combine(spec: CombineSpec) -> tirx.PrimFunc:
+    """Return the PrimFunc of ``out[t] = finish(sum over slots j, in order, of weight[t, j] * y[t*k + j])``.
+
+    Arguments in order: ``y f32[T*k, D]``; ``weight f32[T, k]``; the extra buffers; ``out f32[T, D]``.
+    """
+    with kernel(spec.name) as k:
+        t, pairs = dim("T"), dim("P")
+        y = k.arg("y", (pairs, spec.width))
+        weight = k.arg("weight", (t, spec.slots))
+        extra = [k.arg(name, tuple(t if s is None else s for s in shape)) for name, shape in spec.extra]
+        out = k.arg("out", (t, spec.width))
         with parallel(t) as row:
-            rows = [bind(tirx.Cast("int64", load(place, [row, s]))) for s in range(top_k)]
-            factors = [bind(load(weights, [row, s])) for s in range(top_k)]
+            factors = [bind(load(weight, [row, j])) for j in range(spec.slots)]
 
             def column(c: Expr, n: int) -> None:
-                value = splat(0.0, n)
-                for source, factor in zip(rows, factors, strict=True):
-                    value = fma(load(y, [source, c], n), splat(factor, n), value)
-                if extra is not None:
-                    value = bind(value) + load(extra, [row, c], n)
-                store(out, [row, c], value)
+                total = splat(0.0, n)
+                for j, factor in enumerate(factors):
+                    value = load(y, [row * spec.slots + j, c], n)
+                    total = bind(fma(splat(factor, n), value, total) if j else scale_by(value, factor, n))
+                store(out, [row, c], spec.finish(total, row, c, extra) if spec.finish else total)
 
-            for_columns(width, isa.lanes, column)
+            for_columns(spec.width, spec.isa.lanes, column)
     return k.func
 
 
+__all__ = ["CombineSpec", "GroupedSpec", "combine", "grouped_gemm"]

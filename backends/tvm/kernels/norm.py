@@ -80,7 +80,9 @@ def norm(spec: NormSpec) -> tirx.PrimFunc:
     return k.func
 
 
-def _normalize(spec: NormSpec, x: Buffer, head: list[Expr], gain: Buffer | None, bias: Buffer | None, out: Buffer) -> None:
+def _normalize(
+    spec: NormSpec, x: Buffer, head: list[Expr], gain: Buffer | None, bias: Buffer | None, out: Buffer
+) -> None:
     width, lanes = spec.width, spec.isa.lanes
     mean: Expr | None = None
     if spec.kind == "rms":

@@ -100,7 +100,9 @@ class _Turn:
     cos: Buffer
     sin: Buffer
 
-    def head(self, x: Buffer, at: list[Expr], base: Expr, gain: Buffer | None, token: Expr, out: Buffer, to: list[Expr]) -> None:
+    def head(
+        self, x: Buffer, at: list[Expr], base: Expr, gain: Buffer | None, token: Expr, out: Buffer, to: list[Expr]
+    ) -> None:
         """Emit norm (with ``gain``) and rotation of ``x[*at, base : base + E]`` into ``out[*to, 0 : E]``."""
         spec, lanes = self.spec, self.spec.isa.lanes
         if gain is not None:
@@ -125,7 +127,9 @@ class _Turn:
 
         for_columns(half, 1 if spec.layout == "interleaved" else lanes, turn)
         rest = spec.head_dim - spec.turned
-        for_columns(rest, lanes, lambda c, n: store(out, [*to, spec.turned + c], load(x, [*at, base + spec.turned + c], n)))
+        for_columns(
+            rest, lanes, lambda c, n: store(out, [*to, spec.turned + c], load(x, [*at, base + spec.turned + c], n))
+        )
 
 
 def rope(spec: RopeSpec) -> tirx.PrimFunc:

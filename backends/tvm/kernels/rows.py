@@ -41,7 +41,9 @@ def add_lanes(parts: list[Expr]) -> Expr:
 def max_lanes(parts: list[Expr]) -> Expr:
     """Return the largest of scalars, as a balanced tree."""
     while len(parts) > 1:
-        parts = [bind(fmax(parts[i], parts[i + 1])) if i + 1 < len(parts) else parts[i] for i in range(0, len(parts), 2)]
+        parts = [
+            bind(fmax(parts[i], parts[i + 1])) if i + 1 < len(parts) else parts[i] for i in range(0, len(parts), 2)
+        ]
     return parts[0]
 
 

@@ -54,7 +54,7 @@ def reference(e: Epilogue, y: Array, bias: Array, residual: Array) -> Array:
     if e.activation == "relu":
         y = np.maximum(y, 0)
     if e.activation == "gelu":
-        y = y * 0.5 * np.vectorize(math.erfc)(-y / math.sqrt(2))
+        y = y * 0.5 * np.vectorize(math.erfc, otypes=[np.float64])(-y / math.sqrt(2))
     if e.activation == "gelu_tanh":
         y = 0.5 * y * (1 + np.tanh(math.sqrt(2 / math.pi) * (y + 0.044715 * y**3)))
     return y + residual if e.residual != "none" else y
@@ -103,6 +103,8 @@ def test_glu(glu: Glu, f: int) -> None:
 def test_selected_rows() -> None:
     w, x = normal(0, 33, 20), normal(1, 9, 20)
     rows = np.array([8, 0, 3], np.int32)
-    got = Built(gemm(GemmSpec(33, 20, V3, select_rows=True)))(x, rows, pack_panels(w), np.zeros((3, 33), np.float32))[-1]
+    got = Built(gemm(GemmSpec(33, 20, V3, select_rows=True)))(x, rows, pack_panels(w), np.zeros((3, 33), np.float32))[
+        -1
+    ]
     whole = Built(gemm(GemmSpec(33, 20, V3)))(x, pack_panels(w), np.zeros((9, 33), np.float32))[-1]
     assert np.array_equal(got, whole[rows])
