@@ -76,8 +76,8 @@ def test_attention_agrees_with_torch(window: int, causal: bool) -> None:
     seen = (gap >= 0) if causal else np.ones_like(gap, bool)
     if window:
         seen &= np.abs(gap) < window
-    heads = [torch.from_numpy(a).transpose(1, 2) for a in (q, k, v)]
-    want = F.scaled_dot_product_attention(*heads, attn_mask=torch.from_numpy(seen), scale=0.3, enable_gqa=True)
+    tq, tk, tv = (torch.from_numpy(a).transpose(1, 2) for a in (q, k, v))
+    want = F.scaled_dot_product_attention(tq, tk, tv, attn_mask=torch.from_numpy(seen), scale=0.3, enable_gqa=True)
     attrs = {"scale": 0.3, "causal": causal, "window": window, "softcap": 0.0}
     got = get_op("attention").reference([q, k, v], attrs)[0]
     assert np.abs(got - want.transpose(1, 2).numpy()).max() <= 32 * np.finfo(np.float32).eps

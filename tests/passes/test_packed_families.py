@@ -39,12 +39,16 @@ def family(
 
 
 def ids_of(seed: int, count: int) -> np.ndarray:
-    return np.random.default_rng(seed).integers(3, VOCAB, count)
+    """Token ids i64[count]; not the special ones."""
+    ids: np.ndarray = np.random.default_rng(seed).integers(3, VOCAB, count)
+    return ids
 
 
 def captured_logits(graph: Graph, ids: np.ndarray) -> np.ndarray:
     """Logits [S, V] of one sequence."""
-    return run(graph, {"input_ids": ids[None].astype(np.int64), "positions": np.arange(len(ids))[None]})[0][0]
+    feed = {"input_ids": ids[None].astype(np.int64), "positions": np.arange(len(ids))[None]}
+    logits: np.ndarray = run(graph, feed)[0][0]
+    return logits
 
 
 def packed_logits(graph: Graph, sequences: Sequence[np.ndarray], steps: Sequence[Sequence[int]]) -> list[np.ndarray]:
