@@ -53,14 +53,18 @@ def check_chat_template(source: str) -> None:
         tree = environment.parse(source)
     except jinja2.TemplateSyntaxError as error:
         raise CaptureError(
-            f"chat template: {error.message}", where=f"chat template, line {error.lineno}", hint="fix the template"
+            f"chat template: {error.message}",
+            where=f"chat template, line {error.lineno}",
+            hint="fix the template",
         ) from error
     _walk(tree)
 
 
 def _refuse(what: str, node: nodes.Node, kind: str | None = None) -> None:
     hint = f"supported {kind}: {', '.join(SUPPORTED[kind])}" if kind else "write the template without it"
-    raise CaptureError(f"chat template: {what} is not supported", where=f"chat template, line {node.lineno}", hint=hint)
+    raise CaptureError(
+        f"chat template: {what} is not supported", where=f"chat template, line {node.lineno}", hint=hint
+    )
 
 
 def _walk(node: nodes.Node) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from driver import Tool, tool_path  # noqa: E402
+from driver import Tool, tool_path
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,9 @@ ROOT = Path(__file__).resolve().parents[2]
 def tool_path() -> Path | None:
     """Return the tool's path in FRETSAW_BUILD or build/cmake, or None when it is not built."""
     build = Path(os.environ.get("FRETSAW_BUILD", ROOT / "build/cmake"))
-    found = [p for p in (build / "fretsaw-tokenizer-tool", build / "bin/fretsaw-tokenizer-tool") if p.exists()]
+    found = [
+        p for p in (build / "fretsaw-tokenizer-tool", build / "bin/fretsaw-tokenizer-tool") if p.exists()
+    ]
     return found[0] if found else None
 
 
@@ -27,7 +29,9 @@ class Tool:
     def __enter__(self) -> Tool:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         assert self.process.stdin is not None and self.process.stdout is not None
         self.process.stdin.close()
         self.process.stdout.close()

@@ -20,7 +20,7 @@ from tokenizers import Regex, normalizers, pre_tokenizers
 CATEGORIES = (
     "Cn Lu Ll Lt Lm Lo Mn Mc Me Nd Nl No Pc Pd Ps Pe Pi Pf Po Sm Sc Sk So Zs Zl Zp Cc Cf Cs Co"  # enum order
 ).split()
-SCRIPTS = "Han Hiragana Katakana Hangul Latin Greek Cyrillic Arabic Hebrew Thai".split()
+SCRIPTS = ["Han", "Hiragana", "Katakana", "Hangul", "Latin", "Greek", "Cyrillic", "Arabic", "Hebrew", "Thai"]
 CODE_POINTS = [c for c in range(0x110000) if not 0xD800 <= c < 0xE000]
 ASCII_PUNCT = {ord(c) for c in "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"}
 OUT = Path(__file__).resolve().parents[2] / "runtime/src/tokenizer/unicode_tables.cc"
@@ -123,15 +123,19 @@ def main() -> None:
     nothing = {0, 0xFFFD}  # removed by name, not by category
     tables = {
         "kOnigWordDiff": matched(r"\w") ^ word,
-        "kRustWordDiff": where(lambda ch: len(whitespace.pre_tokenize_str("a" + ch)) == 1 and not ch.isspace())
+        "kRustWordDiff": where(
+            lambda ch: len(whitespace.pre_tokenize_str("a" + ch)) == 1 and not ch.isspace()
+        )
         ^ word,
         "kRustNumericDiff": where(lambda ch: len(digits.pre_tokenize_str("a" + ch)) == 2) ^ union("N"),
         "kMarkDiff": where(lambda ch: accents.normalize_str(ch) == "") ^ union("M"),
         "kBertMarkDiff": where(lambda ch: bert_accents.normalize_str(ch) == "") ^ union("Mn"),
         "kBertPunctDiff": where(lambda ch: len(bert.pre_tokenize_str("a" + ch + "a")) == 3)
         ^ (union("P") | ASCII_PUNCT),
-        "kBertOtherDiff": where(lambda ch: bert_clean.normalize_str(ch) == "") ^ (union("Cc", "Cf", "Co") - {9, 10, 13})
-        ^ nothing ^ {0},
+        "kBertOtherDiff": where(lambda ch: bert_clean.normalize_str(ch) == "")
+        ^ (union("Cc", "Cf", "Co") - {9, 10, 13})
+        ^ nothing
+        ^ {0},
         "kNormalFormInert": inert_in_normal_forms(utf8proc),
     }
     text = [HEAD, "const uint32_t kCategoryRuns[] = {" + ", ".join(map(str, runs)) + "};\n"]

@@ -14,7 +14,10 @@ from generate import WORDS
 from transformers.utils import chat_template_utils
 
 NOON = 1_753_531_200  # 2025-07-26 12:00 UTC
-TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {"x": {"type": "integer"}}}}}
+TOOL = {
+    "type": "function",
+    "function": {"name": "f", "parameters": {"type": "object", "properties": {"x": {"type": "integer"}}}},
+}
 
 
 class Frozen(datetime.datetime):
@@ -22,7 +25,7 @@ class Frozen(datetime.datetime):
 
     @classmethod
     def now(cls, tz: datetime.tzinfo | None = None) -> Frozen:
-        return cls.fromtimestamp(NOON, datetime.timezone.utc)
+        return cls.fromtimestamp(NOON, datetime.UTC)
 
 
 def contexts(seed: int, count: int) -> list[dict[str, Any]]:
@@ -30,8 +33,13 @@ def contexts(seed: int, count: int) -> list[dict[str, Any]]:
     rng = random.Random(seed)
     out = []
     for _ in range(count):
+
         def text() -> str:
-            return rng.choice(["", " ", "\n"]) + " ".join(rng.choice(WORDS) for _ in range(rng.randint(0, 5))) + rng.choice(["", " \n", "\u3000"])
+            return (
+                rng.choice(["", " ", "\n"])
+                + " ".join(rng.choice(WORDS) for _ in range(rng.randint(0, 5)))
+                + rng.choice(["", " \n", "\u3000"])
+            )
 
         messages: list[dict[str, Any]] = [{"role": "system", "content": text()}] if rng.random() < 0.4 else []
         for i in range(rng.randint(1, 5)):
@@ -42,10 +50,20 @@ def contexts(seed: int, count: int) -> list[dict[str, Any]]:
             if role == "assistant" and rng.random() < 0.3:
                 messages[-1]["content"] = f"<think>\n{text()}\n</think>\n\n{text()}"
             if role == "assistant" and rng.random() < 0.15:
-                messages[-1]["tool_calls"] = [{"type": "function", "function": {"name": "f", "arguments": {"x": 1, "y": [text(), None, 1.5]}}}]
+                messages[-1]["tool_calls"] = [
+                    {
+                        "type": "function",
+                        "function": {"name": "f", "arguments": {"x": 1, "y": [text(), None, 1.5]}},
+                    }
+                ]
             if role == "user" and rng.random() < 0.1:
                 messages[-1]["content"] = [{"type": "text", "text": text()}, {"type": "image"}]
-        context: dict[str, Any] = {"messages": messages, "bos_token": "<s>", "eos_token": "</s>", "add_generation_prompt": rng.random() < 0.5}
+        context: dict[str, Any] = {
+            "messages": messages,
+            "bos_token": "<s>",
+            "eos_token": "</s>",
+            "add_generation_prompt": rng.random() < 0.5,
+        }
         if rng.random() < 0.3:
             context["tools"] = [TOOL]
         if rng.random() < 0.3:
@@ -77,7 +95,14 @@ def test_renders_as_transformers_does(tool: Tool, name: str, monkeypatch: pytest
 
 @pytest.mark.parametrize("tag", ["{% if x %}", "{%- if x %}", "{% if x -%}", "{%+ if x %}", "{% if x +%}"])
 @pytest.mark.parametrize("end", ["{% endif %}", "{%- endif -%}", "{%+ endif +%}"])
-@pytest.mark.parametrize("around", ["A {}B{} C", "A\n  {}\n  B\n  {}\nC", "{}\n\nB{}\n\n", " {} B {} \n", "A\r\n {}\r\nB {{{{x}}}}\n{}\n"])
-def test_white_space_control(tool: Tool, tag: str, end: str, around: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "around",
+    ["A {}B{} C", "A\n  {}\n  B\n  {}\nC", "{}\n\nB{}\n\n", " {} B {} \n", "A\r\n {}\r\nB {{{{x}}}}\n{}\n"],
+)
+def test_white_space_control(
+    tool: Tool, tag: str, end: str, around: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = around.format(tag, end)
-    assert tool.ask("chat", template=source, context={"x": 1}).get("text") == theirs(source, {"x": 1}, monkeypatch)
+    assert tool.ask("chat", template=source, context={"x": 1}).get("text") == theirs(
+        source, {"x": 1}, monkeypatch
+    )

@@ -37,7 +37,11 @@ def test_accepts_every_template(name: str) -> None:
     ("part", "value", "message"),
     [
         ("normalizer", {"type": "Nmt"}, "normalizer 'Nmt' is not supported"),
-        ("normalizer", {"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "Precompiled"}]}, "normalizer.normalizers[1]"),
+        (
+            "normalizer",
+            {"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "Precompiled"}]},
+            "normalizer.normalizers[1]",
+        ),
         ("pre_tokenizer", {"type": "UnicodeScripts"}, "pre_tokenizer 'UnicodeScripts' is not supported"),
         ("decoder", {"type": "CTC"}, "decoder 'CTC' is not supported"),
         ("model", {"type": "Unigram", "vocab": []}, "model 'Unigram' is not supported"),
@@ -68,7 +72,11 @@ def test_templates_are_refused_by_both(tool: Tool, source: str, message: str) ->
         chat_template.check_chat_template(source)
     assert message in str(caught.value) and "line 2" in str(caught.value)
     answer = tool.ask("chat", template=source, context={})
-    assert answer["status"] == "unsupported" and message in str(answer["error"]) and "line 2" in str(answer["error"])
+    assert (
+        answer["status"] == "unsupported"
+        and message in str(answer["error"])
+        and "line 2" in str(answer["error"])
+    )
 
 
 def test_unknown_methods_are_refused(tool: Tool) -> None:

@@ -22,18 +22,35 @@ LLAMA3 = (
     r"|\s+(?!\S)|\s+"
 )
 QWEN2 = LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
-O200K = "|".join([
-    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
-    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
-    r"\p{N}{1,3}", r" ?[^\s\p{L}\p{N}]+[\r\n/]*", r"\s*[\r\n]+", r"\s+(?!\S)", r"\s+",
-])
+O200K = "|".join(
+    [
+        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+        r"\p{N}{1,3}",
+        r" ?[^\s\p{L}\p{N}]+[\r\n/]*",
+        r"\s*[\r\n]+",
+        r"\s+(?!\S)",
+        r"\s+",
+    ]
+)
 
 
 def sample_text() -> list[str]:
     """Training text: the calibration text when there is one, and words of several scripts."""
-    other = ["naïve café Ünïcödé", "これはテストです。漢字かな交じり文", "Привет, мир!", "مرحبا بالعالم", "한국어 텍스트", "🙂👩‍👩‍👧‍👦🏳️‍🌈"]
+    other = [
+        "naïve café Ünïcödé",
+        "これはテストです。漢字かな交じり文",
+        "Привет, мир!",
+        "مرحبا بالعالم",
+        "한국어 텍스트",
+        "🙂👩‍👩‍👧‍👦🏳️‍🌈",
+    ]
     calib = SHARED / "text" / "calib.txt"
-    body = calib.read_text(encoding="utf-8")[:150_000].splitlines() if calib.exists() else ["the quick brown fox"] * 50
+    body = (
+        calib.read_text(encoding="utf-8")[:150_000].splitlines()
+        if calib.exists()
+        else ["the quick brown fox"] * 50
+    )
     return body + other * 20
 
 
@@ -63,8 +80,12 @@ ALPHABET = {"initial_alphabet": pre_tokenizers.ByteLevel.alphabet()}
 
 
 def llama3() -> bytes:
-    data = json.loads(train(byte_level(LLAMA3, ignore_merges=True), ["<|begin_of_text|>", "<|eot_id|>"], **ALPHABET))
-    template = processors.TemplateProcessing(single="<|begin_of_text|> $A", pair="$A $B", special_tokens=[("<|begin_of_text|>", 0)])
+    data = json.loads(
+        train(byte_level(LLAMA3, ignore_merges=True), ["<|begin_of_text|>", "<|eot_id|>"], **ALPHABET)
+    )
+    template = processors.TemplateProcessing(
+        single="<|begin_of_text|> $A", pair="$A $B", special_tokens=[("<|begin_of_text|>", 0)]
+    )
     tok = Tokenizer.from_str(json.dumps(data))
     tok.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=False), template])
     return dump(tok)
@@ -90,7 +111,11 @@ def gpt_neox() -> bytes:
 
 
 def gpt_oss() -> bytes:
-    return train(byte_level(O200K, ignore_merges=True), ["<|startoftext|>", "<|return|>", "<|channel|>", "<|message|>"], **ALPHABET)
+    return train(
+        byte_level(O200K, ignore_merges=True),
+        ["<|startoftext|>", "<|return|>", "<|channel|>", "<|message|>"],
+        **ALPHABET,
+    )
 
 
 def modernbert() -> bytes:
@@ -102,7 +127,9 @@ def modernbert() -> bytes:
     out.add_special_tokens([AddedToken("[MASK]", lstrip=True, normalized=False)])
     out.add_tokens([AddedToken("|||IP_ADDRESS|||", normalized=True), AddedToken("  ", normalized=False)])
     out.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 1), ("[SEP]", 2)],
     )
     return dump(out)
 
@@ -116,28 +143,58 @@ def sentencepiece(kind: str) -> bytes:
     data = json.loads(train(tok, special))
     data["added_tokens"] = [t for t in data["added_tokens"] if not t["content"].startswith("<0x")]
     strip = [{"type": "Strip", "content": " ", "start": 1, "stop": 0}]
-    chain = [{"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"}]
+    chain = [
+        {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+        {"type": "ByteFallback"},
+        {"type": "Fuse"},
+    ]
     replace = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
     data["pre_tokenizer"] = None
     data["decoder"] = {"type": "Sequence", "decoders": chain + strip}
     if kind in ("llama2", "phi3"):
-        data["normalizer"] = {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"}, replace]}
+        data["normalizer"] = {
+            "type": "Sequence",
+            "normalizers": [{"type": "Prepend", "prepend": "▁"}, replace],
+        }
     elif kind == "gemma":
         data["normalizer"] = replace
-        data["pre_tokenizer"] = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False}
+        data["pre_tokenizer"] = {
+            "type": "Split",
+            "pattern": {"String": " "},
+            "behavior": "MergedWithPrevious",
+            "invert": False,
+        }
         data["decoder"] = {"type": "Sequence", "decoders": chain}
     else:
         data["normalizer"] = None
-        data["pre_tokenizer"] = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": False}
+        data["pre_tokenizer"] = {
+            "type": "Metaspace",
+            "replacement": "▁",
+            "prepend_scheme": "first",
+            "split": False,
+        }
     if kind == "phi3":
         n = len(data["model"]["vocab"])
         for i, text in enumerate(["<|user|>", "<|end|>", "<|assistant|>"]):
-            data["added_tokens"].append({"id": n + i, "content": text, "single_word": False, "lstrip": False,
-                                         "rstrip": text != "<|end|>", "normalized": False, "special": True})
+            data["added_tokens"].append(
+                {
+                    "id": n + i,
+                    "content": text,
+                    "single_word": False,
+                    "lstrip": False,
+                    "rstrip": text != "<|end|>",
+                    "normalized": False,
+                    "special": True,
+                }
+            )
     ids = {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}}
     single = [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
-    data["post_processor"] = {"type": "TemplateProcessing", "single": single, "special_tokens": ids,
-                              "pair": [*single, {"Sequence": {"id": "B", "type_id": 1}}]}
+    data["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": single,
+        "special_tokens": ids,
+        "pair": [*single, {"Sequence": {"id": "B", "type_id": 1}}],
+    }
     return dump(Tokenizer.from_str(json.dumps(data)))
 
 
@@ -146,7 +203,9 @@ def bert(cased: bool) -> bytes:
     tok.normalizer = normalizers.BertNormalizer(lowercase=not cased)
     tok.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tok.decoder = decoders.WordPiece()
-    trainer = trainers.WordPieceTrainer(vocab_size=1500, special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"], show_progress=False)
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=1500, special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"], show_progress=False
+    )
     tok.train_from_iterator(sample_text(), trainer)
     tok.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     return dump(tok)
@@ -158,35 +217,58 @@ def odd() -> bytes:
 
     tok = Tokenizer(models.BPE(unk_token="<unk>", end_of_word_suffix="</w>", fuse_unk=False))
     tok.normalizer = normalizers.Sequence(
-        [normalizers.NFKD(), normalizers.StripAccents(), normalizers.Lowercase(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
+        [
+            normalizers.NFKD(),
+            normalizers.StripAccents(),
+            normalizers.Lowercase(),
+            normalizers.Replace(Regex(r"\s+"), " "),
+            normalizers.Strip(),
+        ]
     )
     tok.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Whitespace(), pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.Punctuation("contiguous")]
+        [
+            pre_tokenizers.Whitespace(),
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.Punctuation("contiguous"),
+        ]
     )
     tok.decoder = decoders.BPEDecoder("</w>")
     out = Tokenizer.from_str(train(tok, ["<unk>"], end_of_word_suffix="</w>").decode())
-    out.add_tokens([AddedToken("Émile", normalized=True, single_word=True), AddedToken("NASA", normalized=False, single_word=True, rstrip=True)])
+    out.add_tokens(
+        [
+            AddedToken("Émile", normalized=True, single_word=True),
+            AddedToken("NASA", normalized=False, single_word=True, rstrip=True),
+        ]
+    )
     return dump(out)
 
 
 def metaspace_always() -> bytes:
     tok = Tokenizer(models.BPE(unk_token="<unk>"))
     tok.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Strip(left=True, right=False)])
-    tok.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(), pre_tokenizers.Digits()])
+    tok.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(), pre_tokenizers.Digits()]
+    )
     tok.decoder = decoders.Metaspace()
     return train(tok, ["<unk>", "<s>"])
 
 
 def deepseek() -> bytes:
     tok = Tokenizer(models.BPE())
-    tok.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(Regex(r"\p{N}{1,3}"), "isolated"),
-        pre_tokenizers.Split(Regex("[一-龥぀-ゟ゠-ヿ]+"), "isolated"),
-        pre_tokenizers.Split(Regex(
-            "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+"
-            "| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+"), "isolated"),
-        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-    ])
+    tok.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(r"\p{N}{1,3}"), "isolated"),
+            pre_tokenizers.Split(Regex("[一-龥぀-ゟ゠-ヿ]+"), "isolated"),
+            pre_tokenizers.Split(
+                Regex(
+                    "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+"
+                    "| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+"
+                ),
+                "isolated",
+            ),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     tok.decoder = decoders.ByteLevel()
     return train(tok, ["<｜begin▁of▁sentence｜>", "<｜User｜>"], **ALPHABET)
 
