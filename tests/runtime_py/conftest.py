@@ -56,9 +56,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     folder = tmp_path_factory.mktemp("tiny")
     code = folder / "code.so"
     # In a process of its own: the compiler would leave its threads and 250 MB in this one.
-    program = f"from tests.runtime_py.tiny_program import build_code; from pathlib import Path; build_code(Path({str(code)!r}))"
-    root = Path(__file__).resolve().parents[2]
-    subprocess.run([sys.executable, "-c", program], check=True, cwd=root, capture_output=True)
+    subprocess.run([sys.executable, tiny_program.__file__, str(code)], check=True, capture_output=True)
     bias = (np.arange(tiny_program.VOCAB, dtype=np.float32) / 1024).tobytes()
     half_offset = -(-len(bias) // 64) * 64
     weights = bias.ljust(half_offset, b"\0") + np.full((2, 3), 1.5, dtype=np.float16).tobytes()

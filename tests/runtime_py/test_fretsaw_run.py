@@ -156,7 +156,7 @@ def test_damaged_code_is_never_loaded(binary: Path, tiny: Tiny, tmp_path: Path) 
 
 def test_interrupt_exits_130(binary: Path, tiny: Tiny) -> None:
     path = tiny.variation(lambda m, s: m["model"].update({"context": 60000}))  # type: ignore[attr-defined]
-    command = [binary, path, "--ids", "0", "--ignore-eos", "--max-new-tokens", "50000"]
+    command: list[str | Path] = [binary, path, "--ids", "0", "--ignore-eos", "--max-new-tokens", "50000"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.read(20)  # it is generating

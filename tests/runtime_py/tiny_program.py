@@ -45,8 +45,8 @@ def build_code(path: Path) -> None:
 
     total_rows = LAYERS * HEADS
 
-    @T.prim_func(private=True)
-    def kernel(
+    @T.prim_func(private=True)  # type: ignore[untyped-decorator]
+    def kernel(  # type: ignore[no-untyped-def]
         tokens_h: T.handle,
         positions_h: T.handle,
         cu_h: T.handle,
@@ -138,3 +138,9 @@ def build_code(path: Path) -> None:
         builder.emit_func_output(logits)
     executable = tvm.compile(builder.get(), target=tvm.target.Target({"kind": "llvm", "mcpu": "x86-64"}))
     executable.export_library(str(path))
+
+
+if __name__ == "__main__":
+    import sys
+
+    build_code(Path(sys.argv[1]))
