@@ -128,7 +128,12 @@ class _Rows:
 
 def _vector_group(panels: int) -> int:
     """Return how many panels one GEMV step streams: enough chains to hide latency, even shares for threads."""
-    return min((4, 3, 2, 1), key=lambda g: (-(-(-(-panels // g)) // 2) * 2 * g, -g))
+
+    def cost(group: int) -> tuple[int, int]:
+        steps = -(-panels // group)
+        return (steps + steps % 2) * group, -group
+
+    return min((4, 3, 2, 1), key=cost)
 
 
 def _row_splits(panels: int) -> int:

@@ -163,8 +163,8 @@ def rope_append(spec: RopeSpec) -> tirx.PrimFunc:
 
     Arguments in order: ``qkv f32[T, (H + Hkv) * E + Hkv * Ev]`` (with ``separate``: ``q [T, H*E]``, ``k [T, Hkv*E]``,
     ``v [T, Hkv*Ev]``); ``cos f32[T, R/2]``; ``sin f32[T, R/2]``; ``q_gain f32[E]`` if ``q_norm``; ``k_gain f32[E]`` if
-    ``k_norm``; ``table i32[L, B, Hkv, MAXP]``; ``lens i32[L, B, Hkv]``; ``cu i32[B + 1]``; ``k_pages f32[NP, E, P]`` and
-    ``v_pages f32[NP, P, Ev]`` (written in place); ``q_out f32[T, H, E]``; ``layer`` (int64).
+    ``k_norm``; ``table i32[L, B, Hkv, MAXP]``; ``lens i32[L, B, Hkv]``; ``cu i32[B + 1]``; ``k_pages f32[NP, E, P]``
+    and ``v_pages f32[NP, P, Ev]`` (written in place); ``q_out f32[T, H, E]``; ``layer`` (int64).
     """
     h, kv, e, ev = spec.heads, spec.kv_heads, spec.head_dim, spec.values
     with kernel(spec.name) as k:

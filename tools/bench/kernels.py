@@ -1,0 +1,90 @@
+"""Time the kernels at SmolLM2-135M's shapes beside probes of the machine: python tools/bench/kernels.py [threads]."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+import tvm
+from probes import fma_peak, read_bandwidth
+from tvm import tirx
+
+from fretsaw.backends.tvm.kernels.attention import AttentionSpec, attention
+from fretsaw.backends.tvm.kernels.epilogue import Epilogue, Glu
+from fretsaw.backends.tvm.kernels.gemm import GemmSpec, gemm
+from fretsaw.backends.tvm.kernels.isa import V3, V4, Isa
+
+
+def build(func: tirx.PrimFunc, isa: Isa) -> Callable[..., object]:
+    """Compile one kernel."""
+    name = str(func.attrs["global_symbol"])
+    call: Callable[..., object] = tvm.compile(tvm.IRModule({name: func}), target=tvm.target.Target(isa.target))[name]
+    return call
+
+
+def best(call: Callable[[], object], rounds: int = 15) -> float:
+    """Return the seconds of the fastest of several calls."""
+    times = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def zeros(*shape: int, dtype: str = "float32") -> object:
+    """Return a tensor of ones: zeros would be faster than real data on some machines."""
+    return tvm.runtime.tensor(np.ones(shape, dtype))
+
+
+def bench_gemm(isa: Isa, threads: int) -> None:
+    """Print GEMM at 512 rows beside the FMA peak, and GEMV beside the read bandwidth."""
+    for label, n, k, glu in (("qkv", 960, 576, None), ("gate_up", 1536, 576, Glu()), ("down", 576, 1536, None)):
+        for weight, storage in (("float32", "float32"), ("float16", "float16"), ("bfloat16", "uint16")):
+            spec = GemmSpec(n, k, isa, weight, Epilogue(glu=glu))
+            run, w = build(gemm(spec), isa), zeros(spec.panels, k, 16, dtype=storage)
+            x, out = zeros(512, k), zeros(512, n)
+            peak = fma_peak(threads, 2)
+            speed = 2e-9 * 512 * spec.panels * 16 * k / best(lambda: run(x, w, out))
+            print(f"{label:8} {weight:9} T=512 {speed:6.1f} GFLOP/s, probe {peak:6.1f}, ratio {speed / peak:.2f}")
+    spec = GemmSpec(49152, 576, isa)
+    run, w, x, out = build(gemm(spec), isa), zeros(spec.panels, 576, 16), zeros(1, 576), zeros(1, 49152)
+    band = read_bandwidth(threads, rounds=3)
+    speed = 4e-9 * 49152 * 576 / best(lambda: run(x, w, out))
+    print(f"head     float32   T=1   {speed:6.1f} GB/s,     probe {band:6.1f}, ratio {speed / band:.2f}")
+
+
+def bench_attention(isa: Isa, threads: int, page: int) -> None:
+    """Print causal prefill beside the FMA peak, and decode in GB/s of keys and values."""
+    run = build(attention(AttentionSpec(9, 3, 64, isa, page=page)), isa)
+    for tokens, before in ((512, 0), (2048, 0), (1, 511), (1, 7999)):
+        pages = -(-(before + tokens) // page)
+        table = tvm.runtime.tensor(np.arange(3 * pages, dtype=np.int32).reshape(1, 1, 3, pages))
+        lens = tvm.runtime.tensor(np.full((1, 1, 3), before, np.int32))
+        cu = tvm.runtime.tensor(np.array([0, tokens], np.int32))
+        args = [zeros(tokens, 9, 64), zeros(3 * pages, 64, page), zeros(3 * pages, page, 64), table, lens, cu]
+        out = zeros(tokens, 576)
+        peak = fma_peak(threads, 2)
+        seconds = best(lambda: run(*args, out, 0))
+        if tokens > 1:
+            speed = 2e-9 * 64 * 9 * tokens * (tokens + 1) / seconds
+            print(f"prefill {tokens:5} page {page} {speed:6.1f} GFLOP/s, probe {peak:6.1f}, ratio {speed / peak:.2f}")
+        else:
+            print(f"decode at {before + 1:5} page {page} {2 * 4e-9 * 64 * 3 * (before + 1) / seconds:6.1f} GB/s")
+
+
+def main() -> None:
+    """Run all benchmarks with the given number of threads."""
+    threads = int(sys.argv[1]) if len(sys.argv) > 1 else 2
+    tvm.get_global_func("runtime.config_threadpool")(1, threads)
+    isa = V4 if "avx512f" in open("/proc/cpuinfo").read() else V3
+    print(f"{isa.name}, {threads} threads, read bandwidth {read_bandwidth(threads):.1f} GB/s")
+    bench_gemm(isa, threads)
+    for page in (32, 64):
+        bench_attention(isa, threads, page)
+
+
+if __name__ == "__main__":
+    main()
