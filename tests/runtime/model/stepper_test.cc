@@ -12,14 +12,15 @@ namespace {
 std::atomic<int64_t> allocations{0};
 }
 
-// Counts every allocation of this test binary through the usual operators.
-void* operator new(size_t size) {
+// Counts every allocation of this test binary through the usual operators. Not inlined: the
+// compiler would see malloc under new and free under delete apart, and call them mismatched.
+[[gnu::noinline]] void* operator new(size_t size) {
   allocations.fetch_add(1, std::memory_order_relaxed);
   if (void* memory = std::malloc(size == 0 ? 1 : size)) return memory;
   throw std::bad_alloc();
 }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, size_t) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory, size_t) noexcept { std::free(memory); }
 
 namespace fretsaw {
 namespace {
