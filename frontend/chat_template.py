@@ -16,26 +16,26 @@ SUPPORTED: dict[str, tuple[str, ...]] = {
     "statements": ("if", "for", "set", "macro", "filter", "generation", "break", "continue"),
     "filters": (
         "trim", "tojson", "length", "count", "upper", "lower", "capitalize", "title", "default", "d", "join", "items",
-        "selectattr", "rejectattr", "select", "reject", "map", "first", "last", "list", "string", "int", "float", "replace",
-        "reverse", "unique", "dictsort", "safe", "indent", "abs",
+        "selectattr", "rejectattr", "select", "reject", "map", "first", "last", "list", "string", "int", "float",
+        "replace", "reverse", "unique", "dictsort", "safe", "indent", "abs",
     ),
     "tests": (
-        "defined", "undefined", "none", "string", "mapping", "iterable", "sequence", "number", "integer", "float", "boolean",
-        "true", "false", "odd", "even", "divisibleby", "in", "eq", "equalto", "ne", "lt", "le", "gt", "ge", "lower", "upper",
-        "callable",
+        "defined", "undefined", "none", "string", "mapping", "iterable", "sequence", "number", "integer", "float",
+        "boolean", "true", "false", "odd", "even", "divisibleby", "in", "eq", "equalto", "ne", "lt", "le", "gt", "ge",
+        "lower", "upper", "callable",
     ),
     "methods": (
-        "strip", "lstrip", "rstrip", "split", "rsplit", "splitlines", "startswith", "endswith", "upper", "lower", "title",
-        "capitalize", "replace", "find", "rfind", "count", "join", "removeprefix", "removesuffix", "isdigit", "get", "items",
-        "keys", "values",
+        "strip", "lstrip", "rstrip", "split", "rsplit", "splitlines", "startswith", "endswith", "upper", "lower",
+        "title", "capitalize", "replace", "find", "rfind", "count", "join", "removeprefix", "removesuffix", "isdigit",
+        "get", "items", "keys", "values",
     ),
     "functions": ("namespace", "dict", "range", "raise_exception", "strftime_now"),
 }  # fmt: skip
 # Jinja's own statement nodes that have no counterpart in the runtime.
 REFUSED: dict[type[nodes.Node], str] = {
     nodes.Include: "include", nodes.Import: "import", nodes.FromImport: "from import", nodes.Extends: "extends",
-    nodes.Block: "block", nodes.With: "with", nodes.ScopedEvalContextModifier: "autoescape", nodes.Pow: "the operator **",
-    nodes.ExprStmt: "do",
+    nodes.Block: "block", nodes.With: "with", nodes.ScopedEvalContextModifier: "autoescape",
+    nodes.Pow: "the operator **", nodes.ExprStmt: "do",
 }  # fmt: skip
 
 
@@ -62,9 +62,7 @@ def check_chat_template(source: str) -> None:
 
 def _refuse(what: str, node: nodes.Node, kind: str | None = None) -> None:
     hint = f"supported {kind}: {', '.join(SUPPORTED[kind])}" if kind else "write the template without it"
-    raise CaptureError(
-        f"chat template: {what} is not supported", where=f"chat template, line {node.lineno}", hint=hint
-    )
+    raise CaptureError(f"chat template: {what} is not supported", where=f"chat template, line {node.lineno}", hint=hint)
 
 
 def _walk(node: nodes.Node) -> None:

@@ -13,14 +13,17 @@ from fretsaw.ir.errors import CaptureError
 SUPPORTED: dict[str, tuple[str, ...]] = {
     "model": ("BPE", "WordPiece", "WordLevel"),
     "normalizer": (
-        "NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "BertNormalizer", "Replace", "Prepend", "Strip", "ByteLevel", "Sequence",
+        "NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "BertNormalizer", "Replace", "Prepend", "Strip",
+        "ByteLevel", "Sequence",
     ),
     "pre_tokenizer": (
         "ByteLevel", "Split", "Digits", "Metaspace", "Whitespace", "WhitespaceSplit", "BertPreTokenizer", "Punctuation",
         "CharDelimiterSplit", "Sequence",
     ),
     "post_processor": ("TemplateProcessing", "ByteLevel", "BertProcessing", "RobertaProcessing", "Sequence"),
-    "decoder": ("ByteLevel", "Metaspace", "ByteFallback", "Fuse", "Strip", "Replace", "WordPiece", "BPEDecoder", "Sequence"),
+    "decoder": (
+        "ByteLevel", "Metaspace", "ByteFallback", "Fuse", "Strip", "Replace", "WordPiece", "BPEDecoder", "Sequence",
+    ),
 }  # fmt: skip
 CHILDREN = {
     "normalizer": "normalizers",

@@ -135,9 +135,7 @@ def _read_header(path: Path, data: memoryview) -> Header:
     if header.pack() != bytes(data[:HEADER_BYTES]):
         raise _damaged(path, "reserved bytes of the header are not zero")
     if header.version < 1 or header.oldest_reader < 1 or header.reserved != 0:
-        raise _damaged(
-            path, f"versions {header.version}, {header.oldest_reader} or reserved field {header.reserved}"
-        )
+        raise _damaged(path, f"versions {header.version}, {header.oldest_reader} or reserved field {header.reserved}")
     if header.file_bytes != data.nbytes:
         if data.nbytes < header.file_bytes:
             raise _cut(path, data.nbytes, header.file_bytes)
@@ -178,9 +176,7 @@ def _read_table(path: Path, data: memoryview, header: Header, raw: bytes) -> dic
         if offset != align(end):
             raise _damaged(path, f"section {entry.name} starts at {offset}, expected at {align(end)}")
         if offset > header.file_bytes or nbytes > header.file_bytes - offset:
-            raise _damaged(
-                path, f"section {entry.name} ends at {offset + nbytes}, the file at {header.file_bytes}"
-            )
+            raise _damaged(path, f"section {entry.name} ends at {offset + nbytes}, the file at {header.file_bytes}")
         _check_zero(path, data[end:offset], end)
         sections[entry.name] = entry
         end = entry.end

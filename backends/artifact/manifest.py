@@ -98,9 +98,7 @@ def tensors(manifest: Mapping[str, object]) -> list[Tensor]:
     """The tensors that a validated manifest lists."""
     weights = manifest["weights"]
     assert isinstance(weights, dict)
-    return [
-        Tensor(t["name"], t["dtype"], tuple(t["shape"]), t["offset"], t["bytes"]) for t in weights["tensors"]
-    ]
+    return [Tensor(t["name"], t["dtype"], tuple(t["shape"]), t["offset"], t["bytes"]) for t in weights["tensors"]]
 
 
 def _check_tensors(found: list[Tensor], section_bytes: int) -> None:
@@ -110,9 +108,7 @@ def _check_tensors(found: list[Tensor], section_bytes: int) -> None:
             raise ArtifactError(f"manifest: tensor {tensor.name} has unknown dtype {tensor.dtype}")
         expected = prod(tensor.shape) * TENSOR_BYTES[tensor.dtype]
         if tensor.nbytes != expected:
-            raise ArtifactError(
-                f"manifest: tensor {tensor.name} has {tensor.nbytes} bytes, its shape says {expected}"
-            )
+            raise ArtifactError(f"manifest: tensor {tensor.name} has {tensor.nbytes} bytes, its shape says {expected}")
         if tensor.offset % 64 or tensor.offset < end or tensor.offset + tensor.nbytes > section_bytes:
             raise ArtifactError(
                 f"manifest: tensor {tensor.name} at {tensor.offset} is misplaced in {section_bytes} bytes"

@@ -134,9 +134,7 @@ def _os_error(path: Path, written: int, error: OSError) -> ArtifactError:
             where=str(path),
             hint="free some space or choose another folder; nothing was written",
         )
-    return ArtifactError(
-        f"cannot write the artifact: {error.strerror}", where=str(path), hint="nothing was written"
-    )
+    return ArtifactError(f"cannot write the artifact: {error.strerror}", where=str(path), hint="nothing was written")
 
 
 def _close_quietly(stream: BinaryIO) -> None:

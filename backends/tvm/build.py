@@ -47,9 +47,7 @@ class Program:
     plan: Plan
 
 
-def build(
-    graph: Graph, options: TvmOptions | None = None, progress: Callable[[str], None] | None = None
-) -> Program:
+def build(graph: Graph, options: TvmOptions | None = None, progress: Callable[[str], None] | None = None) -> Program:
     """Compile a packed graph. ``progress`` is told what is being built.
 
     Raises:

@@ -118,9 +118,7 @@ class _Emitter:
         out = [self.dims.type(v.tensor) for v in launch.outputs]
         symbol = self.function(launch)
         if not launch.writes:
-            result = self.builder.emit(
-                relax.call_tir(symbol, [*args, *scalars], out if len(out) > 1 else out[0])
-            )
+            result = self.builder.emit(relax.call_tir(symbol, [*args, *scalars], out if len(out) > 1 else out[0]))
             parts = (
                 [result]
                 if len(out) == 1

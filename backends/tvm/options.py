@@ -32,9 +32,7 @@ class TvmOptions:
 
     def __post_init__(self) -> None:
         if self.weights not in get_args(WeightType):
-            raise UsageError(
-                f"--weights must be one of {', '.join(get_args(WeightType))}, is {self.weights!r}"
-            )
+            raise UsageError(f"--weights must be one of {', '.join(get_args(WeightType))}, is {self.weights!r}")
         unknown = [c for c in self.cpus if c not in CPUS]
         if unknown or not self.cpus:
             raise UsageError(f"--cpu must be one of {', '.join(CPUS)}, is {', '.join(unknown) or 'empty'}")

@@ -51,9 +51,7 @@ def scalars_first(func: tirx.PrimFunc, scalars: int, outputs: int) -> tirx.PrimF
     return tirx.PrimFunc(moved, func.body, func.ret_type, func.attrs)
 
 
-def _leaf(
-    buffers: Sequence[Buffer], kinds: Sequence[LeafKind], row: Expr, col: Expr, lanes: int, index: int
-) -> Expr:
+def _leaf(buffers: Sequence[Buffer], kinds: Sequence[LeafKind], row: Expr, col: Expr, lanes: int, index: int) -> Expr:
     """Load leaf ``index`` of an elementwise expression at (row, col)."""
     from fretsaw.backends.tvm.kernels.emit import splat
 
@@ -98,9 +96,7 @@ class LinearSpec(Spec):
         plain = self.tree == ("leaf", 0)
         glu = Glu(self.glu) if self.glu else None
         epilogue = Epilogue(glu=glu, callback=None if plain else callback, extra=extra)
-        return gemm_kernel.gemm(
-            gemm_kernel.GemmSpec(self.n, self.k, isa, WIDE[self.weight], epilogue, name=self.name)
-        )
+        return gemm_kernel.gemm(gemm_kernel.GemmSpec(self.n, self.k, isa, WIDE[self.weight], epilogue, name=self.name))
 
 
 @dataclass(frozen=True)
@@ -116,9 +112,7 @@ class NormSpec(Spec):
 
     def build(self, isa: Isa) -> tirx.PrimFunc:
         return norm_kernel.norm(
-            norm_kernel.NormSpec(
-                self.width, isa, self.eps, self.kind, self.gain, self.bias, self.heads, name=self.name
-            )
+            norm_kernel.NormSpec(self.width, isa, self.eps, self.kind, self.gain, self.bias, self.heads, name=self.name)
         )
 
 
@@ -229,9 +223,7 @@ class CopySpec(Spec):
             t = dim("T")
             x, out = k.arg("x", (t, self.source)), k.arg("out", (t, self.width))
             with parallel(t) as i:
-                for_columns(
-                    self.width, isa.lanes, lambda c, n: store(out, [i, c], load(x, [i, self.start + c], n))
-                )
+                for_columns(self.width, isa.lanes, lambda c, n: store(out, [i, c], load(x, [i, self.start + c], n)))
         return k.func
 
 

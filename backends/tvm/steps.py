@@ -37,9 +37,7 @@ class Tensor:
 
     @property
     def nbytes(self) -> int:
-        return (
-            int(np.prod([int(d) for d in self.type.shape if isinstance(d, int)])) * ITEMSIZE[self.type.dtype]
-        )
+        return int(np.prod([int(d) for d in self.type.shape if isinstance(d, int)])) * ITEMSIZE[self.type.dtype]
 
 
 @dataclass(frozen=True)

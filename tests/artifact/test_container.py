@@ -61,17 +61,13 @@ def test_round_trip(tmp_path: Path) -> None:
     ),
 )
 @quick
-def test_any_content_round_trips(
-    tmp_path: Path, manifest: dict[str, object], sections: dict[str, list[bytes]]
-) -> None:
+def test_any_content_round_trips(tmp_path: Path, manifest: dict[str, object], sections: dict[str, list[bytes]]) -> None:
     path = tmp_path / "model.fsaw"
     write_container(path, manifest, list(sections.items()))
     container = Container.open(path)
     container.verify()
     assert container.manifest == manifest
-    assert {n: bytes(container.section(n)) for n in container.sections} == {
-        n: b"".join(c) for n, c in sections.items()
-    }
+    assert {n: bytes(container.section(n)) for n in container.sections} == {n: b"".join(c) for n, c in sections.items()}
 
 
 def test_same_bytes_twice(tmp_path: Path) -> None:
@@ -119,9 +115,7 @@ def resealed(raw: bytearray) -> bytes:
     """``raw`` with both of its header digests made right again, as an attacker would."""
     manifest_bytes, table_at, count = struct.unpack_from("<QQI", raw, 32)
     if table_at + ENTRY_BYTES * count <= len(raw):
-        covered = (
-            raw[HEADER_BYTES : HEADER_BYTES + manifest_bytes] + raw[table_at : table_at + ENTRY_BYTES * count]
-        )
+        covered = raw[HEADER_BYTES : HEADER_BYTES + manifest_bytes] + raw[table_at : table_at + ENTRY_BYTES * count]
         raw[56:88] = hashlib.sha256(covered).digest()
     raw[96:128] = hashlib.sha256(raw[:96]).digest()
     return bytes(raw)

@@ -57,9 +57,7 @@ def edited(manifest: dict[str, object], path: str, value: object, delete: bool) 
     return changed
 
 
-@pytest.mark.parametrize(
-    "path", [p for p in SCHEMA if not p.endswith("[]") and p != "tokenizer?.chat_template"]
-)
+@pytest.mark.parametrize("path", [p for p in SCHEMA if not p.endswith("[]") and p != "tokenizer?.chat_template"])
 def test_a_missing_key_is_named(example: dict[str, object], path: str) -> None:
     name = re.sub(r"\?", "", path).replace("[]", "[0]")
     with pytest.raises(ArtifactError, match=re.escape(f"{name} is missing")):

@@ -27,7 +27,14 @@ def compile_model(source: Path, output: Path) -> Path:
 
 
 def generate(artifact: Path, prompt: list[int], count: int) -> list[int]:
-    command = [str(native_file("fretsaw-run")), str(artifact), "--ids", ",".join(map(str, prompt)), "--max-new-tokens", str(count)]
+    command = [
+        str(native_file("fretsaw-run")),
+        str(artifact),
+        "--ids",
+        ",".join(map(str, prompt)),
+        "--max-new-tokens",
+        str(count),
+    ]
     done = subprocess.run(
         [*command, "--ignore-eos", "--json", "--threads", "2"], capture_output=True, text=True, timeout=120, check=True
     )

@@ -14,9 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def tool_path() -> Path | None:
     """Return the tool's path in FRETSAW_BUILD or build/cmake, or None when it is not built."""
     build = Path(os.environ.get("FRETSAW_BUILD", ROOT / "build/cmake"))
-    found = [
-        p for p in (build / "fretsaw-tokenizer-tool", build / "bin/fretsaw-tokenizer-tool") if p.exists()
-    ]
+    found = [p for p in (build / "fretsaw-tokenizer-tool", build / "bin/fretsaw-tokenizer-tool") if p.exists()]
     return found[0] if found else None
 
 

@@ -17,9 +17,10 @@ from pathlib import Path
 
 from tokenizers import Regex, normalizers, pre_tokenizers
 
-CATEGORIES = (
-    "Cn Lu Ll Lt Lm Lo Mn Mc Me Nd Nl No Pc Pd Ps Pe Pi Pf Po Sm Sc Sk So Zs Zl Zp Cc Cf Cs Co"  # enum order
-).split()
+CATEGORIES = [  # in the order of the enum
+    "Cn", "Lu", "Ll", "Lt", "Lm", "Lo", "Mn", "Mc", "Me", "Nd", "Nl", "No", "Pc", "Pd", "Ps", "Pe", "Pi", "Pf", "Po",
+    "Sm", "Sc", "Sk", "So", "Zs", "Zl", "Zp", "Cc", "Cf", "Cs", "Co",
+]  # fmt: skip
 SCRIPTS = ["Han", "Hiragana", "Katakana", "Hangul", "Latin", "Greek", "Cyrillic", "Arabic", "Hebrew", "Thai"]
 CODE_POINTS = [c for c in range(0x110000) if not 0xD800 <= c < 0xE000]
 ASCII_PUNCT = {ord(c) for c in "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"}
@@ -123,10 +124,7 @@ def main() -> None:
     nothing = {0, 0xFFFD}  # removed by name, not by category
     tables = {
         "kOnigWordDiff": matched(r"\w") ^ word,
-        "kRustWordDiff": where(
-            lambda ch: len(whitespace.pre_tokenize_str("a" + ch)) == 1 and not ch.isspace()
-        )
-        ^ word,
+        "kRustWordDiff": where(lambda ch: len(whitespace.pre_tokenize_str("a" + ch)) == 1 and not ch.isspace()) ^ word,
         "kRustNumericDiff": where(lambda ch: len(digits.pre_tokenize_str("a" + ch)) == 2) ^ union("N"),
         "kMarkDiff": where(lambda ch: accents.normalize_str(ch) == "") ^ union("M"),
         "kBertMarkDiff": where(lambda ch: bert_accents.normalize_str(ch) == "") ^ union("Mn"),

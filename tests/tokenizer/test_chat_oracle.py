@@ -99,10 +99,6 @@ def test_renders_as_transformers_does(tool: Tool, name: str, monkeypatch: pytest
     "around",
     ["A {}B{} C", "A\n  {}\n  B\n  {}\nC", "{}\n\nB{}\n\n", " {} B {} \n", "A\r\n {}\r\nB {{{{x}}}}\n{}\n"],
 )
-def test_white_space_control(
-    tool: Tool, tag: str, end: str, around: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_white_space_control(tool: Tool, tag: str, end: str, around: str, monkeypatch: pytest.MonkeyPatch) -> None:
     source = around.format(tag, end)
-    assert tool.ask("chat", template=source, context={"x": 1}).get("text") == theirs(
-        source, {"x": 1}, monkeypatch
-    )
+    assert tool.ask("chat", template=source, context={"x": 1}).get("text") == theirs(source, {"x": 1}, monkeypatch)

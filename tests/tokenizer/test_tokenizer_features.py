@@ -72,11 +72,7 @@ def test_templates_are_refused_by_both(tool: Tool, source: str, message: str) ->
         chat_template.check_chat_template(source)
     assert message in str(caught.value) and "line 2" in str(caught.value)
     answer = tool.ask("chat", template=source, context={})
-    assert (
-        answer["status"] == "unsupported"
-        and message in str(answer["error"])
-        and "line 2" in str(answer["error"])
-    )
+    assert answer["status"] == "unsupported" and message in str(answer["error"]) and "line 2" in str(answer["error"])
 
 
 def test_unknown_methods_are_refused(tool: Tool) -> None:

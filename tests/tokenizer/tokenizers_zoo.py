@@ -46,11 +46,7 @@ def sample_text() -> list[str]:
         "🙂👩‍👩‍👧‍👦🏳️‍🌈",
     ]
     calib = SHARED / "text" / "calib.txt"
-    body = (
-        calib.read_text(encoding="utf-8")[:150_000].splitlines()
-        if calib.exists()
-        else ["the quick brown fox"] * 50
-    )
+    body = calib.read_text(encoding="utf-8")[:150_000].splitlines() if calib.exists() else ["the quick brown fox"] * 50
     return body + other * 20
 
 
@@ -80,9 +76,7 @@ ALPHABET = {"initial_alphabet": pre_tokenizers.ByteLevel.alphabet()}
 
 
 def llama3() -> bytes:
-    data = json.loads(
-        train(byte_level(LLAMA3, ignore_merges=True), ["<|begin_of_text|>", "<|eot_id|>"], **ALPHABET)
-    )
+    data = json.loads(train(byte_level(LLAMA3, ignore_merges=True), ["<|begin_of_text|>", "<|eot_id|>"], **ALPHABET))
     template = processors.TemplateProcessing(
         single="<|begin_of_text|> $A", pair="$A $B", special_tokens=[("<|begin_of_text|>", 0)]
     )
@@ -135,7 +129,7 @@ def modernbert() -> bytes:
 
 
 def sentencepiece(kind: str) -> bytes:
-    """BPE with byte fallback: Llama 2 and Phi-3 (prepend and replace), Gemma (replace and split), Mistral (Metaspace)."""
+    """BPE with byte fallback: Llama 2, Phi-3 (prepend and replace), Gemma (replace and split), Mistral (Metaspace)."""
     tok = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
     tok.normalizer = normalizers.Replace(" ", "▁")
     special = ["<unk>", "<s>", "</s>", *[f"<0x{b:02X}>" for b in range(256)]]

@@ -1,20 +1,22 @@
-"""Time the kernels at SmolLM2-135M's shapes beside probes of the machine: python tools/bench/kernels.py [threads]."""
+"""Time the kernels at SmolLM2-135M's shapes beside probes of the machine: python -m fretsaw.tools.bench.kernels."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import tvm
-from probes import fma_peak, read_bandwidth
 from tvm import tirx
 
 from fretsaw.backends.tvm.kernels.attention import AttentionSpec, attention
 from fretsaw.backends.tvm.kernels.epilogue import Epilogue, Glu
 from fretsaw.backends.tvm.kernels.gemm import GemmSpec, gemm
 from fretsaw.backends.tvm.kernels.isa import V3, V4, Isa
+from fretsaw.tools.bench.probes import fma_peak, read_bandwidth
 
 
 def build(func: tirx.PrimFunc, isa: Isa) -> Callable[..., object]:
@@ -47,7 +49,7 @@ def bench_gemm(isa: Isa, threads: int) -> None:
             run, w = build(gemm(spec), isa), zeros(spec.panels, k, 16, dtype=storage)
             x, out = zeros(512, k), zeros(512, n)
             peak = fma_peak(threads, 2)
-            speed = 2e-9 * 512 * spec.panels * 16 * k / best(lambda: run(x, w, out))
+            speed = 2e-9 * 512 * spec.panels * 16 * k / best(partial(run, x, w, out))
             print(f"{label:8} {weight:9} T=512 {speed:6.1f} GFLOP/s, probe {peak:6.1f}, ratio {speed / peak:.2f}")
     spec = GemmSpec(49152, 576, isa)
     run, w, x, out = build(gemm(spec), isa), zeros(spec.panels, 576, 16), zeros(1, 576), zeros(1, 49152)
@@ -67,7 +69,7 @@ def bench_attention(isa: Isa, threads: int, page: int) -> None:
         args = [zeros(tokens, 9, 64), zeros(3 * pages, 64, page), zeros(3 * pages, page, 64), table, lens, cu]
         out = zeros(tokens, 576)
         peak = fma_peak(threads, 2)
-        seconds = best(lambda: run(*args, out, 0))
+        seconds = best(partial(run, *args, out, 0))
         if tokens > 1:
             speed = 2e-9 * 64 * 9 * tokens * (tokens + 1) / seconds
             print(f"prefill {tokens:5} page {page} {speed:6.1f} GFLOP/s, probe {peak:6.1f}, ratio {speed / peak:.2f}")
@@ -79,7 +81,7 @@ def main() -> None:
     """Run all benchmarks with the given number of threads."""
     threads = int(sys.argv[1]) if len(sys.argv) > 1 else 2
     tvm.get_global_func("runtime.config_threadpool")(1, threads)
-    isa = V4 if "avx512f" in open("/proc/cpuinfo").read() else V3
+    isa = V4 if "avx512f" in Path("/proc/cpuinfo").read_text() else V3
     print(f"{isa.name}, {threads} threads, read bandwidth {read_bandwidth(threads):.1f} GB/s")
     bench_gemm(isa, threads)
     for page in (32, 64):

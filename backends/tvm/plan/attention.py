@@ -102,9 +102,7 @@ def attention_sites(graph: Graph) -> list[AttentionSite]:
             continue
         append = appends.get(node.int_attr("layer"))
         if append is None:
-            raise LoweringError(
-                f"layer {node.attr('layer')} reads a cache that nobody fills", where=node.loc.module
-            )
+            raise LoweringError(f"layer {node.attr('layer')} reads a cache that nobody fills", where=node.loc.module)
         q, k, v = (_branch(graph, x) for x in (node["q"], append["k"], append["v"]))
         site = AttentionSite(append, node, q, k, v)
         _check_rope(graph, site)

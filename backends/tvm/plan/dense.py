@@ -74,12 +74,7 @@ def match_glu(graph: Graph, linear: Node, covered: set[int]) -> Gated | None:
     """``act(slice(y)) * slice(y)`` where both halves of y are read by nothing else."""
     uses = graph.uses(linear.out)
     n = linear.out.tensor.shape[-1]
-    if (
-        linear.get("bias") is not None
-        or linear.out in graph.output_set
-        or len(uses) != 2
-        or not isinstance(n, int)
-    ):
+    if linear.get("bias") is not None or linear.out in graph.output_set or len(uses) != 2 or not isinstance(n, int):
         return None
     slices = [u.node for u in uses]
     if any(s.op != "slice" or s.int_attr("axis") != linear.out.tensor.rank - 1 for s in slices):
@@ -111,9 +106,7 @@ def activation_name(node: Node) -> str | None:
 
 def _cover_glu(ctx: Context, node: Node, gated: Gated) -> None:
     n, k = _features(node)
-    weight = ctx.pool.glu_panels(
-        ctx.const(node["weight"], node, "weight"), gated.gate, gated.up, node["weight"].name
-    )
+    weight = ctx.pool.glu_panels(ctx.const(node["weight"], node, "weight"), gated.gate, gated.up, node["weight"].name)
     chain = Chain(ctx.graph, (gated.result,))
     chain.grow(ctx.covered)
     spec = LinearSpec(n // 2, k, ctx.options.weights, chain.expr, tuple(chain.kinds), gated.activation)

@@ -55,9 +55,7 @@ def _project(ctx: Context, site: AttentionSite) -> Value:
     with_bias = any(b is not None for b in biases)
     if with_bias:
         if any(b is None for b in biases):
-            raise LoweringError(
-                "some of q, k, v have a bias and some have none", where=site.attend.loc.module
-            )
+            raise LoweringError("some of q, k, v have a bias and some have none", where=site.attend.loc.module)
         vectors = [(ctx.const(n["bias"], n, "bias"), rows) for n, rows in order]
         inputs.append(ctx.pool.vector(vectors, base + ".bias"))
     out = ctx.temporary(base, "f32", (site.attend["q"].tensor.shape[0], width))

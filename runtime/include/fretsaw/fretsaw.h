@@ -1,15 +1,15 @@
 /* Fretsaw runtime, C interface.
  *
- * Loads an artifact (model.fsaw), runs it, generates text. Everything is a plain C type or an opaque
- * handle; nothing here throws, prints or exits.
+ * Loads an artifact (model.fsaw), runs it, generates text. Everything is a plain C type or an
+ * opaque handle; nothing here throws, prints or exits.
  *
  * Errors: functions return FSW_OK (0) or a status; fsw_last_error() then has the words, for the
  * calling thread, until that thread's next call. The values are also the exit codes of fretsaw-run.
- * Ownership: a handle from *_open or *_create belongs to the caller and is ended by *_close. Strings
- * and arrays that functions hand out belong to the handle they came from, until its next call.
- * Threads: calls on one model, or on sessions of one model, are serialised by a lock inside it, from
- * whichever thread they come; the work itself, callbacks included, happens on a thread of the model.
- * Close all sessions of a model before the model.
+ * Ownership: a handle from *_open or *_create belongs to the caller and is ended by *_close.
+ * Strings and arrays that functions hand out belong to the handle they came from, until its next
+ * call. Threads: calls on one model, or on sessions of one model, are serialised by a lock inside
+ * it, from whichever thread they come; the work itself, callbacks included, happens on a thread of
+ * the model. Close all sessions of a model before the model.
  */
 #ifndef FRETSAW_FRETSAW_H_
 #define FRETSAW_FRETSAW_H_
@@ -44,10 +44,10 @@ FSW_API const char* fsw_last_error(void);
 FSW_API const char* fsw_status_name(fsw_status status);
 
 typedef struct {
-  size_t struct_bytes;  /* sizeof(fsw_model_options): lets later versions add fields */
-  int32_t threads;      /* 0: one per physical core */
-  int32_t verify;       /* not 0: check the digest of every section */
-  const char* variant;  /* NULL or "": the best one that this machine runs */
+  size_t struct_bytes; /* sizeof(fsw_model_options): lets later versions add fields */
+  int32_t threads;     /* 0: one per physical core */
+  int32_t verify;      /* not 0: check the digest of every section */
+  const char* variant; /* NULL or "": the best one that this machine runs */
 } fsw_model_options;
 
 /* Opens an artifact and loads its code. `options` may be NULL. */
@@ -87,12 +87,12 @@ FSW_API fsw_status fsw_forward(fsw_session* session, const int32_t* tokens, size
                                int32_t rows, float* logits, size_t logits_floats);
 
 typedef struct {
-  size_t struct_bytes;  /* sizeof(fsw_generate_options) */
+  size_t struct_bytes; /* sizeof(fsw_generate_options) */
   int64_t max_new_tokens;
-  double temperature; /* 0: greedy */
-  int64_t top_k;      /* 0: all */
-  double top_p;       /* 1: all */
-  double min_p;       /* 0: all */
+  double temperature;        /* 0: greedy */
+  int64_t top_k;             /* 0: all */
+  double top_p;              /* 1: all */
+  double min_p;              /* 0: all */
   double repetition_penalty; /* 1: off */
   uint64_t seed;
   int32_t ignore_eos;
