@@ -14,6 +14,7 @@ from fretsaw.backends.tvm.kernels.isa import Isa
 from fretsaw.backends.tvm.options import TvmOptions
 from fretsaw.backends.tvm.plan import plan
 from fretsaw.backends.tvm.plan.supported import check_supported
+from fretsaw.backends.tvm.relax_passes import step_passes
 from fretsaw.backends.tvm.steps import Plan, Tensor
 from fretsaw.ir import Graph, Value
 from fretsaw.ir.errors import LoweringError
@@ -120,7 +121,7 @@ def compile_variant(made: Plan, kv: Mapping[str, int], options: TvmOptions, cpu:
     with tempfile.TemporaryDirectory(prefix="fretsaw-") as folder:
         path = Path(folder) / "code.so"
         with target:
-            executable = tvm.compile(module, target=target)
+            executable = tvm.compile(module, target=target, relax_pipeline=step_passes())
         # No build id and no symbols beyond the exported ones: equal inputs give equal bytes.
         executable.export_library(str(path), options=["-Wl,--build-id=none", "-Wl,-s"])
         return path.read_bytes()

@@ -61,19 +61,19 @@ class GroupedSpec:
     @property
     def panels(self) -> int:
         """Number of weight panels of one expert."""
-        return -(-self.n // (8 if self.glu else PANEL))
+        return _ceil(self.n, 8 if self.glu else PANEL)
 
     @property
     def group(self) -> int:
         """Panels of one task: enough chains to hide latency for a single row, even shares for two threads."""
         sizes = (4, 3, 2, 1) if self.isa.tile_panels == 1 else range(self.isa.tile_panels, 0, -1)
-        return min(sizes, key=lambda g: (-(-(-(-self.panels // g)) // 2) * 2 * g, -g))
+        return min(sizes, key=lambda g: (_ceil(_ceil(self.panels, g), 2) * 2 * g, -g))
 
     @property
     def splits(self) -> int:
         """Row ranges that a task's experts are cut into, where there are few panels for many threads."""
         splits = 1
-        while -(-self.panels // self.group) * splits < 16:
+        while _ceil(self.panels, self.group) * splits < 16:
             splits *= 2
         return splits
 
@@ -109,7 +109,7 @@ def grouped_gemm(spec: GroupedSpec) -> tirx.PrimFunc:
         names = () if not spec.bias else ("gate_bias", "up_bias") if spec.glu else ("bias",)
         bias = tuple(k.arg(name, (spec.experts * spec.n,)) for name in names)
         out = k.arg("out", (pairs, spec.n))
-        with parallel(-(-spec.panels // spec.group) * spec.splits) as task:
+        with parallel(_ceil(spec.panels, spec.group) * spec.splits) as task:
             panel = bind(task // spec.splits * spec.group)
             part = bind(task % spec.splits)
             with loop(spec.experts) as e:
@@ -198,6 +198,10 @@ class _Expert:
 
 def _i64(value: int) -> Expr:
     return tirx.const(value, "int64")
+
+
+def _ceil(a: int, b: int) -> int:
+    return -(-a // b)
 
 
 # (value, row, first column, extra buffers) -> value, as the epilogue's callback
