@@ -6,7 +6,7 @@ The argument order of every PrimFunc is: buffers read, scalars, buffers made, wh
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 from tvm import tirx
@@ -19,7 +19,7 @@ from fretsaw.backends.tvm.kernels import embedding as embedding_kernel
 from fretsaw.backends.tvm.kernels import gemm as gemm_kernel
 from fretsaw.backends.tvm.kernels import norm as norm_kernel
 from fretsaw.backends.tvm.kernels import rope as rope_kernel
-from fretsaw.backends.tvm.kernels.emit import Buffer, Expr, dim, kernel, lanes_of, load, parallel, store
+from fretsaw.backends.tvm.kernels.emit import Buffer, Expr, Index, dim, kernel, lanes_of, load, parallel, store
 from fretsaw.backends.tvm.kernels.epilogue import Epilogue, Glu
 from fretsaw.backends.tvm.kernels.isa import Isa
 from fretsaw.backends.tvm.kernels.rows import for_columns
@@ -236,6 +236,7 @@ class ElementwiseSpec(Spec):
     kinds: tuple[LeafKind, ...]
 
     def build(self, isa: Isa) -> tirx.PrimFunc:
+        shapes: dict[LeafKind, Callable[[Expr], tuple[Index, ...]]]
         shapes = {"full": lambda t: (t, self.width), "col": lambda t: (self.width,), "row": lambda t: (t, 1)}
         with kernel(self.name) as k:
             t = dim("T")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from fretsaw.ir import TensorType, Value
 from fretsaw.ir.types import ITEMSIZE
+
+if TYPE_CHECKING:
+    from fretsaw.backends.tvm.kernels.isa import Isa
 
 
 class KernelSpec(Protocol):
@@ -18,6 +21,10 @@ class KernelSpec(Protocol):
     @property
     def name(self) -> str:
         """Stable identifier, unique per spec, usable as a symbol."""
+        ...
+
+    def build(self, isa: Isa) -> object:
+        """The kernel, a TIR PrimFunc."""
         ...
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import PreTrainedModel
 
 from fretsaw.backends.tvm.options import TvmOptions
 from fretsaw.tools.compiler import CompileOptions, compile_checkpoint
@@ -42,7 +43,7 @@ def generate(artifact: Path, prompt: list[int], count: int) -> list[int]:
     return tokens
 
 
-def first_real_difference(model: families.PreTrainedModel, prompt: list[int], got: list[int]) -> int | None:
+def first_real_difference(model: PreTrainedModel, prompt: list[int], got: list[int]) -> int | None:
     """Index of the first token that greedy transformers would not have chosen given the same past, near ties aside."""
     with torch.inference_mode():
         logits = model(torch.tensor([prompt + got])).logits[0, len(prompt) - 1 : -1].numpy()

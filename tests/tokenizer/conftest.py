@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-from driver import Tool, tool_path
+from tests.tokenizer.driver import Tool, tool_path
 
 
 @pytest.fixture(scope="module")

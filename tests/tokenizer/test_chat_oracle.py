@@ -8,10 +8,11 @@ from typing import Any
 
 import jinja2
 import pytest
-from chat_templates import TEMPLATES
-from driver import Tool
-from generate import WORDS
 from transformers.utils import chat_template_utils
+
+from tests.tokenizer.chat_templates import TEMPLATES
+from tests.tokenizer.driver import Tool
+from tests.tokenizer.generate import WORDS
 
 NOON = 1_753_531_200  # 2025-07-26 12:00 UTC
 TOOL = {

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
-from chat_templates import TEMPLATES
-from driver import Tool
-from tokenizers_zoo import ZOO
 
 from fretsaw.frontend import chat_template, tokenizer
 from fretsaw.ir.errors import CaptureError
+from tests.tokenizer.chat_templates import TEMPLATES
+from tests.tokenizer.driver import Tool
+from tests.tokenizer.tokenizers_zoo import ZOO
 
 
 def test_lists_agree_with_the_runtime(tool: Tool) -> None:

@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
@@ -55,19 +56,18 @@ def dump(tokenizer: Tokenizer) -> bytes:
     return tokenizer.to_str().encode()
 
 
-def train(tokenizer: Tokenizer, special: list[str], **options: object) -> bytes:
+def train(tokenizer: Tokenizer, special: list[str], **options: Any) -> bytes:
     """Train a BPE of 1,500 entries on the sample text."""
     trainer = trainers.BpeTrainer(vocab_size=1500, special_tokens=special, show_progress=False, **options)
     tokenizer.train_from_iterator(sample_text(), trainer)
     return dump(tokenizer)
 
 
-def byte_level(pattern: str | None, **options: object) -> Tokenizer:
+def byte_level(pattern: str | None, **options: Any) -> Tokenizer:
     tok = Tokenizer(models.BPE(**options))
-    steps = [pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=pattern is None)]
-    if pattern is not None:
-        steps.insert(0, pre_tokenizers.Split(Regex(pattern), "isolated"))
-    tok.pre_tokenizer = pre_tokenizers.Sequence(steps)
+    split = [] if pattern is None else [pre_tokenizers.Split(Regex(pattern), "isolated")]
+    letters = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=pattern is None)
+    tok.pre_tokenizer = pre_tokenizers.Sequence([*split, letters])
     tok.decoder = decoders.ByteLevel()
     return tok
 

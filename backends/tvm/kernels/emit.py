@@ -10,15 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeAlias
 
 import tvm
 from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
-Expr = tvm.ir.Expr
-Buffer = tvm.ir.Var
-Index = Expr | int
+Expr: TypeAlias = tvm.ir.Expr
+Buffer: TypeAlias = tvm.ir.Var
+Index: TypeAlias = Expr | int
 
 
 def i64(value: Index) -> Expr:
@@ -48,7 +49,7 @@ def vtype(dtype: str, lanes: int) -> str:
 
 def splat(value: Expr | float, lanes: int) -> Expr:
     """Return an f32 constant or a scalar expression in every lane."""
-    scalar = value if isinstance(value, Expr) else tirx.const(float(value), "float32")
+    scalar = value if isinstance(value, tvm.ir.Expr) else tirx.const(float(value), "float32")
     return scalar if lanes == 1 else T.broadcast(scalar, lanes)
 
 

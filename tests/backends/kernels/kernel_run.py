@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import tvm
@@ -12,7 +13,7 @@ from tvm import tirx
 
 from fretsaw.backends.tvm.kernels.isa import V3
 
-Array = NDArray[np.generic]
+Array = NDArray[Any]
 
 
 class Built:

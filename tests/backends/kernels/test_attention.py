@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from kernel_run import Array, Built, threads
 
 from fretsaw.backends.tvm.kernels.attention import AttentionSpec, attention
 from fretsaw.backends.tvm.kernels.isa import V3
+from tests.backends.kernels.kernel_run import Array, Built, threads
 
 LAYER = 1
 SPECS = [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from kernel_run import Array, Built
 
 from fretsaw.backends.tvm.kernels.elementwise import ElementwiseSpec, elementwise
 from fretsaw.backends.tvm.kernels.embedding import EmbeddingSpec, embedding
@@ -12,6 +11,7 @@ from fretsaw.backends.tvm.kernels.isa import V3
 from fretsaw.backends.tvm.kernels.norm import NormSpec, norm
 from fretsaw.backends.tvm.kernels.pack import convert, pack_panels, widen
 from fretsaw.backends.tvm.kernels.rope import RopeSpec, rope_angles, rope_append
+from tests.backends.kernels.kernel_run import Array, Built
 
 RNG = np.random.default_rng(0)
 
