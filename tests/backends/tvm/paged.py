@@ -18,10 +18,10 @@ class PagedRunner:
 
     def __init__(self, program: Program, variant: str, sequences: int = 1, pages_each: int = 8, seed: int = 0) -> None:
         code, _ = program.variants[variant]
-        self._folder = tempfile.TemporaryDirectory()
-        path = Path(self._folder.name) / "code.so"
-        path.write_bytes(code)
-        self.step_fn = relax.VirtualMachine(tvm.runtime.load_module(str(path)), tvm.cpu())["step"]
+        with tempfile.TemporaryDirectory() as folder:  # once loaded, the code needs its file no more
+            path = Path(folder) / "code.so"
+            path.write_bytes(code)
+            self.step_fn = relax.VirtualMachine(tvm.runtime.load_module(str(path)), tvm.cpu())["step"]
         kv = {k: int(v) for k, v in program.kv.items() if k != "dtype"}
         layers, heads, page = kv["layers"], kv["kv_heads"], kv["page_tokens"]
         count = layers * sequences * heads * pages_each
