@@ -56,7 +56,7 @@ def test_route_of_nan_and_infinity_stays_in_range() -> None:
 
 
 @given(st.integers(0, 40), st.lists(st.integers(0, 6), min_size=1, max_size=3), st.integers(0, 99))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_sort_is_stable(tokens: int, used: list[int], seed: int) -> None:
     index = np.random.default_rng(seed).choice(used, (tokens, 2)).astype(np.int32)
     _, offsets, order = sorter(7, 2)(index, np.full(8, -1, np.int32), np.full(tokens * 2, -1, np.int32))
@@ -151,7 +151,7 @@ def draw(case: Case, tokens: int, used: list[int], seed: int) -> tuple[Array, Ar
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c.act}-{c.weights}")
 @given(st.integers(0, 40), st.lists(st.integers(0, 6), min_size=1, max_size=7), st.integers(0, 99))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_experts_equal_the_reference(case: Case, tokens: int, used: list[int], seed: int) -> None:
     inputs = draw(case, tokens, used, seed)
     want = mixture(case).reference(*inputs)
@@ -183,7 +183,7 @@ def test_an_expert_without_tokens_is_not_read() -> None:
     np.testing.assert_array_equal(run(*inputs), clean)
 
 
-@pytest.mark.parametrize("spec", CASES[0].specs()[:2] + CASES[3].specs()[:1], ids=["up", "down", "clamped"])
+@pytest.mark.parametrize("spec", CASES[1].specs()[:2], ids=["up", "down"])
 def test_kernels_are_emitted_for_avx512(spec: GroupedSpec) -> None:
     """Code is generated for a machine that the tests may not run on."""
     import tvm
