@@ -98,7 +98,7 @@ class _ExpertSink(Sink):
     expert_bias: tuple[Buffer, ...] = ()
 
     def emit(self, parts: Sequence[Expr], row: Expr, col: Expr) -> None:
-        if self.expert_bias:
+        if self.expert is not None and self.expert_bias:
             lanes = lanes_of(parts[0])
             pairs = zip(parts, self.expert_bias, strict=True)
             parts = [bind(p + load(b, [self.expert * self.width + col], lanes)) for p, b in pairs]
