@@ -46,7 +46,7 @@ def execute(made: Plan, inputs: dict[Value, np.ndarray], tokens: int) -> np.ndar
         for out in launch.outputs:
             shape = [evaluate(d, {"T": tokens}) for d in out.tensor.shape]
             arrays.append(np.zeros(shape, {"f32": np.float32, "i32": np.int32}[out.tensor.dtype]))
-        after = Built(launch.spec.build(V3))(*arrays)  # type: ignore[attr-defined]
+        after = Built(launch.spec.build(V3))(*arrays)
         env.update(zip(launch.outputs, after[-len(launch.outputs) :], strict=True))
     return env[made.outputs[0]]
 
