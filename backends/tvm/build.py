@@ -43,7 +43,7 @@ class Program:
     variants: Mapping[str, tuple[bytes, tuple[str, ...]]]
     tensors: Sequence[Tensor]
     kv: Mapping[str, int | str]
-    program: Mapping[str, int | str]
+    program: Mapping[str, int | str | bool]
     memory: Mapping[str, int]
     plan: Plan
 
@@ -71,7 +71,11 @@ def build(graph: Graph, options: TvmOptions | None = None, progress: Callable[[s
         "kv_bytes_per_token": per_token,
         "workspace_bytes": workspace_bytes(made, options),
     }
-    program: dict[str, int | str] = {"entry": "step", "chunk_tokens": options.chunk_tokens}
+    program: dict[str, int | str | bool] = {
+        "entry": "step",
+        "chunk_tokens": options.chunk_tokens,
+        "empty_rows": True,  # kernels over no rows do nothing
+    }
     return Program(variants, made.tensors, {**kv, "dtype": "f32"}, program, memory, made)
 
 

@@ -27,7 +27,7 @@ DLDataType ToDL(DType dtype) {
     case DType::kF16:
       return {kDLFloat, 16, 1};
     case DType::kBF16:
-      return {kDLBfloat, 16, 1};
+      return {kDLUInt, 16, 1};  // kernels widen the bits themselves
     case DType::kI32:
       return kInt32;
     case DType::kI64:
