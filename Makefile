@@ -97,7 +97,7 @@ native-build: $(VENV)/.installed  ## The runtime and its test tools, Release, in
 cxx-build: $(VENV)/.installed
 	mkdir -p build
 	cmake -S . -B build/asan $(CMAKE_FLAGS) -DCMAKE_BUILD_TYPE=Debug -DFRETSAW_SANITIZE=ON > build/asan-configure.log
-	cmake --build build/asan -j $(JOBS)
+	cmake --build build/asan -j $(JOBS) --target fretsaw-tests
 
 cxx: cxx-build  ## C++ tests, Debug with ASan and UBSan
 	build/asan/fretsaw-tests
@@ -106,7 +106,7 @@ fuzz-build: $(VENV)/.installed
 	mkdir -p build
 	cmake -S . -B build/fuzz $(CMAKE_FLAGS) -DCMAKE_CXX_COMPILER=clang++ -DCMAKE_BUILD_TYPE=RelWithDebInfo \
 	  -DFRETSAW_FUZZ=ON -DFRETSAW_SANITIZE=ON -DFRETSAW_TESTS=OFF > build/fuzz-configure.log
-	cmake --build build/fuzz -j $(JOBS)
+	cmake --build build/fuzz -j $(JOBS) --target fretsaw-fuzz
 
 fuzz: fuzz-build  ## Each fuzz target for FUZZ_SECONDS
 	bash tools/dev/fuzz.sh build/fuzz $(FUZZ_SECONDS)

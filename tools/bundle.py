@@ -39,7 +39,8 @@ def write_bundle(directory: Path) -> list[BundledFile]:
     if directory.exists():
         raise UsageError(f"{directory} exists", hint="name a folder that does not exist; nothing is overwritten")
     patchelf = _patchelf()
-    roots = [native_file("fretsaw-run"), native_file("libfretsaw.so"), *(_package_library(name) for name in TVM)]
+    # libfretsaw.so is for programs that embed the runtime: they find it in the wheel. fretsaw-run carries its own copy.
+    roots = [native_file("fretsaw-run"), *(_package_library(name) for name in TVM)]
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", suffix=".part", dir=directory.parent))
@@ -50,7 +51,11 @@ def write_bundle(directory: Path) -> list[BundledFile]:
             target = work / name
             shutil.copyfile(path, target)
             target.chmod(0o755)
-            subprocess.run([patchelf, "--set-rpath", "$ORIGIN", str(target)], check=True, capture_output=True)
+            # DT_RPATH, unlike RUNPATH, also serves the libraries that these load. The distribution's libraries stay
+            # as they are: a new entry would copy their whole string table, 340 kB in libstdc++ alone.
+            if path in roots:
+                command = [patchelf, "--force-rpath", "--set-rpath", "$ORIGIN", str(target)]
+                subprocess.run(command, check=True, capture_output=True)
         work.chmod(0o755)
         work.rename(directory)
     except OSError as error:

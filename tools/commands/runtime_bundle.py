@@ -11,7 +11,7 @@ import click
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print sizes as one JSON object.")
 def command(directory: Path, as_json: bool) -> None:
-    """Write fretsaw-run, libfretsaw and every library they need (but the C library's own) to DIRECTORY.
+    """Write fretsaw-run and every library it needs (but the C library's own) to DIRECTORY.
 
     Copy the folder to any Linux machine of the same architecture with as new a C library, and run it there.
 
