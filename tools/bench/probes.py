@@ -37,10 +37,9 @@ float fma_chains(long rounds) {
 #define ALL(f) f(0) f(1) f(2) f(3) f(4) f(5) f(6) f(7) f(8) f(9) f(10) f(11)
 #define START(i) V a##i = SET((float)i);
 #define STEP(i) a##i = FMA(a##i, x, y);
-#define KEEP(i) __asm__ volatile("" : "+x"(a##i));
 #define ADD(i) s += SUM(a##i);
   ALL(START)
-  for (long r = 0; r < rounds; ++r) { ALL(STEP) ALL(KEEP) }
+  for (long r = 0; r < rounds; ++r) { ALL(STEP) }
   float s = 0;
   ALL(ADD)
   return s;

@@ -65,12 +65,18 @@ def accumulate(isa: Isa, rows: int, panels: int, depth: int, x: InputLoad, w: We
             store(row, [i, 0], splat(0.0, lanes))
 
     def step(k: Expr) -> None:
-        for p in range(panels):
-            for v in range(per):
+        parts = [(p, v) for p in range(panels) for v in range(per)]
+        if rows == 1:  # a stream: each vector of weights is used once, straight from memory
+            for i, (p, v) in enumerate(parts):
                 weights = T.bind(w(p, k, v * lanes))
-                for r in range(rows):
-                    cell = [p * per + v, 0]
-                    store(acc[r], cell, fma(splat(x(r, k), lanes), weights, load(acc[r], cell, lanes)))
+                store(acc[0], [i, 0], fma(splat(x(0, k), lanes), weights, load(acc[0], [i, 0], lanes)))
+            return
+        # All weights of this k first, then each input once: 12 accumulators, 2 weights and 1 input fit 16 registers.
+        columns = [T.bind(w(p, k, v * lanes)) for p, v in parts]
+        for r in range(rows):
+            value = T.bind(x(r, k))
+            for i, weights in enumerate(columns):
+                store(acc[r], [i, 0], fma(splat(value, lanes), weights, load(acc[r], [i, 0], lanes)))
 
     whole = depth // unroll
     if whole:
