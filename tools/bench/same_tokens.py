@@ -37,7 +37,7 @@ SHORT = (
     "1, 1, 2, 3, 5, 8,",
     '{"name": "Ada", "born": 1815, "field":',
     "<|im_start|>user\nName three colours.<|im_end|>\n<|im_start|>assistant\n",
-    "<|im_start|>system\nAnswer briefly.<|im_end|>\n<|im_start|>user\nWhat is a tensor?<|im_end|>\n<|im_start|>assistant\n",
+    "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nWhat is a tensor?<|im_end|>\n<|im_start|>assistant\n",
 )
 LONG_TOKENS = (100, 500, 1000, 2000)
 FILLER = "The {a} compiler reads {b} files, checks chapter {i} of the manual, and writes {c} lines of code. "
@@ -48,11 +48,9 @@ def prompts(tokenizer: Any) -> list[list[int]]:
     """The 20 prompts as token ids: 16 short texts and 4 long ones of up to 2,000 tokens."""
     out = [tokenizer(text)["input_ids"] for text in SHORT]
     n = len(WORDS)
-    filler = "".join(
-        FILLER.format(a=WORDS[i % n], b=WORDS[i * 3 % n], c=WORDS[i * 7 % n], i=i) for i in range(200)
-    )
+    filler = "".join(FILLER.format(a=WORDS[i % n], b=WORDS[i * 3 % n], c=WORDS[i * 7 % n], i=i) for i in range(200))
     ids = tokenizer(filler)["input_ids"]
-    return [*out, *(ids[: count] for count in LONG_TOKENS)]
+    return [*out, *(ids[:count] for count in LONG_TOKENS)]
 
 
 def ours(artifact: Path, ids: list[int], count: int, threads: int) -> list[int]:

@@ -28,7 +28,7 @@ from fretsaw.backends.tvm.kernels.emit import (
 from fretsaw.backends.tvm.kernels.epilogue import Epilogue, Sink
 from fretsaw.backends.tvm.kernels.isa import PANEL, Isa
 from fretsaw.backends.tvm.kernels.pack import STORAGE
-from fretsaw.backends.tvm.kernels.tile import accumulate, widen_load
+from fretsaw.backends.tvm.kernels.tile import RowTile, accumulate, spilled, widen_load
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,14 @@ class _Rows:
             lambda r, k: load(self.x, [source[r], k]),
             lambda p, k, c: widen_load(self.w, [panel + p, k, c], spec.isa.lanes),
         )
-        self.sink.write_tile(tile, out_rows, panel)
+        if rows == 1 or spec.epilogue.glu is None:
+            self.sink.write_tile(tile, out_rows, panel)
+            return
+        # A gated epilogue is long: a loop over the rows of a copy of the tile halves the code and its compile time.
+        for p in range(panels):
+            done = spilled(tile, p)
+            with loop(rows) as r:
+                self.sink.write_tile(RowTile(spec.isa, 1, 1, (done,), r), [row0 + r], panel + p)
 
     def tail(self, count: Expr, panels: int, row0: Expr, panel: Expr) -> None:
         """Emit a tile of exactly ``count`` rows, 1 to one less than a full tile."""

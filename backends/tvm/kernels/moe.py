@@ -33,7 +33,7 @@ from fretsaw.backends.tvm.kernels.epilogue import Epilogue, Glu, Sink
 from fretsaw.backends.tvm.kernels.isa import PANEL, Isa
 from fretsaw.backends.tvm.kernels.pack import STORAGE
 from fretsaw.backends.tvm.kernels.rows import for_columns, scale_by
-from fretsaw.backends.tvm.kernels.tile import Tile, accumulate, widen_load
+from fretsaw.backends.tvm.kernels.tile import RowTile, accumulate, spilled, widen_load
 
 
 @dataclass(frozen=True)
@@ -77,17 +77,6 @@ class GroupedSpec:
         while _ceil(self.panels, self.group) * splits < 16:
             splits *= 2
         return splits
-
-
-@dataclass(frozen=True)
-class _Row(Tile):
-    """One row of a tile in memory, its number known at run time."""
-
-    at: Expr | None = None
-
-    def vector(self, row: int, panel: int, part: int) -> Expr:
-        assert self.at is not None
-        return load(self.acc, [self.at * (PANEL // self.isa.lanes) + part, 0], self.isa.lanes)
 
 
 @dataclass(frozen=True)
@@ -164,16 +153,13 @@ class _Expert:
             self.sink.write_tile(tile, targets, panel)
             return
         # A loop over rows: unrolled epilogues of every tile shape would be most of the kernel's code.
-        per = PANEL // spec.isa.lanes
-        done, to = scratch((rows * per, spec.isa.lanes)), scratch((rows,), "int64")
+        to = scratch((rows,), "int64")
         for r, target in enumerate(targets):
             store(to, [r], target)
         for p in range(panels):
-            for r in range(rows):
-                for v in range(per):
-                    store(done, [r * per + v, 0], tile.vector(r, p, v))
+            done = spilled(tile, p)
             with loop(rows) as i:
-                self.sink.write_tile(_Row(spec.isa, rows, 1, done, i), [bind(load(to, [i]))], panel + p)
+                self.sink.write_tile(RowTile(spec.isa, 1, 1, (done,), i), [bind(load(to, [i]))], panel + p)
 
     def emit(self, count: Expr, panel: Expr, part: Expr) -> None:
         """Emit the tiles of this task: all panels of its group by its share of the row tiles."""

@@ -49,6 +49,27 @@ class Tile:
         return load(self.acc[row], [panel * per + part, 0], self.isa.lanes)
 
 
+@dataclass(frozen=True)
+class RowTile(Tile):
+    """One row, chosen at run time, of a panel that ``spilled`` wrote."""
+
+    at: Expr
+
+    def vector(self, row: int, panel: int, part: int) -> Expr:
+        per = PANEL // self.isa.lanes
+        return load(self.acc[0], [self.at * per + part, 0], self.isa.lanes)
+
+
+def spilled(tile: Tile, panel: int) -> Buffer:
+    """Copy one panel of a tile to memory, [rows * vectors, lanes], so that a loop can walk its rows."""
+    per = PANEL // tile.isa.lanes
+    out = scratch((tile.rows * per, tile.isa.lanes))
+    for r in range(tile.rows):
+        for v in range(per):
+            store(out, [r * per + v, 0], tile.vector(r, panel, v))
+    return out
+
+
 def accumulate(isa: Isa, rows: int, panels: int, depth: int, x: InputLoad, w: WeightLoad, unroll: int = 4) -> Tile:
     """Emit the k loop of one tile and return its accumulators.
 

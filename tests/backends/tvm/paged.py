@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-
 import tvm
-from fretsaw.backends.tvm.build import Program
 from tvm import relax
+
+from fretsaw.backends.tvm.build import Program
 
 
 class PagedRunner:

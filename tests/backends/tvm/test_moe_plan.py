@@ -22,7 +22,8 @@ E, D, F, K = 5, 19, 12, 2
 
 def mixture(router: str = "{k = 2}", experts: str = "", biases: bool = False, extra: str = "") -> Graph:
     more = ", %b1, %b2" if biases else ""
-    return parse(f"""graph @g(%x: f32[T, {D}], %logits: f32[T, {E}]) -> (%y) {{
+    return parse(
+        f"""graph @g(%x: f32[T, {D}], %logits: f32[T, {E}]) -> (%y) {{
   phase packed
   dim T in [1, 1024]
   const %w1: f32[{E}, {2 * F}, {D}]
@@ -32,7 +33,9 @@ def mixture(router: str = "{k = 2}", experts: str = "", biases: bool = False, ex
   %index: i64[T, {K}], %weight: f32[T, {K}] = router(%logits) {router}
   %sum: f32[T, {D}] = experts(%x, %index, %weight, %w1, %w2{more}) {experts}
   %y: f32[T, {D}] = add(%x, %sum)  // layer
-{extra}}}""", seed=1)
+{extra}}}""",
+        seed=1,
+    )
 
 
 def execute(made: Plan, inputs: dict[Value, np.ndarray], tokens: int) -> np.ndarray:
@@ -53,12 +56,15 @@ def execute(made: Plan, inputs: dict[Value, np.ndarray], tokens: int) -> np.ndar
 
 def test_five_launches_with_the_residual_inside() -> None:
     text = re.sub(r"_[0-9a-f]{10}", "", plan(mixture(), TvmOptions()).text())
-    assert text == """\
+    assert (
+        text
+        == """\
 %index.i32, %weight = route(%logits)
 %sum.offsets.t1, %sum.order.t2 = sort(%index.i32)
 %sum.inner.t3 = grouped(%x, %sum.offsets.t1, %sum.order.t2, $w1)
 %sum.outer.t4 = grouped(%sum.inner.t3, %sum.offsets.t1, %sum.order.t2, $w2)
 %y = combine(%sum.outer.t4, %weight, %x)"""
+    )
 
 
 @pytest.mark.parametrize(
