@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable
+
+# TVM takes half the logical cores, counting them as hyper-threads, unless it is told before it loads.
+os.environ.setdefault("TVM_NUM_THREADS", sys.argv[1] if len(sys.argv) > 1 else "2")
 from functools import partial
 from pathlib import Path
 
@@ -80,7 +84,6 @@ def bench_attention(isa: Isa, threads: int, page: int) -> None:
 def main() -> None:
     """Run all benchmarks with the given number of threads."""
     threads = int(sys.argv[1]) if len(sys.argv) > 1 else 2
-    tvm.get_global_func("runtime.config_threadpool")(1, threads)
     isa = V4 if "avx512f" in Path("/proc/cpuinfo").read_text() else V3
     print(f"{isa.name}, {threads} threads, read bandwidth {read_bandwidth(threads):.1f} GB/s")
     bench_gemm(isa, threads)
