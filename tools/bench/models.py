@@ -73,10 +73,10 @@ def run_fretsaw(artifact: Path, threads: int) -> Run:
 
 
 def run_peer(python: Path, engine: str, model: Path, threads: int) -> Run:
-    """One process for all prompt lengths, with a short warm-up."""
+    """One process for all prompt lengths, with a short warm-up. -P: the folder of benchmarks is not on its path."""
     cases = ",".join(f"{p}:{d}" for p, d in zip(PREFILLS, DECODES, strict=True))
     report = _json(
-        [str(python), str(HERE / "engines.py"), engine, str(model), "--threads", str(threads), "--cases", cases]
+        [str(python), "-P", str(HERE / "engines.py"), engine, str(model), "--threads", str(threads), "--cases", cases]
     )
     assert isinstance(report["cases"], list)
     return {c["prefill"]: Speed(c["prefill"] / c["prefill_s"], c["decode"] / c["decode_s"]) for c in report["cases"]}
