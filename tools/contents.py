@@ -44,7 +44,7 @@ class Contents:
         ]
         sections.append(("evidence.json", [_utf8(_evidence(result))]))
         if checkpoint.tokenizer_json is not None:
-            sections.append(("tokenizer.json", [memoryview(checkpoint.tokenizer_json)]))
+            sections.append(("tokenizer.json", [memoryview(_minified(checkpoint.tokenizer_json))]))
         if checkpoint.chat_template is not None:
             sections.append(("chat_template", [_utf8(checkpoint.chat_template)]))
         sections += [(f"code/{name}", [memoryview(code)]) for name, (code, _) in program.variants.items()]
@@ -54,6 +54,14 @@ class Contents:
         validate_manifest(manifest, sizes)
         sections.append(("weights", _weight_chunks(program.tensors, placed)))
         return Contents(manifest, sections)
+
+
+def _minified(text: bytes) -> bytes:
+    """The same JSON without indentation: a tokenizer is read at every start, and half of a pretty one is blanks."""
+    try:
+        return json.dumps(json.loads(text), ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:  # an escaped lone surrogate has no UTF-8 form
+        return text
 
 
 def producer() -> dict[str, str]:
