@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from fretsaw.ir import Graph, Node
-from fretsaw.passes.edit import Decline, Edit
+from fretsaw.passes.kit.edit import Decline, Edit
 
 Keeps = Literal["bits", "algebra", "budget"]
 Verdict = Edit | Decline | None  # None: the root has not even the shape that the rule looks for
@@ -71,7 +71,7 @@ def rule(
     roots = frozenset([root] if isinstance(root, str) else root)
 
     def wrap(fn: RuleFn) -> Pass:
-        from fretsaw.passes.driver import run_rules
+        from fretsaw.passes.kit.driver import run_rules
 
         def run(graph: Graph) -> Outcome:
             return run_rules(graph, (made,))
@@ -88,7 +88,7 @@ def rules(name: str, members: Sequence[Pass], *, doc: str, phase: str, clears: S
     keeps = max((m.keeps for m in members), key=order.index)
 
     def run(graph: Graph) -> Outcome:
-        from fretsaw.passes.driver import run_rules
+        from fretsaw.passes.kit.driver import run_rules
 
         return run_rules(graph, members)
 

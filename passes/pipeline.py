@@ -9,24 +9,24 @@ from dataclasses import dataclass, replace
 from fretsaw.ir import Graph, verify
 from fretsaw.ir.errors import PassError
 from fretsaw.passes.api import Decline, Outcome, Pass
-from fretsaw.passes.cancel_transposes import cancel_transposes
-from fretsaw.passes.check import Checker
-from fretsaw.passes.cse import cse
-from fretsaw.passes.dce import dce
-from fretsaw.passes.drop_noops import drop_noops
-from fretsaw.passes.fold_constants import fold_constants
-from fretsaw.passes.hoist_rows import hoist_rows
-from fretsaw.passes.ledger import LedgerEntry
-from fretsaw.passes.merge_gate_up import merge_gate_up
-from fretsaw.passes.merge_qkv import merge_qkv
-from fretsaw.passes.pack_tokens import pack_tokens
-from fretsaw.passes.raise_gelu import raise_gelu
-from fretsaw.passes.raise_layer_norm import raise_layer_norm
-from fretsaw.passes.raise_rms_norm import raise_rms_norm
-from fretsaw.passes.raise_rope import raise_rope
-from fretsaw.passes.raise_router import raise_router
-from fretsaw.passes.split_head_slices import split_head_slices
-from fretsaw.passes.widen_partial_rope import widen_partial_rope
+from fretsaw.passes.canonical.cancel_transposes import cancel_transposes
+from fretsaw.passes.canonical.cse import cse
+from fretsaw.passes.canonical.dce import dce
+from fretsaw.passes.canonical.drop_noops import drop_noops
+from fretsaw.passes.canonical.fold_constants import fold_constants
+from fretsaw.passes.canonical.raise_gelu import raise_gelu
+from fretsaw.passes.canonical.raise_layer_norm import raise_layer_norm
+from fretsaw.passes.canonical.raise_rms_norm import raise_rms_norm
+from fretsaw.passes.canonical.raise_rope import raise_rope
+from fretsaw.passes.canonical.raise_router import raise_router
+from fretsaw.passes.canonical.widen_partial_rope import widen_partial_rope
+from fretsaw.passes.evidence.check import Checker
+from fretsaw.passes.fused.merge_gate_up import merge_gate_up
+from fretsaw.passes.fused.merge_qkv import merge_qkv
+from fretsaw.passes.fused.split_head_slices import split_head_slices
+from fretsaw.passes.kit.ledger import LedgerEntry
+from fretsaw.passes.packed.hoist_rows import hoist_rows
+from fretsaw.passes.packed.pack_tokens import pack_tokens
 
 PIPELINE: Mapping[str, tuple[Pass, ...]] = {
     "canonical": (

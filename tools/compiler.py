@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fretsaw.backends.tvm.options import TvmOptions
     from fretsaw.frontend.checkpoint import Checkpoint
     from fretsaw.ir import Graph
-    from fretsaw.passes.ledger import LedgerEntry
+    from fretsaw.passes.kit.ledger import LedgerEntry
     from fretsaw.passes.pipeline import PipelineResult
 
 PHASES = ("canonical", "fused", "packed")

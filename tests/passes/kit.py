@@ -10,7 +10,7 @@ import numpy as np
 from fretsaw.ir import Graph, TensorType, evaluate, parse, run, to_text, verify
 from fretsaw.ir.types import numpy_dtype
 from fretsaw.passes.api import Decline, Pass, apply
-from fretsaw.passes.driver import run_rules
+from fretsaw.passes.kit.driver import run_rules
 
 SIZES = {"B": 2, "S": 3, "T": 5}
 

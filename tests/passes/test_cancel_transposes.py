@@ -6,7 +6,7 @@ import pytest
 
 from fretsaw.ir import run, to_text
 from fretsaw.passes.api import apply
-from fretsaw.passes.cancel_transposes import cancel_transposes
+from fretsaw.passes.canonical.cancel_transposes import cancel_transposes
 from tests.passes.kit import feed, golden, read, untouched
 
 BEFORE = """

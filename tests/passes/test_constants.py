@@ -8,9 +8,9 @@ import numpy as np
 
 from fretsaw.ir import ArrayData, Const, FileData, OpData, TensorType, parse, to_text
 from fretsaw.passes.api import apply
-from fretsaw.passes.cse import cse
-from fretsaw.passes.dce import dce
-from fretsaw.passes.fold_constants import fold_constants
+from fretsaw.passes.canonical.cse import cse
+from fretsaw.passes.canonical.dce import dce
+from fretsaw.passes.canonical.fold_constants import fold_constants
 from tests.passes.kit import golden, untouched
 
 

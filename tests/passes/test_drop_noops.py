@@ -6,7 +6,7 @@ import pytest
 
 from fretsaw.ir import run, to_text
 from fretsaw.passes.api import apply
-from fretsaw.passes.drop_noops import drop_noops
+from fretsaw.passes.canonical.drop_noops import drop_noops
 from tests.passes.kit import feed, golden, read, untouched
 
 BEFORE = """

@@ -6,9 +6,9 @@ import pytest
 
 from fretsaw.ir import OpData
 from fretsaw.passes.api import apply
-from fretsaw.passes.merge_gate_up import merge_gate_up, separate_gates
-from fretsaw.passes.merge_qkv import merge_qkv, separate_projections
-from fretsaw.passes.split_head_slices import split_head_slices
+from fretsaw.passes.fused.merge_gate_up import merge_gate_up, separate_gates
+from fretsaw.passes.fused.merge_qkv import merge_qkv, separate_projections
+from fretsaw.passes.fused.split_head_slices import split_head_slices
 from tests.passes.kit import equivalent, golden, read, untouched
 
 QKV = """

@@ -8,8 +8,8 @@ import pytest
 from fretsaw.ir import ReferenceKvCache, run, to_text, verify
 from fretsaw.ir.errors import PassError
 from fretsaw.passes.api import apply
-from fretsaw.passes.hoist_rows import hoist_rows
-from fretsaw.passes.pack_tokens import pack_tokens
+from fretsaw.passes.packed.hoist_rows import hoist_rows
+from fretsaw.passes.packed.pack_tokens import pack_tokens
 from tests.passes.kit import golden, read
 
 HEAD = """

@@ -11,7 +11,7 @@ import pytest
 from fretsaw.frontend.capture import capture
 from fretsaw.frontend.checkpoint import load_checkpoint
 from fretsaw.ir import Graph, ReferenceKvCache, parse, run, to_text
-from fretsaw.passes.check import as_f64
+from fretsaw.passes.evidence.check import as_f64
 from fretsaw.passes.pipeline import PipelineResult, run_pipeline
 from tests.families import DECODERS, ENCODERS, VOCAB, save
 

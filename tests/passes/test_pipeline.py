@@ -12,7 +12,7 @@ import pytest
 from fretsaw.ir import Const, Graph, parse, to_text
 from fretsaw.ir.errors import PassError, VerifyError
 from fretsaw.passes.api import Outcome, Pass, graph_pass
-from fretsaw.passes.check import Checker
+from fretsaw.passes.evidence.check import Checker
 from fretsaw.passes.pipeline import PIPELINE, Event, run_pipeline
 from tests.passes.llama_text import llama
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fretsaw.passes.api import apply
-from fretsaw.passes.raise_gelu import raise_gelu
+from fretsaw.passes.canonical.raise_gelu import raise_gelu
 from tests.passes.kit import error_in_eps, golden, read, untouched
 
 BEFORE = """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fretsaw.passes.raise_layer_norm import raise_layer_norm
+from fretsaw.passes.canonical.raise_layer_norm import raise_layer_norm
 from tests.passes.kit import equivalent, golden, untouched
 
 BEFORE = """

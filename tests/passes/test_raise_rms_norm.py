@@ -9,7 +9,7 @@ import pytest
 
 from fretsaw.ir import Const, Graph
 from fretsaw.passes.api import apply
-from fretsaw.passes.raise_rms_norm import norm_sites, raise_rms_norm
+from fretsaw.passes.canonical.raise_rms_norm import norm_sites, raise_rms_norm
 from tests.passes.kit import equivalent, error_in_eps, golden, read, untouched
 
 BEFORE = """

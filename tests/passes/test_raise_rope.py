@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from fretsaw.passes.api import apply
-from fretsaw.passes.raise_rope import raise_rope, rope_sites
-from fretsaw.passes.widen_partial_rope import widen_partial_rope
+from fretsaw.passes.canonical.raise_rope import raise_rope, rope_sites
+from fretsaw.passes.canonical.widen_partial_rope import widen_partial_rope
 from tests.passes.kit import equivalent, golden, read, untouched
 
 HEAD = """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fretsaw.passes.api import apply
-from fretsaw.passes.raise_router import raise_router, router_sites
+from fretsaw.passes.canonical.raise_router import raise_router, router_sites
 from tests.passes.kit import equivalent, golden, read, untouched
 
 HEAD = "graph @g(%x: f32[T, 6]) -> (%y, %z) {\n  dim T in [1, 64]\n"

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from fretsaw.ir import Graph
 from fretsaw.passes.api import Outcome, graph_pass
-from fretsaw.passes.liveness import prune
+from fretsaw.passes.kit.liveness import prune
 
 
 @graph_pass(phase="canonical", keeps="bits")

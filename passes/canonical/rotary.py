@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from fretsaw.ir import DimLike, Graph, Node, Value
 from fretsaw.ir.types import INTS
-from fretsaw.passes.match import either, scalar, squeezed
+from fretsaw.passes.kit.match import either, scalar, squeezed
 
 
 @dataclass(frozen=True)

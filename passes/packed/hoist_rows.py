@@ -19,7 +19,7 @@ from typing import cast
 
 from fretsaw.ir import Attr, Graph, Node, Shape, Value, get_op
 from fretsaw.passes.api import Decline, Edit, rule
-from fretsaw.passes.match import made_by
+from fretsaw.passes.kit.match import made_by
 
 ROWWISE = ("linear", "rms_norm", "layer_norm")
 

@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from fretsaw.ir import Const, Graph, Node, Value, get_op
 from fretsaw.passes.api import Outcome, graph_pass
-from fretsaw.passes.liveness import prune
+from fretsaw.passes.kit.liveness import prune
 
 
 @graph_pass(phase="canonical", keeps="bits")

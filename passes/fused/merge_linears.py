@@ -9,7 +9,7 @@ import numpy as np
 from fretsaw.ir import Const, Graph, Node, OpData, TensorType, Value
 from fretsaw.ir.types import numpy_dtype
 from fretsaw.passes.api import Decline, Edit
-from fretsaw.passes.match import last_axis
+from fretsaw.passes.kit.match import last_axis
 
 
 def merge(g: Graph, linears: Sequence[Node], name: str) -> Edit | Decline:

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 
 from fretsaw.ir import Attr, Graph, Node, Value
 from fretsaw.passes.api import Decline, Edit, rule
-from fretsaw.passes.match import last_axis, made_by
+from fretsaw.passes.kit.match import last_axis, made_by
 
 
 @rule(root="topk", phase="canonical", keeps="algebra", clears=lambda g: router_sites(g))

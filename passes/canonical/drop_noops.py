@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from fretsaw.ir import Graph, Node, Value
 from fretsaw.passes.api import Decline, Edit, rule
-from fretsaw.passes.match import is_scalar
+from fretsaw.passes.kit.match import is_scalar
 
 IDENTITY = ("reshape", "transpose", "expand", "slice", "cast", "concat")
 NEUTRAL = {"add": 0.0, "sub": 0.0, "mul": 1.0, "div": 1.0}

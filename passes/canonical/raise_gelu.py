@@ -16,7 +16,7 @@ import math
 
 from fretsaw.ir import Graph, Node, Value
 from fretsaw.passes.api import Decline, Edit, rule
-from fretsaw.passes.match import either, made_by, scalar
+from fretsaw.passes.kit.match import either, made_by, scalar
 
 CUBIC, SLOPE = 0.044715, math.sqrt(2 / math.pi)
 CLOSE = 1e-6  # relative: constants pass through float32

@@ -24,8 +24,8 @@ from collections.abc import Sequence
 
 from fretsaw.ir import Attr, Graph, Node, Value
 from fretsaw.passes.api import Decline, Edit, rule, rules
-from fretsaw.passes.match import either, flat_const, last_axis, made_by
-from fretsaw.passes.rotary import Angles, first_rotation, trace_angles
+from fretsaw.passes.canonical.rotary import Angles, first_rotation, trace_angles
+from fretsaw.passes.kit.match import either, flat_const, last_axis, made_by
 
 SWAP = (0, 2, 1, 3)  # [B, H, S, E] <-> [B, S, H, E]
 

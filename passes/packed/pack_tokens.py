@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from fretsaw.ir import Attr, Dim, Graph, GraphBuilder, HandleType, Node, TensorType, Value, sym
 from fretsaw.ir.errors import PassError
 from fretsaw.passes.api import Outcome, graph_pass
-from fretsaw.passes.token_axes import Lead, TokenAxes, mixes
-from fretsaw.passes.token_ops import pack_node
+from fretsaw.passes.packed.token_axes import Lead, TokenAxes, mixes
+from fretsaw.passes.packed.token_ops import pack_node
 
 AS_INTEGERS = ("embedding", "rope", "take")  # ops that read any integer type
 LONGEST_STEP = 1 << 20  # tokens; a range for T, no promise of memory

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from fretsaw.ir import Graph, Node, Value
 from fretsaw.passes.api import Decline, Edit, rule
-from fretsaw.passes.merge_linears import merge
+from fretsaw.passes.fused.merge_linears import merge
 
 BETWEEN = ("reshape", "transpose", "rms_norm", "layer_norm", "rope", "slice")
 

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 
 from fretsaw.ir import Graph, Node
 from fretsaw.passes.api import Decline, Edit, rule
-from fretsaw.passes.match import either, made_by
-from fretsaw.passes.merge_linears import merge
+from fretsaw.passes.fused.merge_linears import merge
+from fretsaw.passes.kit.match import either, made_by
 
 ACTIVATIONS = ("silu", "gelu", "relu", "sigmoid", "tanh")
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import cast
 
 from fretsaw.ir import Attr, GraphBuilder, Node, Shape, Value, get_op
-from fretsaw.passes.token_axes import Lead, TokenAxes, mixes
+from fretsaw.passes.packed.token_axes import Lead, TokenAxes, mixes
 
 Packed = tuple[str, list[Value], dict[str, Attr]]
 ROWWISE = ("linear", "rms_norm", "layer_norm", "embedding", "router", "experts", "rope")

@@ -16,7 +16,7 @@ from fretsaw.ir import Const, Graph, Node, OpData, ReferenceKvCache, TensorType,
 from fretsaw.ir.consts import ArrayData
 from fretsaw.ir.errors import PassError
 from fretsaw.passes.api import Pass
-from fretsaw.passes.ledger import Evidence
+from fretsaw.passes.kit.ledger import Evidence
 
 Outputs = list[np.ndarray]
 TOKENS = 16

@@ -24,7 +24,7 @@ from typing import cast
 from fretsaw.ir import Attr, Graph, Node, Value, get_op
 from fretsaw.ir.ops.elementwise import broadcast
 from fretsaw.passes.api import Decline, Edit, rule, rules
-from fretsaw.passes.match import made_by, squeezed
+from fretsaw.passes.kit.match import made_by, squeezed
 
 LAST_AXIS = ("rms_norm", "layer_norm")
 MOVING_AXIS = ("slice", "softmax", "concat")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from fretsaw.ir import ArrayData, Const, DimLike, Graph, Node, OpData, TensorType, Value
-from fretsaw.passes.edit import Edit
+from fretsaw.passes.kit.edit import Edit
 
 
 def scalar(graph: Graph, value: Value) -> float | None:

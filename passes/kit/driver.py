@@ -10,7 +10,7 @@ from dataclasses import replace
 from fretsaw.ir import Const, Graph, Node, Value, verify
 from fretsaw.ir.errors import FretsawError, PassError
 from fretsaw.passes.api import Decline, Edit, Outcome, Pass
-from fretsaw.passes.liveness import prune
+from fretsaw.passes.kit.liveness import prune
 
 ANY = "*"  # root of a rule that is tried at every node
 BUDGET_PER_NODE = 4  # edits per node of the first graph before the driver stops

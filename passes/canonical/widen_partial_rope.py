@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from fretsaw.ir import Graph, Node
 from fretsaw.passes.api import Decline, Edit, rule
-from fretsaw.passes.match import last_axis, made_by
+from fretsaw.passes.kit.match import last_axis, made_by
 
 
 @rule(root="concat", phase="canonical", keeps="bits")

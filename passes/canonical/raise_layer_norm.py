@@ -19,7 +19,7 @@ from collections.abc import Sequence
 
 from fretsaw.ir import Graph, Node
 from fretsaw.passes.api import Decline, Edit, rule, rules
-from fretsaw.passes.match import either, flat_const, last_axis, made_by
+from fretsaw.passes.kit.match import either, flat_const, last_axis, made_by
 
 
 @rule(root="rms_norm", phase="canonical", keeps="algebra")

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from fretsaw.ir import Const, Graph, Node, OpData, TensorType, Value
 from fretsaw.passes.api import Decline, Edit, rule
-from fretsaw.passes.match import last_axis, made_by
+from fretsaw.passes.kit.match import last_axis, made_by
 
 
 @rule(root="reshape", phase="fused", keeps="algebra")

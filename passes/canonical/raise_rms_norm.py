@@ -20,7 +20,7 @@ from collections.abc import Sequence
 
 from fretsaw.ir import Graph, Node, Value
 from fretsaw.passes.api import Decline, Edit, rule, rules
-from fretsaw.passes.match import either, flat_const, is_scalar, last_axis, made_by, scalar
+from fretsaw.passes.kit.match import either, flat_const, is_scalar, last_axis, made_by, scalar
 
 
 @rule(root=("mul", "div"), phase="canonical", keeps="algebra")

@@ -1,0 +1,1 @@
+"""What a pass did, in numbers: graphs run before and after it, and compared."""

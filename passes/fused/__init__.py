@@ -1,0 +1,1 @@
+"""Passes that merge what reads the same value."""

@@ -1,0 +1,1 @@
+"""What every pass stands on: edits, the rule driver, the ledger, small questions about values."""
