@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from math import prod
 
 import numpy as np
 
@@ -19,6 +19,7 @@ Attr = bool | int | float | str | Dim | tuple["Attr", ...] | None
 Array = np.ndarray
 ShapeRule = Callable[[Sequence[ValueType], Mapping[str, Attr]], Sequence[ValueType]]
 Reference = Callable[..., Sequence[Array]]
+Flops = Callable[[Sequence[ValueType], Sequence[ValueType], Mapping[str, Attr]], int]
 
 
 class ShapeError(Exception):
@@ -49,6 +50,8 @@ class OpDef:
         reference: NumPy meaning, ``reference(arrays, attrs) -> arrays``; arrays are in ``numpy_dtype``.
         effects: Slots of handles that the op changes; an op with effects is never dropped, merged or reordered.
         elementwise: The op maps each output element from the operands' elements at the same (broadcast) index.
+        flops: Floating point operations from the types of operands and results, with fixed shapes, and attributes; a
+            multiply-add is two, an elementwise op by default one per element of its result.
         example: One line of IR text, checked by the tests.
     """
 
@@ -61,7 +64,7 @@ class OpDef:
     example: str
     effects: tuple[str, ...] = ()
     elementwise: bool = False
-    flops: Callable[..., Any] | None = field(default=None)
+    flops: Flops | None = field(default=None)
 
     @property
     def required_slots(self) -> int:
@@ -80,6 +83,32 @@ class OpDef:
         return tuple(fixed[:count])
 
 
+def sizes(value: ValueType) -> tuple[int, ...]:
+    """The shape of a tensor whose dims are all fixed, as the functions behind ``flops`` get them."""
+    assert isinstance(value, TensorType)
+    return tuple(d for d in value.shape if isinstance(d, int))
+
+
+def elements(value: ValueType) -> int:
+    """Number of elements of a tensor whose dims are all fixed."""
+    return prod(sizes(value))
+
+
+def one_per_result(operands: Sequence[ValueType], results: Sequence[ValueType], attrs: Mapping[str, Attr]) -> int:
+    """One operation per element of the results."""
+    return sum(map(elements, results))
+
+
+def per_operand(count: int) -> Flops:
+    """``count`` operations per element of the first operand."""
+    return lambda operands, results, attrs: count * elements(operands[0])
+
+
+def no_flops(operands: Sequence[ValueType], results: Sequence[ValueType], attrs: Mapping[str, Attr]) -> int:
+    """The op moves elements and computes none."""
+    return 0
+
+
 _CATALOGUE: dict[str, OpDef] = {}
 
 
@@ -94,11 +123,12 @@ def define_op(
     attrs: Mapping[str, AttrSpec] | None = None,
     effects: tuple[str, ...] = (),
     elementwise: bool = False,
-    flops: Callable[..., Any] | None = None,
+    flops: Flops | None = None,
 ) -> OpDef:
     """Add an op to the catalogue. ``slots`` is a space-separated list, see :class:`OpDef`."""
     if name in _CATALOGUE:
         raise ValueError(f"op {name} is declared twice")
+    flops = one_per_result if flops is None and elementwise else flops
     op = OpDef(
         name, tuple(slots.split()), dict(attrs or {}), shape, reference, doc, example, effects, elementwise, flops
     )

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from fretsaw.ir.op import Array, Attr, AttrSpec, ShapeError, define_op, tensor
+from fretsaw.ir.op import Array, Attr, AttrSpec, ShapeError, define_op, sizes, tensor
 from fretsaw.ir.types import TensorType, ValueType
 
 ATTENTION_ATTRS = {
@@ -38,27 +38,46 @@ def _attention_shape(types: Sequence[ValueType], attrs: Mapping[str, Attr]) -> S
 
 def attend(q: Array, k: Array, v: Array, sinks: Array | None, q_pos: Array, attrs: Mapping[str, Attr]) -> Array:
     """One sequence. q [S, H, E] at slots q_pos [S]; k [T, K, E], v [T, K, Ev] at slots 0..T-1 -> [S, H, Ev]."""
-    group = q.shape[1] // k.shape[1]
-    k, v = np.repeat(k, group, axis=1), np.repeat(v, group, axis=1)
-    s = np.einsum("she,the->hst", q, k) * q.dtype.type(attrs["scale"])
-    cap, window = attrs.get("softcap", 0.0), attrs.get("window", 0)
-    assert isinstance(cap, (int, float)) and isinstance(window, int)
+    group, hidden = q.shape[1] // k.shape[1], ~_seen(q_pos, k.shape[0], attrs)  # H / K, [S, T]
+    out = np.empty((*q.shape[:2], v.shape[-1]), q.dtype)
+    for head in range(k.shape[1]):  # one at a time: scores of a group, not of all heads, are in memory
+        mine = slice(head * group, (head + 1) * group)
+        heads = np.ascontiguousarray(q[:, mine].transpose(1, 0, 2))  # [H/K, S, E]
+        sink = None if sinks is None else sinks[mine, None, None]
+        mixed = _attend_group(heads, k[:, head], v[:, head], sink, hidden, attrs)
+        out[:, mine] = mixed.transpose(1, 0, 2)
+    return out
+
+
+def _seen(q_pos: Array, count: int, attrs: Mapping[str, Attr]) -> Array:
+    """Which of ``count`` keys each query sees, bool [S, T]."""
+    gap = q_pos[:, None] - np.arange(count)[None, :]  # how far back the key is
+    causal, window = attrs.get("causal", True), attrs.get("window", 0)
+    assert isinstance(window, int)
+    seen = gap >= 0 if causal else np.ones(gap.shape, bool)
+    if window:
+        seen &= gap < window if causal else np.abs(gap) < window
+    return seen
+
+
+def _attend_group(q: Array, k: Array, v: Array, sink: Array | None, hidden: Array, attrs: Mapping[str, Attr]) -> Array:
+    """Heads that share keys: q [G, S, E], k [T, E], v [T, Ev], sink [G, 1, 1], hidden [S, T] -> [G, S, Ev]."""
+    s = (q.reshape(-1, q.shape[-1]) @ np.ascontiguousarray(k).T).reshape(*q.shape[:2], -1)  # [G, S, T]
+    s *= q.dtype.type(attrs["scale"])
+    cap = attrs.get("softcap", 0.0)
+    assert isinstance(cap, (int, float))
     if cap:
         s = np.tanh(s / q.dtype.type(cap)) * q.dtype.type(cap)
-    gap = q_pos[:, None] - np.arange(k.shape[0])[None, :]  # how far back the key is
-    seen = np.ones(gap.shape, bool)
-    if attrs.get("causal", True):
-        seen &= gap >= 0
-    if window:
-        seen &= gap < window if attrs.get("causal", True) else np.abs(gap) < window
-    s = np.where(seen, s, -np.inf)
-    if sinks is not None:  # a logit per head that takes mass and gives nothing
-        s = np.concatenate([s, np.broadcast_to(sinks[:, None, None], (*s.shape[:2], 1))], axis=-1)
-    top = s.max(axis=-1, keepdims=True)
-    e = np.exp(s - np.where(np.isneginf(top), 0, top))
+    np.copyto(s, -np.inf, where=hidden)
+    top = s.max(axis=-1, keepdims=True, initial=-np.inf)
+    top = top if sink is None else np.maximum(top, sink)
+    s -= np.where(np.isneginf(top), 0, top)
+    e = np.exp(s, out=s)
     total = e.sum(axis=-1, keepdims=True)
-    p = (e / np.where(total == 0, 1, total))[..., : k.shape[0]]
-    out: Array = np.einsum("hst,the->she", p, v).astype(q.dtype)
+    if sink is not None:  # a logit per head that takes mass and gives nothing
+        total += np.exp(sink - top)
+    e /= np.where(total == 0, 1, total)
+    out: Array = (e.reshape(-1, e.shape[-1]) @ np.ascontiguousarray(v)).reshape(*q.shape[:2], -1)
     return out
 
 
@@ -69,8 +88,35 @@ def _attention(arrays: Sequence[Array], attrs: Mapping[str, Attr]) -> Sequence[A
     return [np.stack([attend(q[b], k[b], v[b], sinks, pos, attrs) for b in range(q.shape[0])])]
 
 
+def attention_flops(heads: int, queries: int, keys: int, features: int, attrs: Mapping[str, Attr]) -> int:
+    """Per head and pair of query and key that is seen: a multiply-add per feature of key and value, and 5 for scale
+    and softmax, 3 more for a soft cap. ``features`` is E + Ev; queries are the last of the keys."""
+    per_pair = 2 * features + 5 + (3 if attrs.get("softcap", 0.0) else 0)
+    return heads * per_pair * seen_pairs(queries, keys, attrs)
+
+
+def seen_pairs(queries: int, keys: int, attrs: Mapping[str, Attr]) -> int:
+    """Number of (query, key) pairs that mask and window leave."""
+    window = attrs.get("window", 0)
+    assert isinstance(window, int)
+    slots = np.arange(keys - queries, keys)
+    if attrs.get("causal", True):
+        seen = slots + 1 if not window else np.minimum(slots + 1, window)
+    elif window:
+        seen = np.minimum(slots + window, keys) - np.maximum(slots - window + 1, 0)
+    else:
+        seen = np.full(queries, keys)
+    return int(seen.sum())
+
+
+def _attention_flops(operands: Sequence[ValueType], results: Sequence[ValueType], attrs: Mapping[str, Attr]) -> int:
+    (batch, queries, heads, size), keys = sizes(operands[0]), sizes(operands[1])[1]
+    return batch * attention_flops(heads, queries, keys, size + sizes(operands[2])[-1], attrs)
+
+
 define_op(
     "attention", "q k v sinks?", shape=_attention_shape, reference=_attention, attrs=ATTENTION_ATTRS,
+    flops=_attention_flops,
     doc="Softmax attention, q [B, S, H, E], k [B, S, K, E], v [B, S, K, Ev] -> [B, S, H, Ev]. A causal window w sees "
     "the last w slots, a bidirectional one |distance| < w; 0 means none. softcap c maps a logit x to c*tanh(x/c). "
     "sinks [H] are extra logits with no value.",

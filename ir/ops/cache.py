@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from fretsaw.ir.kv import ReferenceKvCache
-from fretsaw.ir.op import Array, Attr, AttrSpec, ShapeError, define_op, tensor
-from fretsaw.ir.ops.attention import ATTENTION_ATTRS, attend
+from fretsaw.ir.op import Array, Attr, AttrSpec, ShapeError, define_op, no_flops, sizes, tensor
+from fretsaw.ir.ops.attention import ATTENTION_ATTRS, attend, attention_flops
 from fretsaw.ir.types import HandleType, TensorType, ValueType
 
 Types = Sequence[ValueType]
@@ -38,7 +38,7 @@ def _append(operands: Sequence[object], attrs: Attrs) -> Sequence[Array]:
 
 
 define_op(
-    "kv_append", "kv k v", shape=_append_shape, reference=_append, attrs=LAYER, effects=("kv",),
+    "kv_append", "kv k v", flops=no_flops, shape=_append_shape, reference=_append, attrs=LAYER, effects=("kv",),
     doc="Append this step's keys and values to a layer's cache, each token to its own sequence.",
     example="kv_append(%kv, %k, %v) {layer = 0}",
 )  # fmt: skip
@@ -67,8 +67,15 @@ def _attention(operands: Sequence[object], attrs: Attrs) -> Sequence[Array]:
     return [out]
 
 
+def _attention_flops(operands: Types, results: Types, attrs: Attrs) -> int:
+    """Of a step whose tokens are one sequence from its start, as the cache's fill is not in the types."""
+    count, heads, size = sizes(operands[1])
+    return attention_flops(heads, count, count, size + sizes(results[0])[-1], attrs)
+
+
 define_op(
     "cached_attention", "kv q sinks?", shape=_attention_shape, reference=_attention, effects=("kv",),
+    flops=_attention_flops,
     attrs={**ATTENTION_ATTRS, **LAYER, "value_size": AttrSpec(int, required=True)},
     doc="Attention of this step's queries q [T, H, E] over their sequences' cached keys and values, this step's "
     "included -> [T, H, Ev]. Attributes as in attention.",

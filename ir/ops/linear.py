@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from fretsaw.ir.op import Array, Attr, ShapeError, define_op, tensor
+from fretsaw.ir.op import Array, Attr, ShapeError, define_op, elements, no_flops, sizes, tensor
 from fretsaw.ir.ops.elementwise import broadcast
 from fretsaw.ir.types import INTS, TensorType, ValueType
 
@@ -32,8 +32,14 @@ def _linear(arrays: Sequence[Array], attrs: Attrs) -> Sequence[Array]:
     return [y + arrays[2] if len(arrays) > 2 else y]
 
 
+def _linear_flops(operands: Types, results: Types, attrs: Attrs) -> int:
+    """A multiply-add per input feature of each result element, and one for the bias."""
+    bias = elements(results[0]) if len(operands) > 2 else 0
+    return 2 * elements(operands[0]) * sizes(operands[1])[0] + bias
+
+
 define_op(
-    "linear", "input weight bias?", shape=_linear_shape, reference=_linear,
+    "linear", "input weight bias?", flops=_linear_flops, shape=_linear_shape, reference=_linear,
     doc="input @ weight.T + bias; weight is [O, I].", example="linear(%x, %w)",
 )  # fmt: skip
 
@@ -45,8 +51,12 @@ def _matmul_shape(types: Types, attrs: Attrs) -> Types:
     return [TensorType(a.dtype, (*broadcast([a.shape[:-2], b.shape[:-2]]), a.shape[-2], b.shape[-1]))]
 
 
+def _matmul_flops(operands: Types, results: Types, attrs: Attrs) -> int:
+    return 2 * elements(results[0]) * sizes(operands[0])[-1]
+
+
 define_op(
-    "matmul", "a b", shape=_matmul_shape, reference=lambda a, at: [np.matmul(a[0], a[1])],
+    "matmul", "a b", flops=_matmul_flops, shape=_matmul_shape, reference=lambda a, at: [np.matmul(a[0], a[1])],
     doc="Batched matrix product over the last two axes.", example="matmul(%a, %b)",
 )  # fmt: skip
 
@@ -59,6 +69,6 @@ def _embedding_shape(types: Types, attrs: Attrs) -> Types:
 
 
 define_op(
-    "embedding", "ids table", shape=_embedding_shape, reference=lambda a, at: [a[1][a[0]]],
+    "embedding", "ids table", flops=no_flops, shape=_embedding_shape, reference=lambda a, at: [a[1][a[0]]],
     doc="Rows of a [V, D] table.", example="embedding(%ids, %table)",
 )  # fmt: skip

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy.special import expit
 
-from fretsaw.ir.op import Array, Attr, AttrSpec, ShapeError, define_op, get_op, tensor
+from fretsaw.ir.op import Array, Attr, AttrSpec, ShapeError, define_op, elements, get_op, per_operand, sizes, tensor
 from fretsaw.ir.ops.norm import softmax
 from fretsaw.ir.ops.reduce import top_k
 from fretsaw.ir.types import INTS, TensorType, ValueType
@@ -36,7 +36,7 @@ def _router(arrays: Sequence[Array], attrs: Attrs) -> Sequence[Array]:
 
 
 define_op(
-    "router", "logits", shape=_router_shape, reference=_router,
+    "router", "logits", flops=per_operand(5), shape=_router_shape, reference=_router,
     attrs={"k": AttrSpec(int, required=True), "normalize": AttrSpec(bool, False),
            "softmax": AttrSpec(str, "before", choices=("before", "after"))},
     doc="Choose k experts per token from logits [T, E] -> indices i64[T, k], weights [T, k]. Softmax over all experts "
@@ -92,8 +92,17 @@ def _experts(arrays: Sequence[Array], attrs: Attrs) -> Sequence[Array]:
     return [out]
 
 
+def _experts_flops(operands: Types, results: Types, attrs: Attrs) -> int:
+    """Per token and chosen expert: two products, the gate, biases, the weighted sum. Other experts are free."""
+    _, two_f, d = sizes(operands[3])
+    products = 2 * d * two_f + 2 * d * (two_f // 2)
+    biases = two_f + d if len(operands) > 5 else 0
+    return elements(operands[1]) * (products + biases + two_f + 2 * d)  # activation and product are 2F
+
+
 define_op(
     "experts", "x index weight gate_up down gate_up_bias? down_bias?", shape=_experts_shape, reference=_experts,
+    flops=_experts_flops,
     attrs={"act": AttrSpec(str, "silu", choices=("silu", "gelu", "gelu_tanh", "relu", "clamped_swiglu")),
            "layout": AttrSpec(str, "concat", choices=("concat", "interleaved")),
            "limit": AttrSpec((float, int)), "alpha": AttrSpec(float, 1.702)},

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from fretsaw.ir.op import Array, Attr, AttrSpec, ShapeError, define_op, tensor
+from fretsaw.ir.op import Array, Attr, AttrSpec, Flops, ShapeError, define_op, elements, per_operand, tensor
 from fretsaw.ir.ops.shape import AXIS, axis_of
 from fretsaw.ir.types import FLOATS, TensorType, ValueType
 
@@ -40,13 +40,18 @@ def _layer_norm(arrays: Sequence[Array], attrs: Attrs) -> Sequence[Array]:
     return [y + arrays[2] if len(arrays) > 2 else y]
 
 
+def _norm_flops(own: int) -> Flops:
+    """``own`` per element, and one for the gain and one for the bias where they are given."""
+    return lambda operands, results, attrs: (own + len(operands) - 1) * elements(operands[0])
+
+
 define_op(
-    "rms_norm", "x gain?", shape=_norm_shape, reference=_rms_norm, attrs=EPS,
+    "rms_norm", "x gain?", flops=_norm_flops(3), shape=_norm_shape, reference=_rms_norm, attrs=EPS,
     doc="x / sqrt(mean(x^2) + eps) * gain over the last axis (arXiv:1910.07467).",
     example="rms_norm(%x, %gain) {eps = 1e-05}",
 )  # fmt: skip
 define_op(
-    "layer_norm", "x gain? bias?", shape=_norm_shape, reference=_layer_norm, attrs=EPS,
+    "layer_norm", "x gain? bias?", flops=_norm_flops(5), shape=_norm_shape, reference=_layer_norm, attrs=EPS,
     doc="(x - mean) / sqrt(var + eps) * gain + bias over the last axis (arXiv:1607.06450).",
     example="layer_norm(%x, %gain, %bias) {eps = 1e-05}",
 )  # fmt: skip
@@ -68,7 +73,7 @@ def softmax(x: Array, axis: int) -> Array:
 
 
 define_op(
-    "softmax", "x", shape=_softmax_shape, attrs={"axis": AXIS},
+    "softmax", "x", flops=per_operand(4), shape=_softmax_shape, attrs={"axis": AXIS},
     reference=lambda a, at: [softmax(a[0], at["axis"])],
     doc="exp(x - max) / sum along an axis; a row of only -inf gives zeros.",
     example="softmax(%x) {axis = 1}",

@@ -7,7 +7,7 @@ from typing import cast
 
 import numpy as np
 
-from fretsaw.ir.op import Array, Attr, AttrSpec, ShapeError, define_op, tensor
+from fretsaw.ir.op import Array, Attr, AttrSpec, ShapeError, define_op, per_operand, tensor
 from fretsaw.ir.ops.shape import AXIS, axis_of
 from fretsaw.ir.types import TensorType, ValueType
 
@@ -29,7 +29,7 @@ def _define(name: str, fn: Callable[..., Array], doc: str) -> None:
         return [np.asarray(out).astype(arrays[0].dtype)]
 
     define_op(
-        name, "x", shape=_reduce_shape, reference=reference, attrs=REDUCE, doc=doc,
+        name, "x", flops=per_operand(1), shape=_reduce_shape, reference=reference, attrs=REDUCE, doc=doc,
         example=f"{name}(%x) {{axis = 1, keepdims = true}}",
     )  # fmt: skip
 
@@ -55,7 +55,7 @@ def top_k(x: Array, k: int) -> tuple[Array, Array]:
 
 
 define_op(
-    "topk", "x", shape=_topk_shape, attrs={"k": AttrSpec(int, required=True)},
+    "topk", "x", flops=per_operand(1), shape=_topk_shape, attrs={"k": AttrSpec(int, required=True)},
     reference=lambda a, at: top_k(a[0], cast(int, at["k"])),
     doc="Values and indices of the k largest along the last axis, descending, ties to the lowest index.",
     example="topk(%x) {k = 2}",
@@ -63,7 +63,7 @@ define_op(
 
 
 define_op(
-    "cumsum", "x", shape=lambda ts, at: [tensor(ts[0], "x")], attrs={"axis": AXIS},
+    "cumsum", "x", flops=per_operand(1), shape=lambda ts, at: [tensor(ts[0], "x")], attrs={"axis": AXIS},
     reference=lambda a, at: [np.cumsum(a[0], axis=cast(int, at["axis"]), dtype=a[0].dtype)],
     doc="Inclusive prefix sum along an axis.", example="cumsum(%x) {axis = 1}",
 )  # fmt: skip

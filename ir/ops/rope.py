@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from fretsaw.ir.op import Array, Attr, AttrSpec, ShapeError, define_op, tensor
+from fretsaw.ir.op import Array, Attr, AttrSpec, ShapeError, define_op, elements, sizes, tensor
 from fretsaw.ir.types import INTS, ValueType
 
 
@@ -41,8 +41,15 @@ def _rope(arrays: Sequence[Array], attrs: Mapping[str, Attr]) -> Sequence[Array]
     return [rotate(x, cos, sin, str(attrs.get("layout", "half")))]
 
 
+def _rope_flops(operands: Sequence[ValueType], results: Sequence[ValueType], attrs: Mapping[str, Attr]) -> int:
+    """Angle, cosine and sine once per position and frequency; a multiply and a multiply-add per turned feature."""
+    x, positions, freq = operands
+    turned = 2 * elements(freq) * elements(x) // sizes(x)[-1]
+    return 3 * elements(positions) * elements(freq) + 3 * turned
+
+
 define_op(
-    "rope", "x positions inv_freq", shape=_rope_shape, reference=_rope,
+    "rope", "x positions inv_freq", flops=_rope_flops, shape=_rope_shape, reference=_rope,
     attrs={"layout": AttrSpec(str, "half", choices=("half", "interleaved")), "scale": AttrSpec(float, 1.0)},
     doc="Rotate features of x [..., H, E] by positions [...] times inv_freq [R]; the first 2R of E turn, pairs "
     "(i, i+R) in layout half or (2i, 2i+1) in interleaved; cos and sin are multiplied by scale.",

@@ -8,7 +8,7 @@ from typing import cast
 import numpy as np
 
 from fretsaw.ir.dims import DimLike, Shape
-from fretsaw.ir.op import Array, Attr, AttrSpec, ShapeError, define_op, tensor
+from fretsaw.ir.op import Array, Attr, AttrSpec, ShapeError, define_op, no_flops, tensor
 from fretsaw.ir.ops.elementwise import broadcast
 from fretsaw.ir.types import DTYPES, INTS, TensorType, ValueType, numpy_dtype
 
@@ -39,7 +39,7 @@ def _reshape_shape(types: Types, attrs: Attrs) -> Types:
 
 
 define_op(
-    "reshape", "x", shape=_reshape_shape, attrs={"shape": SHAPE},
+    "reshape", "x", flops=no_flops, shape=_reshape_shape, attrs={"shape": SHAPE},
     reference=lambda a, at: [a[0].reshape(_ints(at["shape"]))],
     doc="Same elements in row-major order under another shape.", example="reshape(%x) {shape = [B*S, 8]}",
 )  # fmt: skip
@@ -53,7 +53,7 @@ def _transpose_shape(types: Types, attrs: Attrs) -> Types:
 
 
 define_op(
-    "transpose", "x", shape=_transpose_shape, attrs={"perm": AttrSpec(tuple, required=True)},
+    "transpose", "x", flops=no_flops, shape=_transpose_shape, attrs={"perm": AttrSpec(tuple, required=True)},
     reference=lambda a, at: [a[0].transpose(_ints(at["perm"]))],
     doc="Axis i of the result is axis perm[i] of x.", example="transpose(%x) {perm = [0, 2, 1, 3]}",
 )  # fmt: skip
@@ -67,7 +67,7 @@ def _expand_shape(types: Types, attrs: Attrs) -> Types:
 
 
 define_op(
-    "expand", "x", shape=_expand_shape, attrs={"shape": SHAPE},
+    "expand", "x", flops=no_flops, shape=_expand_shape, attrs={"shape": SHAPE},
     reference=lambda a, at: [np.broadcast_to(a[0], _ints(at["shape"]))],
     doc="Broadcast x to a shape.", example="expand(%x) {shape = [B, S, 8]}",
 )  # fmt: skip
@@ -102,7 +102,7 @@ def _slice(arrays: Sequence[Array], attrs: Attrs) -> Sequence[Array]:
 
 
 define_op(
-    "slice", "x", shape=_slice_shape, reference=_slice,
+    "slice", "x", flops=no_flops, shape=_slice_shape, reference=_slice,
     attrs={"axis": AXIS, "start": AttrSpec(int, required=True), "end": AttrSpec(int, required=True),
            "step": AttrSpec(int, 1)},
     doc="Elements start, start+step, ... below end along an axis. Bounds are in range, never negative.",
@@ -124,7 +124,7 @@ def _concat_shape(types: Types, attrs: Attrs) -> Types:
 
 
 define_op(
-    "concat", "xs*", shape=_concat_shape, attrs={"axis": AXIS},
+    "concat", "xs*", flops=no_flops, shape=_concat_shape, attrs={"axis": AXIS},
     reference=lambda a, at: [np.concatenate(a, axis=cast(int, at["axis"]))],
     doc="Join along an axis.", example="concat(%a, %b) {axis = 0}",
 )  # fmt: skip
@@ -141,7 +141,7 @@ def _gather_shape(types: Types, attrs: Attrs) -> Types:
 
 
 define_op(
-    "gather", "x index", shape=_gather_shape, attrs={"axis": AXIS},
+    "gather", "x index", flops=no_flops, shape=_gather_shape, attrs={"axis": AXIS},
     reference=lambda a, at: [np.take_along_axis(a[0], a[1], axis=cast(int, at["axis"]))],
     doc="Pick along an axis with an index of the same rank (torch.gather).",
     example="gather(%x, %index) {axis = 1}",
@@ -163,7 +163,7 @@ def _scatter(arrays: Sequence[Array], attrs: Attrs) -> Sequence[Array]:
 
 
 define_op(
-    "scatter", "x index src", shape=_scatter_shape, attrs={"axis": AXIS}, reference=_scatter,
+    "scatter", "x index src", flops=no_flops, shape=_scatter_shape, attrs={"axis": AXIS}, reference=_scatter,
     doc="x with src written at index along an axis (torch.scatter); indices along a row are distinct.",
     example="scatter(%x, %index, %src) {axis = 1}",
 )  # fmt: skip
@@ -177,7 +177,7 @@ def _take_shape(types: Types, attrs: Attrs) -> Types:
 
 
 define_op(
-    "take", "x index", shape=_take_shape, reference=lambda a, at: [a[0][a[1]]],
+    "take", "x index", flops=no_flops, shape=_take_shape, reference=lambda a, at: [a[0][a[1]]],
     doc="Rows x[index] (torch.index_select along axis 0, any index shape).", example="take(%x, %index)",
 )  # fmt: skip
 
@@ -187,7 +187,7 @@ def _iota(arrays: Sequence[Array], attrs: Attrs) -> Sequence[Array]:
 
 
 define_op(
-    "iota", "", reference=_iota,
+    "iota", "", flops=no_flops, reference=_iota,
     shape=lambda ts, at: [TensorType(at["dtype"], (at["size"],))],  # type: ignore[arg-type]
     attrs={"size": AttrSpec(int, required=True), "dtype": AttrSpec(str, "i64", choices=DTYPES)},
     doc="0, 1, ..., size - 1.", example='iota() {dtype = "i64", size = S}',
@@ -199,7 +199,7 @@ def _full(arrays: Sequence[Array], attrs: Attrs) -> Sequence[Array]:
 
 
 define_op(
-    "full", "", reference=_full,
+    "full", "", flops=no_flops, reference=_full,
     shape=lambda ts, at: [TensorType(at["dtype"], at["shape"])],  # type: ignore[arg-type]
     attrs={"shape": SHAPE, "value": AttrSpec((float, int, bool), required=True),
            "dtype": AttrSpec(str, "f32", choices=DTYPES)},
