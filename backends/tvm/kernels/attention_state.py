@@ -24,7 +24,7 @@ from fretsaw.backends.tvm.kernels.emit import (
     workspace,
 )
 from fretsaw.backends.tvm.kernels.rows import for_columns
-from fretsaw.backends.tvm.kernels.softmax_block import EMPTY, State
+from fretsaw.backends.tvm.kernels.softmax_block import EMPTY, LOG2E, State
 
 if TYPE_CHECKING:
     from fretsaw.backends.tvm.kernels.attention import AttentionSpec, Cache
@@ -105,13 +105,14 @@ class RowStates:
 
     def load_queries(self, spec: AttentionSpec, cache: Cache, rows: Rows) -> None:
         """Copy the queries with the score factor applied; rows without a token are zero."""
+        factor = spec.factor if spec.soft_cap else spec.factor * LOG2E  # a soft cap comes before the change of units
         with loop(rows.blocks * rows.height) as r:
             with when(r < rows.tokens * spec.group):
                 token, head = bind(rows.token(r)), bind(rows.head(r))
                 for_columns(
                     spec.head_dim,
                     self.lanes,
-                    lambda c, n: store(self.part.q, [r, c], load(cache.q, [token, head, c], n) * splat(spec.factor, n)),
+                    lambda c, n: store(self.part.q, [r, c], load(cache.q, [token, head, c], n) * splat(factor, n)),
                 )
             with when(r >= rows.tokens * spec.group):
                 for_columns(spec.head_dim, self.lanes, lambda c, n: store(self.part.q, [r, c], splat(0.0, n)))
@@ -135,8 +136,8 @@ class RowStates:
         part, whole = self.part, self.whole
         with loop(count) as r:
             top = bind(fmax(load(part.top, [r]), load(whole.top, [r])))
-            keep = math.exp_nonpositive(bind(load(whole.top, [r]) - top))
-            add = math.exp_nonpositive(bind(load(part.top, [r]) - top))
+            keep = math.exp2_nonpositive(bind(load(whole.top, [r]) - top))
+            add = math.exp2_nonpositive(bind(load(part.top, [r]) - top))
             store(whole.top, [r], top)
             added = bind(load(part.total, [r]) * add)
             store(whole.total, [r], fma(load(whole.total, [r]), keep, added))
@@ -173,10 +174,10 @@ class RowStates:
             top, total = bind(load(whole.top, [r])), bind(load(whole.total, [r]))
             keep = splat(1.0, 1)
             if cache.sinks is not None:
-                sink = bind(load(cache.sinks, [head]))
+                sink = bind(load(cache.sinks, [head]) * splat(LOG2E, 1))
                 larger = bind(fmax(top, sink))
-                keep = math.exp_nonpositive(bind(top - larger))
-                total = bind(fma(total, keep, math.exp_nonpositive(bind(sink - larger))))
+                keep = math.exp2_nonpositive(bind(top - larger))
+                total = bind(fma(total, keep, math.exp2_nonpositive(bind(sink - larger))))
             factor = bind(keep / total)
             for_columns(
                 spec.values,

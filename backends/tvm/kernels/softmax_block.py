@@ -1,5 +1,6 @@
 """Online softmax over one cache page for a block of query rows: the arithmetic that all of attention shares.
 
+Scores are kept in units of log 2, so that a weight is 2**(score - maximum): one multiplication less per slot.
 For a row, the sequence of operations depends only on the row's own slots: scores by one chain over e, the page
 maximum, lane-wise sums folded as a tree, one chain over slots for the values. A page in which a row sees nothing
 leaves its state unchanged bit for bit. Prefill, chunks and decode therefore agree exactly.
@@ -33,6 +34,7 @@ from fretsaw.backends.tvm.kernels.emit import (
 )
 from fretsaw.backends.tvm.kernels.isa import Isa
 
+LOG2E = 1.4426950408889634
 EMPTY = -1e30  # running maximum before the first visible slot; finite, so that EMPTY - EMPTY is 0
 
 
@@ -48,11 +50,17 @@ def fold(value: Expr, op: Callable[[Expr, Expr], Expr]) -> Expr:
     return bind(op(bind(tirx.Shuffle([value], [0])), bind(tirx.Shuffle([value], [1]))))
 
 
-def column_tiles(width: int, lanes: int, vectors: int, body: Callable[[Expr, list[int]], None]) -> None:
-    """Cover ``width`` columns by ``body(first column, lanes of each vector)``, ``vectors`` at a time."""
+def column_tiles(
+    width: int, lanes: int, vectors: int, body: Callable[[Expr, list[int]], None], wanted: Expr | None = None
+) -> None:
+    """Cover ``width`` columns by ``body(first column, lanes of each vector)``, ``vectors`` at a time.
+
+    Only the first ``wanted`` columns have to be covered, where given.
+    """
     step = lanes * vectors
     if width // step:
-        with loop(width // step) as n:
+        tiles = i64(width // step)
+        with loop(tiles if wanted is None else bind(tirx.min(tiles, (wanted + step - 1) // step))) as n:
             body(bind(n * step), [lanes] * vectors)
     start, rest, widths = width // step * step, width % step, []
     while rest:
@@ -99,16 +107,18 @@ class PageBlock:
     def step(self, state: State, row0: Expr, page: Expr, base: Expr, low: list[Expr], high: list[Expr]) -> None:
         """Update rows ``row0 ...``; row r sees the slots in ``[low[r], high[r])``, the page starts at ``base``."""
         scores, shrink = state.scores, scratch((self.rows,))
-        self._scores(state, row0, page, scores)
+        visible = bind(tirx.min(i64(self.page), high[-1] - base))
+        self._scores(state, row0, page, scores, visible)
         # Bounds do not fall from row to row: the first row ends first, the last one starts last.
         with when(tirx.any(base < low[-1], base + self.page > high[0])):
             self._mask(scores, base, low, high)
-        for r in range(self.rows):
-            self._softmax(state, row0 + r, scores, r, shrink)
-        visible = bind(tirx.min(i64(self.page), high[-1] - base))
+        self._maxima(state, row0, scores, shrink)
+        self._weights(state, row0, scores, shrink)
         self._values(state, row0, page, scores, shrink, visible)
 
-    def _scores(self, state: State, row0: Expr, page: Expr, scores: Buffer) -> None:
+    def _scores(self, state: State, row0: Expr, page: Expr, scores: Buffer, visible: Expr) -> None:
+        """Scores of the visible slots; what is left of the page is masked afterwards."""
+
         def tile(col: Expr, widths: list[int]) -> None:
             acc = [scratch((len(widths), self.isa.lanes)) for _ in range(self.rows)]
             for row in acc:
@@ -127,10 +137,10 @@ class PageBlock:
                 for v, w in enumerate(widths):
                     value = load(acc[r], [v, 0], w)
                     if self.soft_cap:
-                        value = math.soft_cap(value, self.soft_cap)
+                        value = math.soft_cap(value, self.soft_cap, LOG2E)
                     store(scores, [r, col + v * self.isa.lanes], value)
 
-        column_tiles(self.page, self.isa.lanes, self._vectors(self.page), tile)
+        column_tiles(self.page, self.isa.lanes, self._vectors(self.page), tile, visible)
 
     def _mask(self, scores: Buffer, base: Expr, low: list[Expr], high: list[Expr]) -> None:
         lanes = self.isa.lanes
@@ -148,24 +158,38 @@ class PageBlock:
                 seen = select(slot < hi, old, splat(float("-inf"), lanes))
                 store(scores, [r, v * lanes], select(slot >= lo, bind(seen), splat(float("-inf"), lanes)))
 
-    def _softmax(self, state: State, row: Expr, scores: Buffer, r: int, shrink: Buffer) -> None:
-        lanes, count = self.isa.lanes, self.page // self.isa.lanes
-        vectors = [bind(load(scores, [r, v * lanes], lanes)) for v in range(count)]
-        best = vectors[0]
-        for value in vectors[1:]:
-            best = bind(fmax(best, value))
-        old = bind(load(state.top, [row]))
-        top = bind(fmax(fold(best, fmax), old))
-        store(state.top, [row], top)
-        store(shrink, [r], math.exp_nonpositive(bind(old - top)))
-        sums: Expr | None = None
-        for v in range(count):
-            p = math.exp_nonpositive(bind(load(scores, [r, v * lanes], lanes) - splat(top, lanes)))
-            store(scores, [r, v * lanes], p)
-            sums = p if sums is None else bind(sums + p)
-        assert sums is not None
-        total = fold(sums, lambda a, b: a + b)
-        store(state.total, [row], fma(load(state.total, [row]), load(shrink, [r]), total))
+    # The rows of a block go through each phase together: a row's own chain of operations is long, and the rows
+    # fill each other's gaps.
+
+    def _maxima(self, state: State, row0: Expr, scores: Buffer, shrink: Buffer) -> None:
+        """Raise the running maxima, and say by how much older sums and values shrink."""
+        lanes, rows = self.isa.lanes, range(self.rows)
+        best = [bind(load(scores, [r, 0], lanes)) for r in rows]
+        for v in range(1, self.page // lanes):
+            best = [bind(fmax(load(scores, [r, v * lanes], lanes), best[r])) for r in rows]
+        for r in rows:
+            old = bind(load(state.top, [row0 + r]))
+            top = bind(fmax(fold(best[r], fmax), old))
+            store(state.top, [row0 + r], top)
+            store(shrink, [r], old - top)
+        for r in rows:
+            store(shrink, [r], math.exp2_nonpositive(load(shrink, [r])))
+
+    def _weights(self, state: State, row0: Expr, scores: Buffer, shrink: Buffer) -> None:
+        """Turn scores into weights, and add them to the running sums."""
+        lanes, rows = self.isa.lanes, range(self.rows)
+        sums = scratch((self.rows, lanes))
+        tops = [bind(load(state.top, [row0 + r])) for r in rows]
+        for r in rows:
+            store(sums, [r, 0], splat(0.0, lanes))
+        with loop(self.page // lanes) as v:
+            for r in rows:
+                p = math.exp2_nonpositive(load(scores, [r, v * lanes], lanes) - splat(tops[r], lanes))
+                store(scores, [r, v * lanes], p)
+                store(sums, [r, 0], load(sums, [r, 0], lanes) + p)
+        for r in rows:
+            total = fold(bind(load(sums, [r, 0], lanes)), lambda a, b: a + b)
+            store(state.total, [row0 + r], fma(load(state.total, [row0 + r]), load(shrink, [r]), total))
 
     def _values(self, state: State, row0: Expr, page: Expr, scores: Buffer, shrink: Buffer, visible: Expr) -> None:
         def tile(col: Expr, widths: list[int]) -> None:
