@@ -6,7 +6,7 @@ import contextlib
 import logging
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch.export import Dim, ExportedProgram
 from fretsaw.frontend.checkpoint import Checkpoint
 from fretsaw.frontend.import_aten import import_program
 from fretsaw.frontend.model import Traced, build_model
+from fretsaw.frontend.modes import Attention, Experts
 from fretsaw.frontend.parameters import ParameterMap, map_parameters
 from fretsaw.ir import Const, Graph, verify
 from fretsaw.ir.errors import CaptureError, FretsawError
@@ -35,15 +36,27 @@ class Captured:
     unused: tuple[str, ...]
 
 
-def capture(checkpoint: Checkpoint, progress: Progress | None = None, context: int | None = None) -> Graph:
+def capture(
+    checkpoint: Checkpoint,
+    progress: Progress | None = None,
+    context: int | None = None,
+    attention: Attention = "hook",
+    experts: Experts = "hook",
+) -> Graph:
     """The checkpoint's program in phase ``captured``; see :func:`capture_all`."""
-    captured = capture_all(checkpoint, progress, context)
+    captured = capture_all(checkpoint, progress, context, attention, experts)
     for name in captured.unused:
         LOG.info("tensor %s is not used", name)
     return captured.graph
 
 
-def capture_all(checkpoint: Checkpoint, progress: Progress | None = None, context: int | None = None) -> Captured:
+def capture_all(
+    checkpoint: Checkpoint,
+    progress: Progress | None = None,
+    context: int | None = None,
+    attention: Attention = "hook",
+    experts: Experts = "hook",
+) -> Captured:
     """Capture a checkpoint.
 
     A decoder maps ``input_ids`` and ``positions``, i64[B, S], to ``logits`` f32[B, S, V]; an encoder to
@@ -53,17 +66,20 @@ def capture_all(checkpoint: Checkpoint, progress: Progress | None = None, contex
     Args:
         progress: Called before each step and once after the last.
         context: Longest sequence in tokens, at most and by default the checkpoint's own.
+        attention: ``hook``: one op a layer; ``sdpa`` or ``eager``: as transformers writes it, masks included, for
+            `raise_attention` to find.
+        experts: ``hook``: one op a layer; ``batched``: written out, for `raise_experts` to find.
 
     Raises:
-        CaptureError: the model or its weights use something that is not supported, or the captured program
-            lacks a layer or a weight that the configuration has.
+        CaptureError: the mode cannot be traced; the model or its weights use something that is not supported, or the
+            captured program lacks a layer or a weight that the configuration has.
     """
     report = progress or (lambda step, done, total: None)
     length = checkpoint.context if context is None else context
     if not 1 <= length <= checkpoint.context:
         raise CaptureError(f"context must be 1 to {checkpoint.context} tokens, is {length}", where=str(checkpoint.path))
     report(STEPS[0], 0, len(STEPS))
-    model = build_model(checkpoint, length)
+    model = build_model(checkpoint, length, attention, experts)
     report(STEPS[1], 1, len(STEPS))
     parameters = map_parameters(model, checkpoint.tensors, str(checkpoint.path))
     report(STEPS[2], 2, len(STEPS))
@@ -74,7 +90,12 @@ def capture_all(checkpoint: Checkpoint, progress: Progress | None = None, contex
         program, _data(program, model, parameters), checkpoint.architecture, (MAX_BATCH, length), output
     )
     verify(graph, when="capture")
-    _audit(graph, model, checkpoint)
+    _audit(
+        graph,
+        model,
+        checkpoint,
+        [op for op, mode in (("attention", attention), ("experts", experts)) if mode == "hook"],
+    )
     report(STEPS[3], len(STEPS), len(STEPS))
     return Captured(graph, _unused(graph, parameters))
 
@@ -145,14 +166,18 @@ def _data(program: ExportedProgram, model: nn.Module, parameters: ParameterMap) 
     return consts
 
 
-def _audit(graph: Graph, model: Any, checkpoint: Checkpoint) -> None:
-    """The program has one attention per layer and one experts op per mixture, each of the configured size."""
+def _audit(graph: Graph, model: Any, checkpoint: Checkpoint, hooked: Sequence[str]) -> None:
+    """The program has one attention per layer and one experts op per mixture, each of the configured size.
+
+    Args:
+        hooked: The ops that hooks leave; what is captured written out is counted after it is raised.
+    """
     config = model.config
     counts = {"attention": int(config.num_hidden_layers)}
     mixtures = [m for m in model.modules() if hasattr(m, "is_transposed") and hasattr(m, "gate_up_proj")]
     counts["experts"] = len(mixtures)
     for op, want in counts.items():
-        if graph.count(op) != want:
+        if op in hooked and graph.count(op) != want:
             raise CaptureError(
                 f"the captured program has {graph.count(op)} {op} ops, the model has {want}",
                 where=str(checkpoint.path),

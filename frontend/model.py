@@ -20,6 +20,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from fretsaw.frontend import hooks
 from fretsaw.frontend.checkpoint import Checkpoint
 from fretsaw.frontend.families import FAMILIES
+from fretsaw.frontend.modes import Attention, Experts, check_modes
 from fretsaw.ir.errors import CaptureError
 
 # Frequencies of "dynamic" change only beyond max_position_embeddings, which no compiled program exceeds.
@@ -27,18 +28,27 @@ STATIC = ("default", "linear", "llama3", "yarn", "proportional", "dynamic")
 FIXED = "fixed"  # a rope type that transformers never updates in the forward pass
 
 
-def build_model(checkpoint: Checkpoint, context: int) -> nn.Module:
-    """The checkpoint's model, f32, attention and experts hooked, parameters without values.
+def build_model(
+    checkpoint: Checkpoint, context: int, attention: Attention = "hook", experts: Experts = "hook"
+) -> nn.Module:
+    """The checkpoint's model, f32, attention and experts hooked or as transformers writes them, parameters without
+    values.
 
     Raises:
-        CaptureError: transformers refuses the configuration.
+        CaptureError: transformers refuses the configuration, or has not this form of attention for the family.
     """
+    check_modes(attention, experts)
     family = FAMILIES[checkpoint.family]
     where = str(checkpoint.path / "config.json")
+    if attention == "sdpa" and not getattr(transformers, family.class_name)._supports_sdpa:
+        raise CaptureError(
+            f"{family.class_name} has no attention through scaled_dot_product_attention", where=where,
+            hint="use attention='hook' or attention='eager'",
+        )  # fmt: skip
     try:
         config = CONFIG_MAPPING[family.model_type].from_dict(dict(checkpoint.config))
-        config._attn_implementation = hooks.NAME
-        config._experts_implementation = hooks.NAME
+        config._attn_implementation = hooks.NAME if attention == "hook" else attention
+        config._experts_implementation = hooks.NAME if experts == "hook" else "batched_mm"
         config.dtype = torch.float32
         extra = {"add_pooling_layer": False} if family.model_type == "bert" else {}
         with no_init_weights():

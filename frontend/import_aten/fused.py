@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fretsaw.frontend.import_aten.table import Context, rule
-from fretsaw.ir import Attr, Value
+from fretsaw.ir import Attr, DimLike, Value
 
 HEADS_INNER = (0, 2, 1, 3)  # [B, H, S, E] <-> [B, S, H, E]
 
@@ -18,17 +18,45 @@ def _attention(c: Context) -> Value:
 
 @rule("aten.scaled_dot_product_attention.default")
 def _torch_attention(c: Context) -> Value:
-    c.fixed_false("attn_mask", "dropout_p")
-    q, k, v = (c.emit("transpose", c.value(n), perm=HEADS_INNER) for n in ("query", "key", "value"))
-    scale, size = c.arguments.get("scale"), q.tensor.shape[-1]
+    """One op where torch is told what the mask is; written out where it gets a mask, for `raise_attention` to read."""
+    c.fixed_false("dropout_p")
+    q, k, v = (c.value(n) for n in ("query", "key", "value"))
+    scale, size, mask = c.arguments.get("scale"), q.tensor.shape[-1], c.optional("attn_mask")
     if scale is None and isinstance(size, int):
         scale = float(size) ** -0.5
-    if c.arguments["is_causal"] and q.tensor.shape[1] != k.tensor.shape[1]:
-        raise c.fail("causal attention needs as many keys as queries")
     if not isinstance(scale, float):
         raise c.fail("scale must be a number")
+    if mask is not None:
+        return _written_out(c, q, k, v, mask, scale)
+    q, k, v = (c.emit("transpose", x, perm=HEADS_INNER) for x in (q, k, v))
+    if c.arguments["is_causal"] and q.tensor.shape[1] != k.tensor.shape[1]:
+        raise c.fail("causal attention needs as many keys as queries")
     out = c.emit("attention", q, k, v, scale=scale, causal=bool(c.arguments["is_causal"]))
     return c.emit("transpose", out, perm=HEADS_INNER)
+
+
+def _written_out(c: Context, q: Value, k: Value, v: Value, mask: Value, scale: float) -> Value:
+    """softmax(q kT * scale, masked) v, every query head with keys of its own."""
+    heads, dtype = q.tensor.shape[1], q.tensor.dtype
+    if k.tensor.shape[1] != heads:
+        k, v = _repeated(c, k, heads), _repeated(c, v, heads)
+    scores = c.emit("matmul", q, c.emit("transpose", k, perm=(0, 1, 3, 2)))
+    scores = c.emit("mul", scores, c.scalar(scale, dtype))
+    if mask.tensor.dtype == "bool":
+        scores = c.emit("where", mask, scores, c.scalar(float("-inf"), dtype))
+    else:
+        scores = c.emit("add", scores, c.cast(mask, dtype))
+    return c.emit("matmul", c.emit("softmax", scores, axis=3), v)
+
+
+def _repeated(c: Context, x: Value, heads: DimLike) -> Value:
+    """x [B, K, T, E] with every head as often as ``heads`` need it."""
+    batch, own, tokens, size = x.tensor.shape
+    if not isinstance(own, int) or not isinstance(heads, int) or heads % own:
+        raise c.fail(f"{heads} query heads cannot share {own} key heads")
+    x = c.reshape(x, (batch, own, 1, tokens, size))
+    x = c.emit("expand", x, shape=(batch, own, heads // own, tokens, size))
+    return c.reshape(x, (batch, heads, tokens, size))
 
 
 @rule("fretsaw.experts.default")

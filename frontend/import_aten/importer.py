@@ -11,7 +11,7 @@ from torch import fx
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 
-from fretsaw.frontend.import_aten import elementwise, fused, linear, reduce, shape  # noqa: F401  fills the table
+from fretsaw.frontend.import_aten import elementwise, fused, linear, masks, reduce, shape  # noqa: F401  fills the table
 from fretsaw.frontend.import_aten.buffers import join_filled_buffers
 from fretsaw.frontend.import_aten.dims import Symbols
 from fretsaw.frontend.import_aten.inplace import make_functional

@@ -5,7 +5,7 @@
     f(%m)                                      f(%u)
 
 That is the same program only when nothing else sees the memory: the target must be a fresh result without
-views.
+views, or the only view of one that nothing else reads.
 """
 
 from __future__ import annotations
@@ -26,11 +26,22 @@ def make_functional(graph: fx.Graph, fail: Callable[[fx.Node, str], CaptureError
             continue
         target = node.args[0]
         assert isinstance(target, fx.Node)
-        others = [target, *(u for u in target.users if u is not node)]
-        if target.op != "call_function" or any(_is_view(n) for n in others):
+        views = any(_is_view(user) for user in target.users if user is not node)
+        if views or not _fresh(target):
             raise fail(node, "an update in place of memory that others may see is not supported")
         for reader in [u for u in target.users if order[u] > order[node]]:
             reader.replace_input_with(target, node)
+
+
+def _fresh(target: fx.Node) -> bool:
+    """The memory of ``target`` is a result of this program that only ``target`` itself shows."""
+    while _is_view(target):
+        base = target.args[0]
+        assert isinstance(base, fx.Node)
+        if len(base.users) != 1:
+            return False
+        target = base
+    return target.op == "call_function"
 
 
 def mutates(node: fx.Node) -> bool:
