@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from fretsaw.ir import Graph, verify
-from fretsaw.ir.errors import PassError
-from fretsaw.passes.api import Decline, Outcome, Pass
+from fretsaw.ir import Graph, Node, verify
+from fretsaw.ir.errors import PassError, UsageError
+from fretsaw.ir.phases import PHASES
+from fretsaw.passes.api import Outcome, Pass
 from fretsaw.passes.canonical.cancel_transposes import cancel_transposes
 from fretsaw.passes.canonical.cse import cse
 from fretsaw.passes.canonical.dce import dce
@@ -24,6 +25,7 @@ from fretsaw.passes.evidence.check import Checker
 from fretsaw.passes.fused.merge_gate_up import merge_gate_up
 from fretsaw.passes.fused.merge_qkv import merge_qkv
 from fretsaw.passes.fused.split_head_slices import split_head_slices
+from fretsaw.passes.kit.contract import hold
 from fretsaw.passes.kit.ledger import LedgerEntry
 from fretsaw.passes.packed.hoist_rows import hoist_rows
 from fretsaw.passes.packed.pack_tokens import pack_tokens
@@ -61,6 +63,10 @@ PIPELINE: Mapping[str, tuple[Pass, ...]] = {
 }
 
 
+# Passes that run only when somebody asks for them, at the end of their phase.
+ON_REQUEST: tuple[Pass, ...] = ()
+
+
 @dataclass(frozen=True)
 class Event:
     """Progress: a pass begins (``entry`` is None) or has ended."""
@@ -73,15 +79,20 @@ class Event:
 
 
 Observer = Callable[[Event], None]
+Dump = Callable[[str, Graph], None]
 
 
 @dataclass(frozen=True)
 class PipelineResult:
-    """The last graph, the graph after each phase (the captured one first), and what every pass did."""
+    """The last graph, the graph after each phase (the captured one first), and what every pass did.
+
+    ``snapshots``, when they were asked for, has the graph after every pass, in the order of ``ledger``.
+    """
 
     graph: Graph
     stages: tuple[tuple[str, Graph], ...]
     ledger: tuple[LedgerEntry, ...]
+    snapshots: tuple[tuple[str, Graph], ...] = ()
 
 
 def run_pipeline(
@@ -90,72 +101,124 @@ def run_pipeline(
     extra: Sequence[Pass] = (),
     observer: Observer | None = None,
     check: bool = False,
+    *,
+    keep: bool = False,
+    dump: Dump | None = None,
+    debug: bool | None = None,
 ) -> PipelineResult:
-    """Run the passes of ``phases`` in order, ``extra`` ones at the end of the phase that they name.
+    """Run the passes of ``phases`` in order, the requested ones of ``extra`` at the end of the phase that they name.
+
+    A requested pass has to reach a site, unless its contract allows none. One that stands in the pipeline runs there
+    with the requested options too, and what it reaches there counts.
 
     Args:
         check: Run the graph before and after each pass on a small seeded input, where the graph is small enough.
+        keep: Keep the graph after every pass.
+        dump: Called with a name and the graph at every phase boundary and after every requested pass.
+        debug: Check the rules themselves; None: as ``fretsaw.passes.kit.debug.debugging`` says.
 
     Raises:
-        PassError: a pass missed a site that it has to reach, or broke what it promises to keep.
+        UsageError: a requested pass belongs to a phase that does not run.
+        PassError: a pass missed a site that it has to reach, broke what it promises to keep, or the graph is not in
+            the phase that the first of ``phases`` starts from.
         VerifyError: a pass made a broken graph, or one that its phase does not allow (our bug).
     """
-    plan = [(phase, p) for phase in phases for p in (*PIPELINE[phase], *(e for e in extra if e.phase == phase))]
+    plan = plan_passes(phases, extra)
+    enter(graph, phases)
     stages: list[tuple[str, Graph]] = [(graph.phase, graph)]
     ledger: list[LedgerEntry] = []
+    snapshots: list[tuple[str, Graph]] = []
+    hits: dict[str, tuple[Node, ...]] = {}
     checker = Checker() if check else None
+    if dump:
+        dump(graph.phase, graph)
     for phase in phases:
-        for p in (p for where, p in plan if where == phase):
+        for step in (s for s in plan if s.phase == phase):
+            p = step.p
             if observer:
                 observer(Event(phase, p.name, len(ledger), len(plan)))
-            graph, entry = run_pass(p, graph, phase, checker)
+            outcome, entry = run_step(step, graph, hits.get(p.name, ()), checker, debug)
+            graph = outcome.graph
+            hits[p.name] = hits.get(p.name, ()) + outcome.hits
             ledger.append(entry)
+            if keep:
+                snapshots.append((p.name, graph))
+            if dump and step.requested:
+                dump(p.name, graph)
             if observer:
                 observer(Event(phase, p.name, len(ledger), len(plan), entry))
         graph = replace(graph, phase=phase)
         verify(graph, when=f"at the end of phase {phase}")
         stages.append((phase, graph))
-    return PipelineResult(graph, tuple(stages), tuple(ledger))
+        if dump:
+            dump(phase, graph)
+    return PipelineResult(graph, tuple(stages), tuple(ledger), tuple(snapshots))
 
 
-def run_pass(p: Pass, graph: Graph, phase: str, checker: Checker | None = None) -> tuple[Graph, LedgerEntry]:
-    """One pass with its contract: sites reached, effect checked, numbers written down."""
+@dataclass(frozen=True)
+class PlannedPass:
+    """One pass in the order of a compile."""
+
+    phase: str
+    p: Pass
+    requested: bool = False
+
+
+def plan_passes(phases: Sequence[str], extra: Sequence[Pass]) -> list[PlannedPass]:
+    """The passes of ``phases`` in order, requested ones at the end of their phase.
+
+    Raises:
+        UsageError: a phase is unknown, or a requested pass belongs to one that does not run.
+    """
+    for phase in phases:
+        if phase not in PIPELINE:
+            raise UsageError(f"there is no phase {phase} to run", hint=f"phases: {', '.join(PIPELINE)}")
+    for p in extra:
+        if p.phase not in phases:
+            raise UsageError(
+                f"{p.name} belongs to phase {p.phase}, which does not run", hint=f"phases that run: {', '.join(phases)}"
+            )
+    asked = {p.name: p for p in extra}
+    plan: list[PlannedPass] = []
+    for phase in phases:
+        plan += [PlannedPass(phase, asked.get(p.name, p)) for p in PIPELINE[phase]]
+        plan += [PlannedPass(phase, p, requested=True) for p in extra if p.phase == phase]
+    return plan
+
+
+def enter(graph: Graph, phases: Sequence[str]) -> None:
+    """Check the graph that enters the first of ``phases``.
+
+    Raises:
+        PassError: its phase is not the one before, so that passes would be missing.
+        VerifyError: it is broken, or breaks the spec of its phase.
+    """
+    verify(graph, when="entering the pipeline")
+    for phase in phases[:1]:
+        before = PHASES[PHASES.index(phase) - 1]
+        if graph.phase not in (before, phase):
+            raise PassError(
+                f"phase {phase} starts from phase {before}, this graph is in phase {graph.phase}",
+                where=graph.name,
+                hint=f"run the phases after {graph.phase} in order: {', '.join(PIPELINE)}",
+            )
+
+
+def run_step(
+    step: PlannedPass, graph: Graph, earlier: tuple[Node, ...], checker: Checker | None, debug: bool | None
+) -> tuple[Outcome, LedgerEntry]:
+    """One pass with its contract: sites reached, effect checked, numbers written down.
+
+    Args:
+        earlier: What the pass of this name reached before in the same compile.
+    """
+    p = step.p
     start = time.perf_counter()
-    before = len(p.clears(graph)) if p.clears else 0
-    outcome = p.run(graph)
-    if p.clears:
-        _demand_cleared(p, outcome, before)
+    demanded = p.sites.demanded(graph) if step.requested or p.sites.standing else 0
+    outcome = p.run(graph, debug=debug)
+    whole = replace(outcome, hits=earlier + outcome.hits) if step.requested else outcome
+    hold(p.name, p.sites, graph, whole, requested=step.requested)
     seconds = time.perf_counter() - start
     evidence = checker.check(p, graph, outcome.graph) if checker else {"status": "off"}
-    return outcome.graph, LedgerEntry.of(p, phase, graph, outcome, before, seconds, evidence)
-
-
-def _demand_cleared(p: Pass, outcome: Outcome, before: int) -> None:
-    """Raise when sites that the pass has to reach are still there, with every decline."""
-    assert p.clears is not None
-    left = p.clears(outcome.graph)
-    if not left:
-        return
-    missed = "\n".join(f"missed  %{n.out.name} ({n.op})  {n.loc.module}" for n in left[:20])
-    declines = "\n".join(map(decline_text, _distinct(outcome.declines)[:40]))
-    raise PassError(
-        f"{p.name} missed {len(left)} of {before} sites",
-        where=left[0].loc.module,
-        when=f"pass {p.name}",
-        context="\n".join(filter(None, [missed, declines])),
-        hint="the declines above say what stood in the way at each node",
-    )
-
-
-def _distinct(declines: Sequence[Decline]) -> list[Decline]:
-    seen: dict[tuple[str, str], Decline] = {}
-    for decline in declines:
-        seen.setdefault((decline.reason, decline.at.loc.module), decline)
-    return list(seen.values())
-
-
-def decline_text(decline: Decline) -> str:
-    """One line: where, and why not."""
-    at = decline.at
-    name = f"%{at.results[0].name}" if at.results else at.op
-    return f"declined  {name} ({at.op})  {at.loc.module}: {decline.reason}"
+    entry = LedgerEntry.of(p, step.phase, graph, outcome, demanded, seconds, evidence)
+    return outcome, replace(entry, requested=step.requested)

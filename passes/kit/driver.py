@@ -3,58 +3,94 @@
 from __future__ import annotations
 
 import random
-from collections import defaultdict
+import traceback
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 
 from fretsaw.ir import Const, Graph, Node, Value, verify
 from fretsaw.ir.errors import FretsawError, PassError
 from fretsaw.passes.api import Decline, Edit, Outcome, Pass
+from fretsaw.passes.kit import debug as checks
 from fretsaw.passes.kit.liveness import prune
 
 ANY = "*"  # root of a rule that is tried at every node
 BUDGET_PER_NODE = 4  # edits per node of the first graph before the driver stops
+LAST_SHOWN = 10  # sites that the message of a spent budget names
 
 
-def run_rules(graph: Graph, members: Sequence[Pass], *, shuffle: random.Random | None = None) -> Outcome:
+def run_rules(
+    graph: Graph, members: Sequence[Pass], *, shuffle: random.Random | None = None, debug: bool | None = None
+) -> Outcome:
     """Apply rules until none of them fires.
 
     Args:
         shuffle: Visits the nodes in a random order, to show that the result does not depend on it.
+        debug: Check that rules leave the graph alone and that a random order gives the same graph; None: as
+            :func:`fretsaw.passes.kit.debug.debugging` says.
 
     Raises:
-        PassError: a rule failed, returned an edit that changes nothing, or the budget ran out.
+        PassError: a rule failed, returned an edit that changes nothing, wrote into the graph, or the budget ran out.
+        VerifyError: an edit broke an invariant; names the rule and the sweep.
     """
+    checked = checks.debugging() if debug is None else debug
+    outcome = _run(graph, members, shuffle, checked)
+    if checked and shuffle is None and outcome.graph is not graph:
+        other = _run(graph, members, random.Random(0), False)
+        checks.demand_same_order(_names(members), outcome.graph, other.graph)
+    return outcome
+
+
+def _run(graph: Graph, members: Sequence[Pass], shuffle: random.Random | None, checked: bool) -> Outcome:
     budget = BUDGET_PER_NODE * max(1, len(graph.nodes))
-    last: list[str] = []
+    made: list[tuple[str, Node]] = []  # rule and root of every edit
     hits: list[Node] = []
     sweeps = 0
     while True:
         sweeps += 1
-        edits, roots, declines = _collect(graph, members, shuffle)
+        before = checks.digest(graph) if checked else ""
+        with checks.locked(graph) if checked else nullcontext():
+            edits, roots, declines = _collect(graph, members, shuffle)
+        if checked:
+            checks.demand_unchanged(_names(members), before, graph)
         if not edits:
             return Outcome(graph, tuple(hits), tuple(declines), sweeps)
-        after, refused = apply_edits(graph, edits, roots)
+        after, refused = apply_edits(graph, [edit for _, edit in edits], roots)
         declines += refused
         if len(refused) == len(edits):
             return Outcome(graph, tuple(hits), tuple(declines), sweeps)
         graph = after
-        hits += [root for root in roots if not any(d.at is root for d in refused)]
-        last += [f"%{root.out.name} ({root.op})" for root in roots]
-        names = "+".join(m.name for m in members)
-        verify(graph, when=f"after {names}, sweep {sweeps}")
-        budget -= len(edits)
-        if budget < 0:
-            raise PassError(
-                f"{names} does not come to rest: over {BUDGET_PER_NODE} edits per node",
-                hint=f"last sites: {', '.join(last[-10:])}",
-            )
+        lost = {id(d.at) for d in refused}
+        hits += [root for root in roots if id(root) not in lost]
+        made += [(rule, root) for (rule, _), root in zip(edits, roots, strict=True)]
+        verify(graph, when=f"after {'+'.join(dict.fromkeys(rule for rule, _ in edits))}, sweep {sweeps}")
+        if len(made) > budget:
+            raise _restless(members, made)
+
+
+def _names(members: Sequence[Pass]) -> str:
+    return "+".join(m.name for m in members)
+
+
+def _restless(members: Sequence[Pass], made: Sequence[tuple[str, Node]]) -> PassError:
+    """The budget is spent: which rules fired how often, and where last."""
+    counts = ", ".join(f"{rule} {n} times" for rule, n in Counter(rule for rule, _ in made).most_common())
+    last = "\n".join(f"{rule}  %{root.out.name} ({root.op})  {root.loc.module}" for rule, root in made[-LAST_SHOWN:])
+    return PassError(
+        f"{_names(members)} does not come to rest: over {BUDGET_PER_NODE} edits per node",
+        where=_place(made[-1][1]),
+        when=f"rules fired: {counts}",
+        context=last,
+        hint=f"the last {min(LAST_SHOWN, len(made))} edits are above: each edit must make something less, "
+        "which the docstring names under Stops",
+    )
 
 
 def _collect(
     graph: Graph, members: Sequence[Pass], shuffle: random.Random | None
-) -> tuple[list[Edit], list[Node], list[Decline]]:
-    """Edits of one sweep that do not meet, their roots, and the declines."""
+) -> tuple[list[tuple[str, Edit]], list[Node], list[Decline]]:
+    """Edits of one sweep that do not meet, each with its rule, their roots, and the declines."""
     by_op: dict[str, list[Pass]] = defaultdict(list)
     for member in members:
         for op in member.roots:
@@ -63,7 +99,7 @@ def _collect(
     if shuffle is not None:
         nodes = list(nodes)
         shuffle.shuffle(nodes)
-    edits: list[Edit] = []
+    edits: list[tuple[str, Edit]] = []
     roots: list[Node] = []
     declines: list[Decline] = []
     touched: set[int] = set()
@@ -80,22 +116,37 @@ def _collect(
                 continue  # the next sweep sees this site again
             touched |= mine
             guarded |= (mine | reads) if verdict.exclusive else set()
-            edits.append(verdict.stamped(member.name))
+            edits.append((member.name, verdict.stamped(member.name)))
             roots.append(node)
             break
     return edits, roots, declines
 
 
 def _try(member: Pass, node: Node, graph: Graph) -> Edit | Decline | None:
-    assert member.fn is not None, f"{member.name} is not a rule"
+    fn = member.fn
+    assert fn is not None, f"{member.name} is not a rule"
+    when = f"pass {member.name}"
     try:
-        verdict = member.fn(node, graph)
+        verdict: object = fn(node, graph)  # a plugin's author may not check types
     except FretsawError as error:
-        where = "   ".join(filter(None, [f"%{node.out.name}" if node.results else node.op, node.loc.module]))
-        raise PassError(f"{member.name} failed: {error.what}", where=where, when=f"pass {member.name}") from error
-    if isinstance(verdict, Edit) and verdict.empty():
-        raise PassError(f"{member.name} returned an edit that changes nothing", where=f"%{node.out.name}")
+        raise PassError(f"{member.name} failed: {error.what}", where=_place(node), when=when) from error
+    except Exception as error:  # a rule may be a user's: name it, its node and its line once, here
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        what = f"{member.name} failed: {type(error).__name__}: {error}"
+        context = f"{frame.filename}:{frame.lineno}\n> {frame.line}"
+        raise PassError(what, where=_place(node), when=when, context=context) from error
+    if verdict is None or isinstance(verdict, Decline):
+        return verdict
+    if not isinstance(verdict, Edit):
+        got = type(verdict).__name__
+        raise PassError(f"{member.name} returned {got}, not an Edit, a Decline or None", where=_place(node), when=when)
+    if verdict.idle():
+        raise PassError(f"{member.name} returned an edit that changes nothing", where=_place(node), when=when)
     return verdict
+
+
+def _place(node: Node) -> str:
+    return "   ".join(filter(None, [f"%{node.out.name}" if node.results else node.op, node.loc.module]))
 
 
 def apply_edits(graph: Graph, edits: Sequence[Edit], roots: Sequence[Node]) -> tuple[Graph, list[Decline]]:

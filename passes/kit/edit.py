@@ -130,5 +130,6 @@ class Edit:
         out.redirects, out.consts, out.exclusive = self.redirects, self.consts, self.exclusive
         return out
 
-    def empty(self) -> bool:
-        return not (self.rewritten or self.redirects)
+    def idle(self) -> bool:
+        """Whether applying the edit would change nothing: no rewrite or redirect, or only of things to themselves."""
+        return all(old == new for old, new in self.rewritten) and all(old == new for old, new in self.redirects)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from fretsaw.ir import Graph, Node
 from fretsaw.passes.api import Outcome, Pass
+from fretsaw.passes.kit.options import Plain, plain
 
 Evidence = Mapping[str, str | float | int]
 
@@ -21,6 +22,9 @@ class LedgerEntry:
         demanded: Sites that the pass had to reach and did; 0 when it demands none.
         declined: (node, op, module path, reason) of sites left alone.
         seconds: Wall time of the pass without its check.
+        options: Options of the pass, with their values.
+        origin: ``built-in``, ``plugin FILE`` or ``package NAME VERSION``.
+        requested: The user asked for the pass by name.
         check: ``status`` is ``passed``, ``off`` or ``unchecked: why``; else the numbers of the comparison.
     """
 
@@ -36,6 +40,9 @@ class LedgerEntry:
     nodes_after: int
     seconds: float
     check: Evidence
+    options: Mapping[str, Plain] = field(default_factory=dict)
+    origin: str = "built-in"
+    requested: bool = False
 
     @staticmethod
     def of(
@@ -45,7 +52,7 @@ class LedgerEntry:
         declined = tuple(dict.fromkeys((_name(d.at), d.at.op, d.at.loc.module, d.reason) for d in outcome.declines))
         return LedgerEntry(
             p.name, phase, p.keeps, len(sites), demanded, sites, declined, outcome.sweeps, len(before.nodes),
-            len(outcome.graph.nodes), seconds, check,
+            len(outcome.graph.nodes), seconds, check, plain(p.options), p.origin,
         )  # fmt: skip
 
     def to_json(self) -> dict[str, object]:

@@ -92,6 +92,22 @@ graph @g(%x: f32[1]) -> (%d) {
     assert [float(after.consts[n["b"]].load()[0]) for n in after.nodes[:3]] == [1.0, 1.0, 30.0]
 
 
+RESTLESS = """PassError: flip does not come to rest: over 4 edits per node
+  at    %c   m.c
+  when  rules fired: flip 18 times
+    | flip  %c (abs)  m.c
+    | flip  %a (abs)  m.a
+    | flip  %b (neg)  m.b
+    | flip  %c (neg)  m.c
+    | flip  %a (neg)  m.a
+    | flip  %b (abs)  m.b
+    | flip  %c (abs)  m.c
+    | flip  %a (abs)  m.a
+    | flip  %b (neg)  m.b
+    | flip  %c (neg)  m.c
+  hint  the last 10 edits are above: each edit must make something less, which the docstring names under Stops"""
+
+
 def test_a_rule_that_never_rests_runs_out_of_budget() -> None:
     @rule(root=("neg", "abs"), phase="canonical", keeps="bits")
     def flip(root: Node, g: Graph) -> Edit:
@@ -101,8 +117,7 @@ def test_a_rule_that_never_rests_runs_out_of_budget() -> None:
 
     with pytest.raises(PassError) as error:
         apply(flip, read(CHAIN))
-    assert "flip does not come to rest: over 4 edits per node" in error.value.what
-    assert "last sites:" in error.value.hint and "%a (" in error.value.hint
+    assert str(error.value) == RESTLESS
 
 
 def test_mistakes_of_rules_are_named() -> None:
