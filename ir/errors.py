@@ -13,7 +13,8 @@ class FretsawError(Exception):
         what: One line: expected and got, with units.
         where: Node, module path, source line, file and offset: whatever names the place.
         when: Phase or pass that was running.
-        context: Lines of text with the offender marked, printed as they are.
+        context: Lines of text, printed as they are. Where one starts with ``> ``, all have a gutter of two columns,
+            which moves before the bar (see ``ir/excerpt.py``).
         hint: What the reader can do about it.
     """
 
@@ -31,10 +32,16 @@ class FretsawError(Exception):
             lines.append(f"  at    {self.where}")
         if self.when:
             lines.append(f"  when  {self.when}")
-        lines += [f"    | {line}" for line in self.context.splitlines()]
+        lines += _barred(self.context.splitlines())
         if self.hint:
             lines.append(f"  hint  {self.hint}")
         return "\n".join(lines)
+
+
+def _barred(lines: list[str]) -> list[str]:
+    if not any(line.startswith("> ") for line in lines):
+        return [f"    | {line}".rstrip() for line in lines]
+    return [f"  {'>' if line.startswith('> ') else ' '} | {line[2:]}".rstrip() for line in lines]
 
 
 class UsageError(FretsawError):
