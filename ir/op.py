@@ -23,11 +23,12 @@ Flops = Callable[[Sequence[ValueType], Sequence[ValueType], Mapping[str, Attr]],
 
 
 class ShapeError(Exception):
-    """A shape rule refuses its operands. ``slot`` names the culprit where there is one."""
+    """A shape rule refuses its operands. ``slot`` or ``attr`` names the culprit where there is one."""
 
-    def __init__(self, message: str, slot: str | int | None = None) -> None:
+    def __init__(self, message: str, slot: str | int | None = None, attr: str | None = None) -> None:
         super().__init__(message)
         self.slot = slot
+        self.attr = attr
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fretsaw.ir.errors import VerifyError
+from fretsaw.ir.excerpt import excerpt, place
 from fretsaw.ir.node import Graph
 
 PHASES = ("captured", "canonical", "fused", "packed")
@@ -28,6 +29,13 @@ class PhaseSpec:
 _CACHE = dict.fromkeys(("kv_append", "cached_attention"), "the cache exists only after packing")
 _RAISED = dict.fromkeys(("cos", "sin"), "left over from a rotary embedding that no rule recognised")
 _RAISED |= dict.fromkeys(("rsqrt",), "left over from a normalization that no rule recognised")
+
+# What to do about an op that should be gone: ask the pass that raises what it is a part of.
+HINTS: Mapping[str, str] = {
+    "cos": "`fretsaw explain CHECKPOINT raise_rope` shows the nearest miss",
+    "sin": "`fretsaw explain CHECKPOINT raise_rope` shows the nearest miss",
+    "rsqrt": "`fretsaw explain CHECKPOINT raise_rms_norm` shows the nearest miss",
+}
 
 SPECS: Mapping[str, PhaseSpec] = {
     "captured": PhaseSpec("captured", _CACHE),
@@ -50,6 +58,8 @@ def check_phase(graph: Graph, *, when: str = "") -> None:
         if node.op in spec.banned:
             raise VerifyError(
                 f"{node.op} is not legal in phase {graph.phase}: {spec.banned[node.op]} (invariant 11)",
-                where="   ".join(filter(None, [f"%{node.results[0].name}" if node.results else "", node.loc.module])),
-                when=when,
+                where=place(node),
+                when=", ".join(filter(None, [when, f"phase {graph.phase}"])),
+                context=excerpt(graph, node),
+                hint=HINTS.get(node.op, ""),
             )

@@ -76,9 +76,10 @@ def test_the_whole_message() -> None:
         "VerifyError: linear: in-features differ: input has 8, weight has 9 (invariant 6)\n"
         "  at    %y   model.head\n"
         "  when  after fold_norm_gain, phase packed\n"
-        "    |   %n: f32[B, 8] = rms_norm(%x) {eps = 1e-05}  // model.norm (m.py:7)\n"
-        "    | > %y: f32[B, 4] = linear(%n, %w)  // model.head\n"
-        "    |   kv_append(%kv, %k, %k) {layer = 0}"
+        "    | %n: f32[B, 8] = rms_norm(%x) {eps = 1e-05}\n"
+        "  > | %y: f32[B, 4] = linear(%n, %w)\n"
+        "    |                            ^^ const f32[4, 9]\n"
+        "    | kv_append(%kv, %k, %k) {layer = 0}"
     )
 
 
