@@ -132,4 +132,6 @@ class Edit:
 
     def idle(self) -> bool:
         """Whether applying the edit would change nothing: no rewrite or redirect, or only of things to themselves."""
-        return all(old == new for old, new in self.rewritten) and all(old == new for old, new in self.redirects)
+        made = {*self.consts, *(v for _, node in self.inserted for v in node.results)}  # names not yet made unique
+        same = all(old == new and new not in made for old, new in self.redirects)
+        return same and all(old == new for old, new in self.rewritten)
