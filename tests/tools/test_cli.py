@@ -34,7 +34,11 @@ MANIFEST: dict[str, object] = {
         {"name": "raise_rope", "phase": "canonical", "keeps": "algebra", "options": {}, "hit": 6, "declined": 1}
     ],
 }  # fmt: skip
-EVIDENCE = {"passes": [{"name": "raise_rope", "check": {"status": "passed", "max_error": 1.5e-7}}]}
+EVIDENCE = {"passes": [{
+    "name": "raise_rope", "phase": "canonical", "keeps": "algebra", "hit": 6, "demanded": 6, "sweeps": 2,
+    "sites": ["model.layers.0.self_attn"] * 6, "declined": [["%a", "add", "model.layers.1", "no rotation"]],
+    "nodes_before": 20, "nodes_after": 8, "check": {"status": "passed", "max_error": 1.5e-7},
+}]}  # fmt: skip
 
 
 @pytest.fixture

@@ -1,51 +1,113 @@
-"""``fretsaw inspect``: what an artifact holds, as tables, IR text or JSON. Reads data only."""
+"""``fretsaw inspect``: what an artifact or an IR text holds, as tables, text, DOT, JSON or an HTML page.
+
+Reads data only: no code section is loaded, no weight is read.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+if TYPE_CHECKING:
+    from fretsaw.tools.report.source import Source
+
+PIPE_WIDTH = 120  # columns of the tables where no terminal tells
+
 
 @click.command("inspect", short_help="Show what is in an artifact.")
-@click.argument("artifact", type=click.Path(path_type=Path))
-@click.option("--ir", "phase", metavar="PHASE", help="Print the IR text after PHASE instead, for example packed.")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--pass", "pass_name", metavar="NAME", help="Show one pass: every site, every decline with its reason.")
+@click.option("--ir", "phase", metavar="PHASE", help="Print the IR text after PHASE, for example packed.")
+@click.option("--dot", "dot", metavar="[PHASE]", is_flag=False, flag_value="", help="Print the graph in DOT.")
+@click.option("--layer", type=click.IntRange(min=0), metavar="N", help="With --dot: show the nodes of layer N only.")
+@click.option("--html", "page", type=click.Path(path_type=Path), metavar="OUT", help="Write one self-contained page.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object: manifest, sections, evidence.")
-def command(artifact: Path, phase: str | None, as_json: bool) -> None:
-    """Show model, variants, sections, weights, memory plan and passes of ARTIFACT.
+def command(
+    file: Path,
+    pass_name: str | None,
+    phase: str | None,
+    dot: str | None,
+    layer: int | None,
+    page: Path | None,
+    as_json: bool,
+) -> None:
+    """Show model, variants, sections, weights, memory plan and passes of FILE.
+
+    FILE is an artifact, or an IR text whose name ends in .fir.
 
     \b
     Examples:
       fretsaw inspect model.fsaw
+      fretsaw inspect model.fsaw --pass merge_qkv
+      fretsaw inspect model.fsaw --html report.html
       fretsaw inspect model.fsaw --ir packed | less
+      fretsaw inspect model.fsaw --dot packed --layer 3 | dot -Tsvg > layer3.svg
       fretsaw inspect model.fsaw --json | jq .manifest.memory
+      fretsaw inspect 03_packed.fir
     """
-    import json
-
-    from fretsaw.backends.artifact import Container, validate_manifest
     from fretsaw.ir.errors import UsageError
+    from fretsaw.tools.report.source import Source
 
-    container = Container.open(artifact)
-    validate_manifest(container.manifest, {e.name: e.nbytes for e in container.sections.values()})
+    chosen = [name for name, given in _views(pass_name, phase, dot, page, as_json).items() if given]
+    if len(chosen) > 1:
+        raise UsageError(f"{' and '.join(chosen)} exclude each other")
+    if layer is not None and dot is None:
+        raise UsageError("--layer needs --dot")
+    source = Source.open(file)
     if phase is not None:
-        if as_json:
-            raise UsageError("--ir and --json exclude each other")
-        click.echo(container.text(f"ir/{phase}"), nl=False)
-        return
-    evidence = json.loads(container.text("evidence.json")) if "evidence.json" in container.sections else None
-    if as_json:
-        sections = {
-            e.name: {"offset": e.offset, "bytes": e.nbytes, "sha256": e.digest.hex()}
-            for e in container.sections.values()
-        }
-        whole = {"manifest": container.manifest, "sections": sections, "evidence": evidence}
-        click.echo(json.dumps(whole, indent=2, ensure_ascii=False))
-        return
+        click.echo(_for_terminal(source.ir(phase)), nl=False)
+    elif dot is not None:
+        from fretsaw.tools.report.dot import to_dot
+
+        click.echo(to_dot(source.graph(dot), layer), nl=False)
+    elif page is not None:
+        _write_page(source, page)
+    elif as_json:
+        import json
+
+        click.echo(json.dumps(source.to_json(), indent=2))
+    else:
+        _print_tables(source, pass_name)
+
+
+def _views(
+    pass_name: str | None, phase: str | None, dot: str | None, page: Path | None, as_json: bool
+) -> dict[str, bool]:
+    return {
+        "--pass": pass_name is not None, "--ir": phase is not None, "--dot": dot is not None,
+        "--html": page is not None, "--json": as_json,
+    }  # fmt: skip
+
+
+def _print_tables(source: Source, pass_name: str | None) -> None:
+    import os
 
     from rich.console import Console
 
-    from fretsaw.tools.tables import artifact_tables
-
     console = Console()
-    for table in artifact_tables(container, evidence):
-        console.print(table)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console = Console(width=PIPE_WIDTH)
+    for item in source.tables(pass_name):
+        console.print(item, markup=False, highlight=False)
+
+
+def _write_page(source: Source, page: Path) -> None:
+    from fretsaw.ir.errors import UsageError
+    from fretsaw.tools.report.page import render
+
+    text = render(source)
+    try:
+        page.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot write {page}: {error.strerror}") from None
+
+
+def _for_terminal(text: str) -> str:
+    """What a file says must not move the cursor of a terminal; into a pipe or a file it goes unchanged."""
+    import sys
+
+    from fretsaw.tools.report.words import lines
+
+    return lines(text) if sys.stdout.isatty() else text
