@@ -5,12 +5,13 @@ from __future__ import annotations
 import random
 import traceback
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 
 from fretsaw.ir import Const, Graph, Node, Value, verify
 from fretsaw.ir.errors import FretsawError, PassError
+from fretsaw.ir.excerpt import excerpt, place
 from fretsaw.passes.api import Decline, Edit, Outcome, Pass
 from fretsaw.passes.kit import debug as checks
 from fretsaw.passes.kit.liveness import prune
@@ -21,11 +22,17 @@ LAST_SHOWN = 10  # sites that the message of a spent budget names
 
 
 def run_rules(
-    graph: Graph, members: Sequence[Pass], *, shuffle: random.Random | None = None, debug: bool | None = None
+    graph: Graph,
+    members: Sequence[Pass],
+    *,
+    shuffle: random.Random | None = None,
+    debug: bool | None = None,
+    edits: int | None = None,
 ) -> Outcome:
     """Apply rules until none of them fires.
 
     Args:
+        edits: Stop after that many edits, in the order of the driver: how `bisect` finds the first bad site.
         shuffle: Visits the nodes in a random order, to show that the result does not depend on it.
         debug: Check that rules leave the graph alone and that a random order gives the same graph; None: as
             :func:`fretsaw.passes.kit.debug.debugging` says.
@@ -35,14 +42,16 @@ def run_rules(
         VerifyError: an edit broke an invariant; names the rule and the sweep.
     """
     checked = checks.debugging() if debug is None else debug
-    outcome = _run(graph, members, shuffle, checked)
-    if checked and shuffle is None and outcome.graph is not graph:
+    outcome = _run(graph, members, shuffle, checked, edits)
+    if checked and shuffle is None and edits is None and outcome.graph is not graph:
         other = _run(graph, members, random.Random(0), False)
         checks.demand_same_order(_names(members), outcome.graph, other.graph)
     return outcome
 
 
-def _run(graph: Graph, members: Sequence[Pass], shuffle: random.Random | None, checked: bool) -> Outcome:
+def _run(
+    graph: Graph, members: Sequence[Pass], shuffle: random.Random | None, checked: bool, most: int | None = None
+) -> Outcome:
     budget = BUDGET_PER_NODE * max(1, len(graph.nodes))
     made: list[tuple[str, Node]] = []  # rule and root of every edit
     hits: list[Node] = []
@@ -54,6 +63,8 @@ def _run(graph: Graph, members: Sequence[Pass], shuffle: random.Random | None, c
             edits, roots, declines = _collect(graph, members, shuffle)
         if checked:
             checks.demand_unchanged(_names(members), before, graph)
+        if most is not None:
+            edits, roots = edits[: most - len(hits)], roots[: most - len(hits)]
         if not edits:
             return Outcome(graph, tuple(hits), tuple(declines), sweeps)
         after, refused = apply_edits(graph, [edit for _, edit in edits], roots)
@@ -79,7 +90,7 @@ def _restless(members: Sequence[Pass], made: Sequence[tuple[str, Node]]) -> Pass
     last = "\n".join(f"{rule}  %{root.out.name} ({root.op})  {root.loc.module}" for rule, root in made[-LAST_SHOWN:])
     return PassError(
         f"{_names(members)} does not come to rest: over {BUDGET_PER_NODE} edits per node",
-        where=_place(made[-1][1]),
+        where=place(made[-1][1]),
         when=f"rules fired: {counts}",
         context=last,
         hint=f"the last {min(LAST_SHOWN, len(made))} edits are above: each edit must make something less, "
@@ -122,6 +133,18 @@ def _collect(
     return edits, roots, declines
 
 
+def verdicts(graph: Graph, members: Sequence[Pass]) -> Iterator[tuple[Pass, Node, Edit | Decline | None]]:
+    """What every rule says at every node of its root ops, nothing applied: how `explain` sees near misses.
+
+    Raises:
+        PassError: a rule failed, or returned an edit that changes nothing.
+    """
+    for node in graph.nodes:
+        for member in members:
+            if node.op in member.roots or ANY in member.roots:
+                yield member, node, _try(member, node, graph)
+
+
 def _try(member: Pass, node: Node, graph: Graph) -> Edit | Decline | None:
     fn = member.fn
     assert fn is not None, f"{member.name} is not a rule"
@@ -129,24 +152,24 @@ def _try(member: Pass, node: Node, graph: Graph) -> Edit | Decline | None:
     try:
         verdict: object = fn(node, graph)  # a plugin's author may not check types
     except FretsawError as error:
-        raise PassError(f"{member.name} failed: {error.what}", where=_place(node), when=when) from error
+        context = excerpt(graph, node)
+        raise PassError(f"{member.name} failed: {error.what}", where=place(node), when=when, context=context) from error
     except Exception as error:  # a rule may be a user's: name it, its node and its line once, here
         frame = traceback.extract_tb(error.__traceback__)[-1]
         what = f"{member.name} failed: {type(error).__name__}: {error}"
         context = f"{frame.filename}:{frame.lineno}\n> {frame.line}"
-        raise PassError(what, where=_place(node), when=when, context=context) from error
+        raise PassError(what, where=place(node), when=when, context=context) from error
     if verdict is None or isinstance(verdict, Decline):
         return verdict
     if not isinstance(verdict, Edit):
         got = type(verdict).__name__
-        raise PassError(f"{member.name} returned {got}, not an Edit, a Decline or None", where=_place(node), when=when)
+        what = f"{member.name} returned {got}, not an Edit, a Decline or None"
+        raise PassError(what, where=place(node), when=when, context=excerpt(graph, node))
     if verdict.idle():
-        raise PassError(f"{member.name} returned an edit that changes nothing", where=_place(node), when=when)
+        what = f"{member.name} returned an edit that changes nothing"
+        hint = "return a Decline that says why the site is left alone, or None where it is none"
+        raise PassError(what, where=place(node), when=when, context=excerpt(graph, node), hint=hint)
     return verdict
-
-
-def _place(node: Node) -> str:
-    return "   ".join(filter(None, [f"%{node.out.name}" if node.results else node.op, node.loc.module]))
 
 
 def apply_edits(graph: Graph, edits: Sequence[Edit], roots: Sequence[Node]) -> tuple[Graph, list[Decline]]:
