@@ -187,11 +187,16 @@ def _segment(spec: AttentionSpec, cache: Cache, rows: Rows, states: RowStates, s
         index = bind(begin + i)
         base = bind(index * spec.page)
         page = bind(cache.page_of(rows.sequence, rows.kv_head, index))
-        with loop(rows.blocks) as j:
-            row0 = bind(j * rows.height)
-            low, high = rows.bounds(row0)
-            with when(tirx.all(base < high[-1], base + spec.page > low[0])):
-                block.step(states.part, row0, page, base, low, high)
+        # One pass of all rows over the keys of a page and one over its values: each then stays in the first cache.
+        for half in ("keys", "values"):
+            with loop(rows.blocks) as j:
+                row0 = bind(j * rows.height)
+                low, high = rows.bounds(row0)
+                with when(tirx.all(base < high[-1], base + spec.page > low[0])):
+                    if half == "keys":
+                        block.weigh(states.part, row0, page, base, low, high)
+                    else:
+                        block.gather(states.part, row0, page, base, high)
 
 
 def _decode(spec: AttentionSpec, cache: Cache, segments: Expr) -> None:

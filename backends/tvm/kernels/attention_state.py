@@ -98,9 +98,9 @@ class RowStates:
     def allocate(spec: AttentionSpec, rows: int) -> RowStates:
         """Allocate for ``rows`` query rows."""
         # Separate allocations: the compiler may then assume that they do not overlap.
-        q, scores = workspace((rows, spec.head_dim)), workspace((6, spec.page))
-        part = State(q, workspace((rows, spec.values)), scratch((rows,)), scratch((rows,)), scores)
-        whole = State(q, workspace((rows, spec.values)), scratch((rows,)), scratch((rows,)), scores)
+        q, scores, shrink = workspace((rows, spec.head_dim)), workspace((rows, spec.page)), scratch((rows,))
+        part = State(q, workspace((rows, spec.values)), scratch((rows,)), scratch((rows,)), scores, shrink)
+        whole = State(q, workspace((rows, spec.values)), scratch((rows,)), scratch((rows,)), scores, shrink)
         return RowStates(spec.isa.lanes, rows, spec.values, part, whole)
 
     def load_queries(self, spec: AttentionSpec, cache: Cache, rows: Rows) -> None:

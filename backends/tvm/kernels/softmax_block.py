@@ -81,7 +81,8 @@ class State:
     values: Buffer  # [rows, Ev]
     top: Buffer  # [rows]
     total: Buffer  # [rows]
-    scores: Buffer  # [6, P], the current block's scores and then probabilities
+    scores: Buffer  # [rows, P], of the current page, and then the weights
+    shrink: Buffer  # [rows], factor of older sums and values
 
 
 @dataclass(frozen=True)
@@ -104,19 +105,26 @@ class PageBlock:
             best *= 2
         return best
 
-    def step(self, state: State, row0: Expr, page: Expr, base: Expr, low: list[Expr], high: list[Expr]) -> None:
-        """Update rows ``row0 ...``; row r sees the slots in ``[low[r], high[r])``, the page starts at ``base``."""
-        scores, shrink = state.scores, scratch((self.rows,))
-        visible = bind(tirx.min(i64(self.page), high[-1] - base))
-        self._scores(state, row0, page, scores, visible)
+    def weigh(self, state: State, row0: Expr, page: Expr, base: Expr, low: list[Expr], high: list[Expr]) -> None:
+        """First half of a step over one page: weights of rows ``row0 ...`` into ``state.scores``.
+
+        Row r sees the slots in ``[low[r], high[r])``, the page starts at ``base``.
+        """
+        self._scores(state, row0, page, self._visible(base, high))
         # Bounds do not fall from row to row: the first row ends first, the last one starts last.
         with when(tirx.any(base < low[-1], base + self.page > high[0])):
-            self._mask(scores, base, low, high)
-        self._maxima(state, row0, scores, shrink)
-        self._weights(state, row0, scores, shrink)
-        self._values(state, row0, page, scores, shrink, visible)
+            self._mask(state, row0, base, low, high)
+        self._maxima(state, row0)
+        self._weights(state, row0)
 
-    def _scores(self, state: State, row0: Expr, page: Expr, scores: Buffer, visible: Expr) -> None:
+    def gather(self, state: State, row0: Expr, page: Expr, base: Expr, high: list[Expr]) -> None:
+        """Second half: add the page's weighted values to those of the rows."""
+        self._values(state, row0, page, self._visible(base, high))
+
+    def _visible(self, base: Expr, high: list[Expr]) -> Expr:
+        return bind(tirx.min(i64(self.page), high[-1] - base))
+
+    def _scores(self, state: State, row0: Expr, page: Expr, visible: Expr) -> None:
         """Scores of the visible slots; what is left of the page is masked afterwards."""
 
         def tile(col: Expr, widths: list[int]) -> None:
@@ -138,11 +146,11 @@ class PageBlock:
                     value = load(acc[r], [v, 0], w)
                     if self.soft_cap:
                         value = math.soft_cap(value, self.soft_cap, LOG2E)
-                    store(scores, [r, col + v * self.isa.lanes], value)
+                    store(state.scores, [row0 + r, col + v * self.isa.lanes], value)
 
         column_tiles(self.page, self.isa.lanes, self._vectors(self.page), tile, visible)
 
-    def _mask(self, scores: Buffer, base: Expr, low: list[Expr], high: list[Expr]) -> None:
+    def _mask(self, state: State, row0: Expr, base: Expr, low: list[Expr], high: list[Expr]) -> None:
         lanes = self.isa.lanes
 
         def limit(value: Expr) -> Expr:
@@ -154,28 +162,28 @@ class PageBlock:
         with loop(self.page // lanes) as v:
             slot = bind(T.ramp(tirx.Cast("int32", v * lanes), 1, lanes))
             for r, (lo, hi) in enumerate(bounds):
-                old = bind(load(scores, [r, v * lanes], lanes))
+                old = bind(load(state.scores, [row0 + r, v * lanes], lanes))
                 seen = select(slot < hi, old, splat(float("-inf"), lanes))
-                store(scores, [r, v * lanes], select(slot >= lo, bind(seen), splat(float("-inf"), lanes)))
+                store(state.scores, [row0 + r, v * lanes], select(slot >= lo, bind(seen), splat(float("-inf"), lanes)))
 
     # The rows of a block go through each phase together: a row's own chain of operations is long, and the rows
     # fill each other's gaps.
 
-    def _maxima(self, state: State, row0: Expr, scores: Buffer, shrink: Buffer) -> None:
+    def _maxima(self, state: State, row0: Expr) -> None:
         """Raise the running maxima, and say by how much older sums and values shrink."""
         lanes, rows = self.isa.lanes, range(self.rows)
-        best = [bind(load(scores, [r, 0], lanes)) for r in rows]
+        best = [bind(load(state.scores, [row0 + r, 0], lanes)) for r in rows]
         for v in range(1, self.page // lanes):
-            best = [bind(fmax(load(scores, [r, v * lanes], lanes), best[r])) for r in rows]
+            best = [bind(fmax(load(state.scores, [row0 + r, v * lanes], lanes), best[r])) for r in rows]
         for r in rows:
             old = bind(load(state.top, [row0 + r]))
             top = bind(fmax(fold(best[r], fmax), old))
             store(state.top, [row0 + r], top)
-            store(shrink, [r], old - top)
+            store(state.shrink, [row0 + r], old - top)
         for r in rows:
-            store(shrink, [r], math.exp2_nonpositive(load(shrink, [r])))
+            store(state.shrink, [row0 + r], math.exp2_nonpositive(load(state.shrink, [row0 + r])))
 
-    def _weights(self, state: State, row0: Expr, scores: Buffer, shrink: Buffer) -> None:
+    def _weights(self, state: State, row0: Expr) -> None:
         """Turn scores into weights, and add them to the running sums."""
         lanes, rows = self.isa.lanes, range(self.rows)
         sums = scratch((self.rows, lanes))
@@ -184,26 +192,30 @@ class PageBlock:
             store(sums, [r, 0], splat(0.0, lanes))
         with loop(self.page // lanes) as v:
             for r in rows:
-                p = math.exp2_nonpositive(load(scores, [r, v * lanes], lanes) - splat(tops[r], lanes))
-                store(scores, [r, v * lanes], p)
+                p = math.exp2_nonpositive(load(state.scores, [row0 + r, v * lanes], lanes) - splat(tops[r], lanes))
+                store(state.scores, [row0 + r, v * lanes], p)
                 store(sums, [r, 0], load(sums, [r, 0], lanes) + p)
         for r in rows:
             total = fold(bind(load(sums, [r, 0], lanes)), lambda a, b: a + b)
-            store(state.total, [row0 + r], fma(load(state.total, [row0 + r]), load(shrink, [r]), total))
+            store(state.total, [row0 + r], fma(load(state.total, [row0 + r]), load(state.shrink, [row0 + r]), total))
 
-    def _values(self, state: State, row0: Expr, page: Expr, scores: Buffer, shrink: Buffer, visible: Expr) -> None:
+    def _values(self, state: State, row0: Expr, page: Expr, visible: Expr) -> None:
         def tile(col: Expr, widths: list[int]) -> None:
             acc = [scratch((len(widths), self.isa.lanes)) for _ in range(self.rows)]
             starts = [sum(widths[:v]) for v in range(len(widths))]
             cells = [(r, v, w) for r in range(self.rows) for v, w in enumerate(widths)]
             for r, v, w in cells:
                 old = load(state.values, [row0 + r, col + starts[v]], w)
-                store(acc[r], [v, 0], old * splat(load(shrink, [r]), w))
+                store(acc[r], [v, 0], old * splat(load(state.shrink, [row0 + r]), w))
 
             def at(slot: Expr) -> None:
                 rows = [bind(load(self.v_pages, [page, slot, col + starts[v]], w)) for v, w in enumerate(widths)]
                 for r, v, w in cells:
-                    store(acc[r], [v, 0], fma(splat(load(scores, [r, slot]), w), rows[v], load(acc[r], [v, 0], w)))
+                    store(
+                        acc[r],
+                        [v, 0],
+                        fma(splat(load(state.scores, [row0 + r, slot]), w), rows[v], load(acc[r], [v, 0], w)),
+                    )
 
             with loop(visible // 4) as s:
                 for u in range(4):
