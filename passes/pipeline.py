@@ -22,6 +22,7 @@ from fretsaw.passes.canonical.raise_rope import raise_rope
 from fretsaw.passes.canonical.raise_router import raise_router
 from fretsaw.passes.canonical.widen_partial_rope import widen_partial_rope
 from fretsaw.passes.evidence.check import Checker
+from fretsaw.passes.evidence.options import EvidenceOptions
 from fretsaw.passes.fused.merge_gate_up import merge_gate_up
 from fretsaw.passes.fused.merge_qkv import merge_qkv
 from fretsaw.passes.fused.split_head_slices import split_head_slices
@@ -100,7 +101,7 @@ def run_pipeline(
     phases: Sequence[str] = ("canonical", "fused", "packed"),
     extra: Sequence[Pass] = (),
     observer: Observer | None = None,
-    check: bool = False,
+    check: bool | EvidenceOptions = False,
     *,
     keep: bool = False,
     dump: Dump | None = None,
@@ -112,7 +113,7 @@ def run_pipeline(
     with the requested options too, and what it reaches there counts.
 
     Args:
-        check: Run the graph before and after each pass on a small seeded input, where the graph is small enough.
+        check: Run the graph before and after each pass and compare; True: with the options' defaults.
         keep: Keep the graph after every pass.
         dump: Called with a name and the graph at every phase boundary and after every requested pass.
         debug: Check the rules themselves; None: as ``fretsaw.passes.kit.debug.debugging`` says.
@@ -129,7 +130,7 @@ def run_pipeline(
     ledger: list[LedgerEntry] = []
     snapshots: list[tuple[str, Graph]] = []
     hits: dict[str, tuple[Node, ...]] = {}
-    checker = Checker() if check else None
+    checker = Checker() if (check if isinstance(check, bool) else check.check) else None
     if dump:
         dump(graph.phase, graph)
     for phase in phases:

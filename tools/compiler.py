@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fretsaw.ir.errors import UsageError
-from fretsaw.tools.reporter import Reporter
+from fretsaw.passes.evidence.options import EvidenceOptions
+from fretsaw.tools.reporter import Phase, PhaseRecord, Reporter
 
 if TYPE_CHECKING:
     from fretsaw.backends.tvm.build import Program
     from fretsaw.backends.tvm.options import TvmOptions
     from fretsaw.frontend.checkpoint import Checkpoint
     from fretsaw.ir import Graph
-    from fretsaw.passes.kit.ledger import LedgerEntry
+    from fretsaw.passes.api import Pass
     from fretsaw.passes.pipeline import PipelineResult
 
 PHASES = ("canonical", "fused", "packed")
@@ -26,13 +28,19 @@ class CompileOptions:
     """What ``fretsaw compile`` is told.
 
     Args:
-        dump_ir: Folder for the IR text after each phase, or None.
-        check: Run the graph before and after each pass where it is small enough.
+        passes: The requested ones, in order, configured and known to go together.
+        evidence: Checks and limits; ``calib`` is filled from the file below.
+        calib: Text on which passes are checked, or None.
+        dump_ir: Folder for the IR text after each phase and each requested pass, or None.
+        debug: Check the rules themselves.
     """
 
     tvm: TvmOptions
+    passes: tuple[Pass, ...] = ()
+    evidence: EvidenceOptions = EvidenceOptions()
+    calib: Path | None = None
     dump_ir: Path | None = None
-    check: bool = True
+    debug: bool = False
 
 
 def compile_checkpoint(source: Path, output: Path, options: CompileOptions, reporter: Reporter) -> int:
@@ -46,11 +54,8 @@ def compile_checkpoint(source: Path, output: Path, options: CompileOptions, repo
         import fretsaw.frontend.capture  # noqa: F401  torch and transformers, once
         from fretsaw.backends.tvm.build import build
     checkpoint = _load(source, reporter)
-    captured = _capture(checkpoint, reporter)
-    _dump(options, 0, captured)
-    result = _run_passes(captured, options, reporter)
-    for number, (_, graph) in enumerate(result.stages[1:], 1):
-        _dump(options, number, graph)
+    options = replace(options, evidence=_with_calibration(options, checkpoint))
+    result = _run_passes(_capture(checkpoint, reporter), options, reporter)
     with reporter.phase("generate code") as phase:
         program = build(result.graph, options.tvm, lambda note: phase.progress(0, note=note))
         phase.record.nodes = len(program.plan.launches)
@@ -96,33 +101,67 @@ def _capture(checkpoint: Checkpoint, reporter: Reporter) -> Graph:
     return graph
 
 
+def _with_calibration(options: CompileOptions, checkpoint: Checkpoint) -> EvidenceOptions:
+    """The checks with the tokens of the calibration text.
+
+    Raises:
+        UsageError: the text cannot be read, or the checkpoint has no tokenizer to read it with.
+    """
+    if options.calib is None:
+        return options.evidence
+    from tokenizers import Tokenizer
+
+    if checkpoint.tokenizer_json is None:
+        raise UsageError("--calib needs a tokenizer, and the checkpoint has no tokenizer.json")
+    try:
+        text = options.calib.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise UsageError(f"cannot read the calibration text {options.calib}: {why}") from None
+    ids = Tokenizer.from_str(checkpoint.tokenizer_json.decode()).encode(text).ids
+    if len(ids) < 2:
+        raise UsageError(f"the calibration text {options.calib} has {len(ids)} tokens, at least 2 are needed")
+    return replace(options.evidence, calib=tuple(ids), calib_source=options.calib.name)
+
+
 def _run_passes(graph: Graph, options: CompileOptions, reporter: Reporter) -> PipelineResult:
-    """One reporter phase per pipeline phase; the ledgers are joined."""
-    from fretsaw.passes.pipeline import Event, PipelineResult, run_pipeline
+    """The pipeline, with one reporter phase per phase of it."""
+    from fretsaw.passes.pipeline import Event, run_pipeline
 
-    stages: list[tuple[str, Graph]] = [(graph.phase, graph)]
-    ledger: list[LedgerEntry] = []
-    for name in PHASES:
-        with reporter.phase(f"passes: {name}") as phase:
+    records: dict[str, PhaseRecord] = {}
+    with ExitStack() as running:
+        shown: dict[str, Phase] = {}
 
-            def observe(event: Event, show: object = phase.progress) -> None:
-                phase.progress(event.index, event.count, event.name)
+        def observe(event: Event) -> None:
+            if event.phase not in shown:
+                running.close()
+                shown[event.phase] = running.enter_context(reporter.phase(f"passes: {event.phase}"))
+                records[event.phase] = shown[event.phase].record
+            note = event.name if event.entry is None else ""
+            shown[event.phase].progress(event.index, event.count, note)
 
-            result = run_pipeline(graph, (name,), observer=observe, check=options.check)
-            graph = result.graph
-            phase.record.nodes = len(graph.nodes)
-            phase.record.sites = sum(entry.hit for entry in result.ledger)
-        stages += result.stages[1:]
-        ledger += result.ledger
-    return PipelineResult(graph, tuple(stages), tuple(ledger))
+        result = run_pipeline(
+            graph, PHASES, options.passes, observe, options.evidence,
+            dump=_Dump(options.dump_ir) if options.dump_ir is not None else None, debug=options.debug,
+        )  # fmt: skip
+    for phase, after in result.stages[1:]:
+        records[phase].nodes = len(after.nodes)
+        records[phase].sites = sum(entry.hit for entry in result.ledger if entry.phase == phase)
+    return result
 
 
-def _dump(options: CompileOptions, number: int, graph: Graph) -> None:
-    from fretsaw.ir import to_text
+class _Dump:
+    """Writes graphs to a folder as they come, numbered: ``03_fold_norm_gain.fir``."""
 
-    if options.dump_ir is not None:
-        options.dump_ir.mkdir(parents=True, exist_ok=True)
-        (options.dump_ir / f"{number:02}_{graph.phase}.fir").write_text(to_text(graph) + "\n")
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.number = folder, 0
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def __call__(self, name: str, graph: Graph) -> None:
+        from fretsaw.ir import to_text
+
+        (self.folder / f"{self.number:02}_{name}.fir").write_text(to_text(graph) + "\n", encoding="utf-8")
+        self.number += 1
 
 
 def _write(output: Path, checkpoint: Checkpoint, result: PipelineResult, program: Program, reporter: Reporter) -> int:

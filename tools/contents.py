@@ -114,7 +114,7 @@ def _manifest(
         "memory": dict(program.memory),
         "passes": [
             {
-                "name": e.name, "phase": e.phase, "keeps": e.keeps, "options": {}, "hit": e.hit,
+                "name": e.name, "phase": e.phase, "keeps": e.keeps, "options": dict(e.options), "hit": e.hit,
                 "declined": len(e.declined),
             }
             for e in result.ledger

@@ -128,7 +128,7 @@ class AtLeast(Contract):
         return self.count
 
     def missed(self, before: Graph, outcome: Outcome) -> list[Missed]:
-        found = len(reached(outcome))
+        found = len(reached(outcome)) or int(outcome.graph is not before)
         return [] if found >= self.count else [Missed(f"reached {found} of at least {self.count} sites")]
 
 
@@ -193,10 +193,11 @@ def hold(name: str, contract: Contract, before: Graph, outcome: Outcome, *, requ
     if not (requested or contract.standing):
         return
     missed = contract.missed(before, outcome)
+    found = reached(outcome) or outcome.graph is not before
+    if requested and not contract.allows_none and not found:
+        raise _breach(f"{name} was requested and reached no site", name, missed, outcome)
     if missed:
         raise _breach(_headline(name, contract, before, missed), name, missed, outcome)
-    if requested and not contract.allows_none and not reached(outcome):
-        raise _breach(f"{name} was requested and reached no site", name, [], outcome)
 
 
 def _headline(name: str, contract: Contract, before: Graph, missed: Sequence[Missed]) -> str:

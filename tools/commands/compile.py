@@ -9,6 +9,11 @@ import click
 
 if TYPE_CHECKING:
     from fretsaw.backends.tvm.options import WeightType
+    from fretsaw.passes.api import Pass
+    from fretsaw.passes.evidence.options import EvidenceOptions
+    from fretsaw.passes.kit.recipe import Recipe
+
+FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.command("compile", short_help="Compile a checkpoint directory to one artifact.")
@@ -29,8 +34,27 @@ if TYPE_CHECKING:
     help="Instruction set to generate code for; repeat for several. Default: both.",
 )
 @click.option("--chunk", default=512, show_default=True, help="Most tokens in one step of the program.")
-@click.option("--dump-ir", type=click.Path(path_type=Path, file_okay=False), help="Write the IR after each phase here.")
-@click.option("--no-check", is_flag=True, help="Do not compare the graph before and after each pass.")
+@click.option(
+    "--pass",
+    "passes",
+    multiple=True,
+    metavar="NAME[:K=V,...]",
+    help="Also run this pass, at the end of its phase; repeat for several. It fails if it reaches no site.",
+)
+@click.option(
+    "--plugin", "plugins", multiple=True, type=FILE, help="Python file with passes; its code runs. Repeatable."
+)
+@click.option("--recipe", type=FILE, help="TOML file with passes, options, plugins and limits; --pass come after its.")
+@click.option("--max-kl", type=float, help="Largest mean KL divergence to the checkpoint, in nats a token.")
+@click.option("--min-top1", type=float, help="Smallest share of tokens with the checkpoint's most likely successor.")
+@click.option("--calib", type=FILE, help="UTF-8 text on which passes are checked. Default: seeded random tokens.")
+@click.option(
+    "--dump-ir",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Write the IR after each phase and each requested pass here.",
+)
+@click.option("--no-check", is_flag=True, help="Do not compare the graph before and after each pass; stamped so.")
+@click.option("--debug-rules", is_flag=True, help="Also check that rules change nothing but what they return.")
 @click.option("--json", "as_json", is_flag=True, help="Print the table as one JSON object.")
 @click.option("--quiet", is_flag=True, help="No progress and no table.")
 def command(
@@ -39,8 +63,15 @@ def command(
     weights: WeightType,
     cpus: tuple[str, ...],
     chunk: int,
+    passes: tuple[str, ...],
+    plugins: tuple[Path, ...],
+    recipe: Path | None,
+    max_kl: float | None,
+    min_top1: float | None,
+    calib: Path | None,
     dump_ir: Path | None,
     no_check: bool,
+    debug_rules: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -53,22 +84,76 @@ def command(
       fretsaw compile smollm2 -o smollm2.fsaw
       fretsaw compile smollm2 -o small.fsaw --weights f16 --cpu x86-64-v3
       fretsaw compile smollm2 -o smollm2.fsaw --dump-ir build/ir
+      fretsaw compile smollm2 -o smollm2.fsaw --plugin my_pass.py --pass my_pass:strength=2
+      fretsaw compile smollm2 -o smollm2.fsaw --recipe recipe.toml --max-kl 0.01
     """
+    from fretsaw.backends.tvm.options import CPUS, TvmOptions
+    from fretsaw.tools.compiler import CompileOptions, check_output, compile_checkpoint
+    from fretsaw.tools.reporter import Reporter
+
+    check_output(output)
+    asked = read_recipe(recipe, passes)
+    requested = resolve(asked, plugins)
+    evidence = limits(asked, max_kl, min_top1, check=not no_check)
+    reporter = Reporter(quiet=quiet or as_json)
+    chosen = tuple(cpu for cpu in CPUS if cpu in cpus) or CPUS
+    tvm = TvmOptions(weights=weights, cpus=chosen, chunk_tokens=chunk)
+    options = CompileOptions(tvm, requested, evidence, calib, dump_ir, debug_rules)
+    size = compile_checkpoint(checkpoint, output, options, reporter)
+    _show(reporter, output, size, as_json=as_json, quiet=quiet)
+
+
+def read_recipe(path: Path | None, passes: tuple[str, ...]) -> Recipe:
+    """The recipe, with the passes of the command line after its own.
+
+    Raises:
+        UsageError: either cannot be read; names the line.
+    """
+    from dataclasses import replace
+
+    from fretsaw.passes.kit.recipe import Recipe, load_recipe, parse_step
+
+    recipe = load_recipe(path) if path is not None else Recipe()
+    return replace(recipe, steps=(*recipe.steps, *map(parse_step, passes)))
+
+
+def resolve(recipe: Recipe, plugins: tuple[Path, ...]) -> tuple[Pass, ...]:
+    """The requested passes with their options. Nothing is imported where nothing is asked for.
+
+    Raises:
+        UsageError: a plugin, pass, option or combination that cannot be; says where it was asked for.
+    """
+    if not (recipe.steps or recipe.plugins or plugins):
+        return ()
+    from fretsaw.passes.kit.compose import compose
+
+    return compose(recipe, plugins)[1]
+
+
+def limits(recipe: Recipe, max_kl: float | None, min_top1: float | None, *, check: bool) -> EvidenceOptions:
+    """Checks and limits: the command line's go before the recipe's.
+
+    Raises:
+        UsageError: a limit that no run could meet, or limits without checks.
+    """
+    from fretsaw.passes.evidence.options import EvidenceOptions
+
+    return EvidenceOptions(
+        check=check,
+        max_kl=recipe.gates.max_kl if max_kl is None else max_kl,
+        min_top1=recipe.gates.min_top1 if min_top1 is None else min_top1,
+    )
+
+
+def _show(reporter: object, output: Path, size: int, *, as_json: bool, quiet: bool) -> None:
     import json
     from dataclasses import asdict
 
     from rich.console import Console
 
-    from fretsaw.backends.tvm.options import CPUS, TvmOptions
-    from fretsaw.tools.compiler import CompileOptions, check_output, compile_checkpoint
     from fretsaw.tools.reporter import Reporter, human_bytes, phase_table
 
-    check_output(output)
-    reporter = Reporter(quiet=quiet or as_json)
-    chosen = tuple(cpu for cpu in CPUS if cpu in cpus) or CPUS
-    tvm = TvmOptions(weights=weights, cpus=chosen, chunk_tokens=chunk)
-    options = CompileOptions(tvm, dump_ir, check=not no_check)
-    size = compile_checkpoint(checkpoint, output, options, reporter)
+    assert isinstance(reporter, Reporter)
     if as_json:
         phases = [asdict(record) for record in reporter.records]
         click.echo(json.dumps({"artifact": str(output), "bytes": size, "phases": phases}, indent=2))
