@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from fretsaw.ir.consts import Const
+from fretsaw.ir.dims import Dim
 from fretsaw.ir.errors import VerifyError
+from fretsaw.ir.lexer import NUMBERS, fits
 from fretsaw.ir.node import Graph, Loc, Node, Value
 from fretsaw.ir.op import Attr, AttrSpec, OpDef, ShapeError, get_op
 from fretsaw.ir.types import ValueType
@@ -23,7 +26,11 @@ def normalize_attrs(op: OpDef, attrs: Mapping[str, Attr]) -> tuple[tuple[str, At
             if spec.required:
                 raise ShapeError(f"attribute {name} is missing")
             continue
-        value = _checked(name, spec, attrs[name])
+        try:
+            value = _checked(name, spec, attrs[name])
+        except ShapeError as error:
+            error.attr = name
+            raise
         if spec.required or value != spec.default:
             out[name] = value
     unknown = set(attrs) - set(op.attrs)
@@ -33,9 +40,9 @@ def normalize_attrs(op: OpDef, attrs: Mapping[str, Attr]) -> tuple[tuple[str, At
 
 
 def _checked(name: str, spec: AttrSpec, value: Attr) -> Attr:
-    from fretsaw.ir.dims import Dim
-
     kinds = spec.kind if isinstance(spec.kind, tuple) else (spec.kind,)
+    if not _plain(value):
+        raise ShapeError(f"attribute {name} holds what is no attribute value, or an integer over 64 bits")
     if value is None and not spec.required:
         return None
     if isinstance(value, int) and not isinstance(value, bool) and float in kinds and int not in kinds:
@@ -43,9 +50,26 @@ def _checked(name: str, spec: AttrSpec, value: Attr) -> Attr:
     is_dim = isinstance(value, Dim) and int in kinds  # sizes may be symbolic
     if not is_dim and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
         raise ShapeError(f"attribute {name} must be {' or '.join(k.__name__ for k in kinds)}, is {value!r}")
+    if isinstance(value, float) and value != value:
+        value = math.nan  # one NaN, so that nodes that print the same are equal
+    if tuple in kinds and not (isinstance(value, tuple) and all(_is_size(v) for v in value)):
+        raise ShapeError(f"attribute {name} must be a list of sizes, is {value!r}")
     if spec.choices and value not in spec.choices:
         raise ShapeError(f"attribute {name} must be one of {', '.join(spec.choices)}, is {value!r}")
     return value
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, (int, Dim)) and not isinstance(value, bool)
+
+
+def _plain(value: object) -> bool:
+    """Whether ``value`` is plain data that the text form can hold."""
+    if isinstance(value, tuple):
+        return all(map(_plain, value))
+    if isinstance(value, (int, Dim)):
+        return fits(value) and not (isinstance(value, Dim) and value.symbols & NUMBERS)
+    return value is None or isinstance(value, (float, str))
 
 
 def make_node(
@@ -67,13 +91,22 @@ def make_node(
             raise ShapeError(f"takes {' '.join(definition.slots) or 'no operands'}, got {len(operands)} operands")
         kept = normalize_attrs(definition, attrs)
         filled = {n: spec.default for n, spec in definition.attrs.items() if spec.default is not None} | dict(kept)
-        types: Sequence[ValueType] = definition.shape_rule([v.type for v in operands], filled)
+        types = _result_types(definition, operands, filled)
     except ShapeError as error:
-        raise VerifyError(f"{op}: {error}", where=loc.module) from None
+        raise VerifyError(f"{op}: {error}", where=loc.module) from error  # the cause names the culprit
     base = names[0] if names else op
     full = [names[i] if i < len(names) else f"{base}.{i}" for i in range(len(types))]
     results = tuple(Value(n, t) for n, t in zip(full, types, strict=True))
     return Node(op, tuple(operands), kept, results, loc)
+
+
+def _result_types(op: OpDef, operands: Sequence[Value], attrs: Mapping[str, Attr]) -> Sequence[ValueType]:
+    """The shape rule's answer. A rule that trips over a rank or a symbol where it wants a number refuses, too."""
+    try:
+        return op.shape_rule([v.type for v in operands], attrs)
+    except (AssertionError, AttributeError, IndexError, TypeError, ValueError):
+        got = ", ".join(str(v.type) for v in operands)
+        raise ShapeError(f"cannot take {got or 'these attributes'}") from None
 
 
 class GraphBuilder:

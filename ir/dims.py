@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
+MAX_TERMS = 1000  # beyond any program; a product of sums grows exponentially, and the text may come from anybody
+MAX_DEGREE = 64
 Monomial = tuple[str, ...]  # sorted symbol names, with repeats: ("B", "S") is B*S, () is 1
 
 
@@ -33,11 +35,18 @@ class Dim:
         return _combine(other, self, -1)
 
     def __mul__(self, other: DimLike) -> DimLike:
+        """The product.
+
+        Raises:
+            ValueError: it has over ``MAX_TERMS`` terms or a degree beyond ``MAX_DEGREE``.
+        """
         out: dict[Monomial, int] = {}
         for a, x in self.terms:
             for b, y in _terms(other):
                 key = tuple(sorted(a + b))
                 out[key] = out.get(key, 0) + x * y
+            if len(out) > MAX_TERMS or len(a) > MAX_DEGREE:
+                raise ValueError("a dimension has too many terms")
         return _make(out)
 
     __rmul__ = __mul__
@@ -82,12 +91,18 @@ def _combine(a: DimLike, b: DimLike, sign: int) -> DimLike:
 
 
 def _monomial_text(m: Monomial, c: int) -> str:
-    return "*".join([str(c)] * (c != 1 or not m) + list(m))
+    return "*".join([int_text(c)] * (c != 1 or not m) + list(m))
+
+
+def int_text(number: int) -> str:
+    """``str(number)``. Python refuses to write integers of over 4300 digits, which only a broken graph has."""
+    bits = number.bit_length()
+    return str(number) if bits < 10_000 else f"{'-' * (number < 0)}2^{bits}"
 
 
 def dim_text(dim: DimLike) -> str:
     """Canonical text of a dimension; ``parse_dim`` reads it back."""
-    return str(dim)
+    return str(dim) if isinstance(dim, Dim) else int_text(dim)
 
 
 def parse_dim(text: str) -> DimLike:
@@ -101,7 +116,7 @@ def parse_dim(text: str) -> DimLike:
         term: DimLike = 1
         for factor in part.split("*"):
             factor = factor.strip()
-            if re.fullmatch(r"-?\d{1,18}", factor):
+            if re.fullmatch(r"-?\d{1,19}", factor):
                 term = term * int(factor)
             else:
                 term = term * sym(factor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 from fretsaw.ir.dims import Dim, DimLike, parse_dim
@@ -15,8 +16,29 @@ NUMBER = re.compile(r"-?(?:\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|inf|nan)(?![\w.])")
 INTEGER = re.compile(r"-?\d+")
 DIM = re.compile(r"-?[\w*+ -]*[\w]")
 STRING = re.compile(r'"((?:[^"\\]|\\.)*)"')
-ESCAPE = re.compile(r"\\(.)")
+ESCAPE = re.compile(r"\\(?:u\{([0-9a-fA-F]{1,6})\}|(.))")
 CONSTANTS: dict[str, Attr] = {"true": True, "false": False, "none": None}
+NUMBERS = frozenset((*CONSTANTS, "inf", "nan"))  # words that a symbol cannot be called
+MAX_INT = 2**63 - 1  # integers and coefficients of dimensions fit 64 bits
+MAX_DIM_TEXT = 1000  # characters of one dimension
+MAX_NESTING = 100  # lists in lists, ops in the data of constants
+
+
+def is_name(text: str) -> bool:
+    """Whether the text form can hold ``text`` as a name."""
+    return text.isprintable() and NAME.fullmatch(text) is not None
+
+
+def fits(dim: DimLike) -> bool:
+    """Whether a dimension and its coefficients fit 64 bits."""
+    numbers = [c for _, c in dim.terms] if isinstance(dim, Dim) else [dim]
+    return all(-MAX_INT - 1 <= n <= MAX_INT for n in numbers)
+
+
+def _unescape(found: re.Match[str]) -> str:
+    if found[1]:
+        return chr(int(found[1], 16))
+    return "\n" if found[2] == "n" else found[2]
 
 
 class Cursor:
@@ -66,24 +88,47 @@ class Cursor:
         return text.strip()
 
     def name(self, what: str = "a name") -> str:
-        return self.match(NAME, what).group()
+        start = self.at
+        name = self.match(NAME, what).group()
+        if not name.isprintable():
+            self.at = start
+            raise self.error(f"expected {what}, found a character that cannot be printed")
+        return name
 
     def integer(self) -> int:
-        return int(self.match(INTEGER, "an integer").group())
+        start = self.at
+        text = self.match(INTEGER, "an integer").group()
+        number = int(text) if len(text) <= 20 else MAX_INT + 1
+        if not -MAX_INT - 1 <= number <= MAX_INT:
+            self.at = start
+            raise self.error("an integer must fit 64 bits")
+        return number
 
     def string(self) -> str:
+        start = self.at
         raw = self.match(STRING, "a quoted string").group(1)
-        return ESCAPE.sub(lambda m: "\n" if m.group(1) == "n" else m.group(1), raw)
+        try:
+            return ESCAPE.sub(_unescape, raw)
+        except ValueError:
+            self.at = start
+            raise self.error("an escape names no character") from None
 
     def dim(self) -> DimLike:
         """A polynomial over symbols, up to the next comma or bracket."""
         start = self.at
         text = self.match(DIM, "a dimension").group()
+        if len(text) > MAX_DIM_TEXT:
+            self.at = start
+            raise self.error(f"a dimension of {len(text)} characters; at most {MAX_DIM_TEXT} are read")
         try:
-            return parse_dim(text)
+            found = parse_dim(text)
         except ValueError:
             self.at = start
             raise self.error(f"not a dimension: {text!r}") from None
+        if not fits(found):
+            self.at = start
+            raise self.error("a dimension and its coefficients must fit 64 bits")
+        return found
 
     def type(self) -> ValueType:
         """``f32[B, 8]`` or ``handle<kv_cache>``."""
@@ -114,31 +159,32 @@ class Cursor:
             raise self.error("expected a tensor type")
         return found
 
-    def value(self) -> Attr:
+    def value(self, depth: int = 0) -> Attr:
         """An attribute value: string, list, true, false, none, float, integer or dimension."""
         self._blank()
         if self.text.startswith('"', self.at):
             return self.string()
         if self.accept("["):
+            if depth >= MAX_NESTING:
+                raise self.error(f"lists are nested over {MAX_NESTING} deep")
             items: list[Attr] = []
             while not self.accept("]"):
                 if items:
                     self.expect(",")
-                items.append(self.value())
+                items.append(self.value(depth + 1))
             return tuple(items)
         start = self.at
         number = NUMBER.match(self.text, self.at)
         if number and re.search(r"[.einf]", number.group()):
             self.at = number.end()
-            return float(number.group())
+            found = float(number.group())
+            return found if found == found else math.nan  # one NaN, so that equal texts are equal values
         word = WORD.match(self.text, self.at)
         if word and word.group() in CONSTANTS:
             self.at = word.end()
             return CONSTANTS[word.group()]
         self.at = start
-        found = self.dim()
-        assert isinstance(found, (int, Dim))
-        return found
+        return self.dim()
 
     def attrs(self) -> dict[str, Attr]:
         """``{a = 1, b = "x"}``, or nothing."""

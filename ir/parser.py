@@ -24,13 +24,15 @@ import numpy as np
 from fretsaw.ir.builder import normalize_attrs
 from fretsaw.ir.consts import ArrayData, Const, ConstData, DeclaredData, DigestData, FileData, OpData
 from fretsaw.ir.errors import ParseError
-from fretsaw.ir.lexer import Cursor
+from fretsaw.ir.lexer import MAX_NESTING, Cursor, fits
 from fretsaw.ir.node import Graph, Loc, Node, Value
 from fretsaw.ir.op import Attr, ShapeError, get_op, has_op
-from fretsaw.ir.printer import const_text
-from fretsaw.ir.types import TensorType, numpy_dtype
+from fretsaw.ir.printer import attr_text, const_text, loc_text
+from fretsaw.ir.types import FLOATS, DType, TensorType, numpy_dtype
 
 LOC = re.compile(r"(?P<module>[^\s(<]\S*)?\s*(?:\((?P<source>.*)\))?\s*(?:<(?P<rules>[^<>]*)>)?")
+LINES = re.compile(r"\r?\n")  # splitlines() would also split at separators inside a string
+MAX_LOC = 4096  # characters; a longer location is one module path
 Attrs = tuple[tuple[str, Attr], ...]
 
 
@@ -49,7 +51,7 @@ def parse(text: str, consts: Mapping[str, Const] | None = None, *, seed: int | N
 
 class _Parser:
     def __init__(self, text: str, consts: Mapping[str, Const], seed: int | None) -> None:
-        self.lines = [(i, line) for i, line in enumerate(text.splitlines(), 1) if line.strip()]
+        self.lines = [(i, line) for i, line in enumerate(LINES.split(text), 1) if line.strip()]
         self.given, self.seed = consts, seed
         self.known: dict[str, Value] = {}
         self.consts: dict[Value, Const] = {}
@@ -148,7 +150,9 @@ class _Parser:
             const = given
         self.consts[value] = const
 
-    def _data(self, cursor: Cursor, type: TensorType) -> ConstData:
+    def _data(self, cursor: Cursor, type: TensorType, depth: int = 0) -> ConstData:
+        if depth > MAX_NESTING:
+            raise cursor.error(f"the data of a constant is nested over {MAX_NESTING} deep")
         op = cursor.name("file(...), data(...) or an op")
         cursor.expect("(")
         if op == "file":
@@ -165,7 +169,7 @@ class _Parser:
                 cursor.expect(",")
             cursor.expect("(")
             inner = cursor.tensor_type()
-            operands.append(Const(inner, self._data(cursor, inner)))
+            operands.append(Const(inner, self._data(cursor, inner, depth + 1)))
             cursor.expect(")")
         attrs = self._attrs(op, cursor)
         return OpData(op, tuple(operands), attrs, cursor.integer() if cursor.accept("#") else 0)
@@ -189,11 +193,17 @@ class _Parser:
         start = cursor.at
         items = cursor.value()
         cursor.expect(")")
-        if not isinstance(items, tuple) or type.numel != len(items):
+        if not type.is_static or not isinstance(items, tuple) or type.numel != len(items):
             cursor.at = start
-            raise cursor.error(f"data must list the {type.numel} elements of {type}")
+            count = f"{type.numel} " if type.is_static and fits(type.numel) else ""
+            raise cursor.error(f"data must list the {count}elements of {type}")
+        for item in items:
+            if not _is_element(type.dtype, item):
+                cursor.at = start
+                raise cursor.error(f"{attr_text(item)} is no element of {type}")
         shape = cast("tuple[int, ...]", type.shape)
-        return ArrayData(np.array(items, dtype=numpy_dtype(type.dtype)).reshape(shape))
+        with np.errstate(over="ignore"):  # a number beyond the dtype's range is its infinity
+            return ArrayData(np.array(items, dtype=numpy_dtype(type.dtype)).reshape(shape))
 
     def _node(self, cursor: Cursor) -> None:
         results: list[Value] = []
@@ -239,10 +249,20 @@ class _Parser:
         return tuple(sorted(raw.items()))
 
 
+def _is_element(dtype: DType, item: Attr) -> bool:
+    if dtype == "bool" or isinstance(item, bool):
+        return dtype == "bool" and isinstance(item, bool)
+    if dtype in FLOATS:
+        return isinstance(item, (int, float))
+    info = np.iinfo(numpy_dtype(dtype))  # type: ignore[type-var]
+    return isinstance(item, int) and info.min <= item <= info.max
+
+
 def parse_loc(text: str) -> Loc:
     """Read ``module (source) <rule, rule>``; every part may be absent."""
-    found = LOC.fullmatch(text)
+    found = LOC.fullmatch(text) if len(text) <= MAX_LOC else None
     if found is None:
         return Loc(module=text)
     rules = tuple(r.strip() for r in (found["rules"] or "").split(",") if r.strip())
-    return Loc(found["module"] or "", found["source"] or "", rules)
+    loc = Loc(found["module"] or "", found["source"] or "", rules)
+    return loc if loc_text(loc) == text else Loc(module=text)  # an odd one is kept as it is written

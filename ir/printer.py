@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from fretsaw.ir.consts import ArrayData, Const, DeclaredData, DigestData, FileData, OpData
-from fretsaw.ir.dims import Dim
+from fretsaw.ir.dims import Dim, dim_text, int_text
 from fretsaw.ir.node import Graph, Loc, Node, Value
 from fretsaw.ir.op import Attr
 
+_ESCAPED = {"\\": "\\\\", '"': '\\"', "\n": "\\n"}
 MAX_INLINE = 8  # elements; larger arrays print as a digest
 
 
@@ -16,10 +19,10 @@ def to_text(graph: Graph) -> str:
     outputs = ", ".join(f"%{v.name}" for v in graph.outputs)
     lines = [f"graph @{graph.name}({inputs}) -> ({outputs}) {{"]
     lines += [f"  phase {graph.phase}"] if graph.phase != "captured" else []
-    lines += [f"  dim {name} in [{low}, {high}]" for name, (low, high) in graph.dims.items()]
+    lines += [f"  dim {name} in [{int_text(low)}, {int_text(high)}]" for name, (low, high) in graph.dims.items()]
     lines += [f"  const {value}{_const_tail(value, const)}" for value, const in graph.consts.items()]
     lines += [f"  {node_text(node)}" for node in graph.nodes]
-    return "\n".join([*lines, "}"])
+    return "\n".join([*map(_one_line, lines), "}"])
 
 
 def _const_tail(value: Value, const: Const) -> str:
@@ -31,18 +34,28 @@ def const_text(const: Const) -> str:
     """Where a constant's data is: ``file(...)``, ``data(...)``, ``declared(...)`` or an op on other constants."""
     data = const.data
     if isinstance(data, DigestData):
-        return f'data(sha256 "{data.digest}")'
+        return f"data(sha256 {quoted(data.digest)})"
     if isinstance(data, DeclaredData):
-        return f'declared("{data.name}")'
+        return f"declared({quoted(data.name)})"
     if isinstance(data, FileData):
-        return str(data)
+        stored = f"{data.dtype}[{', '.join(map(str, data.shape))}]"
+        return f"file({quoted(data.path.name)}, {data.offset}, {data.nbytes}, {stored})"
     if isinstance(data, ArrayData):
-        if data.array.size <= MAX_INLINE:
+        if data.array.size <= MAX_INLINE and _only_common_nans(data.array):
             return f"data([{', '.join(attr_text(x) for x in data.array.ravel().tolist())}])"
         return f'data(sha256 "{data.digest}")'
-    assert isinstance(data, OpData)
+    if not isinstance(data, OpData):
+        return f"broken({quoted(repr(data))})"
     inner = ", ".join(f"({c.type} {const_text(c)})" for c in data.operands)
     return f"{data.op}({inner}){attrs_text(data.attrs)}" + (f" #{data.result}" if data.result else "")
+
+
+def _only_common_nans(array: np.ndarray) -> bool:
+    """NaN comes in many bit patterns and prints as one: an array with another one has to print as its digest."""
+    if array.dtype.kind != "f":
+        return True
+    odd = array[np.isnan(array)]
+    return odd.tobytes() == np.full(odd.shape, np.nan, array.dtype).tobytes()
 
 
 def node_text(node: Node) -> str:
@@ -50,7 +63,8 @@ def node_text(node: Node) -> str:
     results = ", ".join(map(str, node.results))
     operands = ", ".join(f"%{v.name}" for v in node.operands)
     left = f"{results} = " if results else ""
-    return f"{left}{node.op}({operands}){attrs_text(node.attrs)}{_loc_text(node.loc)}"
+    loc = loc_text(node.loc)
+    return f"{left}{node.op}({operands}){attrs_text(node.attrs)}{f'  // {loc}' if loc else ''}"
 
 
 def attrs_text(attrs: tuple[tuple[str, Attr], ...]) -> str:
@@ -58,28 +72,42 @@ def attrs_text(attrs: tuple[tuple[str, Attr], ...]) -> str:
 
 
 def attr_text(value: Attr) -> str:
-    """A value as text: floats round-trip exactly, strings are quoted, tuples in brackets."""
+    """A value as text: floats round-trip exactly, strings are quoted, tuples in brackets. What is no attribute value
+    prints as its quoted ``repr``, so that a broken graph can be looked at.
+    """
     if isinstance(value, bool) or value is None:
         return str(value).lower()
     if isinstance(value, float):
-        return repr(value)
+        return float.__repr__(value)  # also of NumPy's floats
     if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-        return f'"{escaped}"'
+        return quoted(value)
     if isinstance(value, tuple):
         return f"[{', '.join(map(attr_text, value))}]"
-    assert isinstance(value, (int, Dim))
-    return str(value)
+    if isinstance(value, (int, Dim)):
+        return dim_text(value)
+    return quoted(repr(value))
 
 
-def _loc_text(loc: Loc) -> str:
+def quoted(text: str) -> str:
+    """A string literal: quote, backslash and whatever is not printable are escaped."""
+    return '"' + "".join(_ESCAPED.get(c) or (c if c.isprintable() else f"\\u{{{ord(c):x}}}") for c in text) + '"'
+
+
+def _one_line(text: str) -> str:
+    """Text without what would end the line or cannot be written to a file."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else f"\\u{{{ord(c):x}}}" for c in text)
+
+
+def loc_text(loc: Loc) -> str:
+    """``module (source) <rule, rule>``, absent parts left out, always on one line."""
+    if not (loc.module or loc.source or loc.rules):
+        return ""
     parts = [loc.module]
     if loc.source:
         parts.append(f"({loc.source})")
     if loc.rules:
         parts.append(f"<{', '.join(loc.rules)}>")
-    text = " ".join(filter(None, parts))
-    return f"  // {text}" if text else ""
+    return _one_line(" ".join(filter(None, parts))).strip(" ")
 
 
 def context_lines(graph: Graph, node: Node, around: int = 2) -> str:
@@ -93,4 +121,4 @@ def context_lines(graph: Graph, node: Node, around: int = 2) -> str:
     return "\n".join(lines)
 
 
-__all__ = ["Value", "attr_text", "const_text", "context_lines", "node_text", "to_text"]
+__all__ = ["Value", "attr_text", "const_text", "context_lines", "node_text", "quoted", "to_text"]

@@ -16,7 +16,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from fretsaw.ir.dims import DimLike, Shape, evaluate, product
+from fretsaw.ir.dims import DimLike, Shape, dim_text, evaluate, product
 
 DType = Literal["f64", "f32", "f16", "bf16", "i64", "i32", "i8", "u8", "bool"]
 DTYPES: tuple[DType, ...] = get_args(DType)
@@ -63,7 +63,7 @@ class TensorType:
         return evaluate(self.numel, env or {}) * ITEMSIZE[self.dtype]
 
     def __str__(self) -> str:
-        return f"{self.dtype}[{', '.join(map(str, self.shape))}]"
+        return f"{self.dtype}[{', '.join(map(dim_text, self.shape))}]"
 
 
 @dataclass(frozen=True)

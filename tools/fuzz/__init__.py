@@ -1,0 +1,1 @@
+"""Random graphs, random damage, and what has to hold under both."""
