@@ -15,6 +15,8 @@ from fretsaw.passes.canonical.cse import cse
 from fretsaw.passes.canonical.dce import dce
 from fretsaw.passes.canonical.drop_noops import drop_noops
 from fretsaw.passes.canonical.fold_constants import fold_constants
+from fretsaw.passes.canonical.raise_attention import raise_attention
+from fretsaw.passes.canonical.raise_experts import raise_experts
 from fretsaw.passes.canonical.raise_gelu import raise_gelu
 from fretsaw.passes.canonical.raise_layer_norm import raise_layer_norm
 from fretsaw.passes.canonical.raise_rms_norm import raise_rms_norm
@@ -37,10 +39,12 @@ PIPELINE: Mapping[str, tuple[Pass, ...]] = {
         fold_constants,
         drop_noops,
         cse,
+        raise_attention,
         raise_rms_norm,
         raise_layer_norm,
         raise_gelu,
         raise_router,
+        raise_experts,
         raise_rope,
         cancel_transposes,
         widen_partial_rope,
