@@ -1,8 +1,8 @@
 """The line of a node with two lines either side and its culprit underlined: the context of an error.
 
-      %n: f32[2, 8] = rms_norm(%x, %n.ones) {eps = 1e-05}
-    > %q: f32[2, 4] = linear(%n, %q.folded)
-                                 ^^^^^^^^^ const f32[4, 16]
+  %n: f32[2, 8] = rms_norm(%x, %n.ones) {eps = 1e-05}
+> %q: f32[2, 4] = linear(%n, %q.folded)
+                             ^^^^^^^^^ const f32[4, 16]
 """
 
 from __future__ import annotations

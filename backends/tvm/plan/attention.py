@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fretsaw.backends.tvm.plan.refuse import refusal
 from fretsaw.backends.tvm.plan.rows import Rows, feeds_only, trace_rows
 from fretsaw.ir import Graph, Node, Value
-from fretsaw.ir.errors import LoweringError
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def attention_sites(graph: Graph) -> list[AttentionSite]:
             continue
         append = appends.get(node.int_attr("layer"))
         if append is None:
-            raise LoweringError(f"layer {node.attr('layer')} reads a cache that nobody fills", where=node.loc.module)
+            raise refusal(graph, node, f"layer {node.attr('layer')} reads a cache that nobody fills", attr="layer")
         q, k, v = (_branch(graph, x) for x in (node["q"], append["k"], append["v"]))
         site = AttentionSite(append, node, q, k, v)
         _check_rope(graph, site)
@@ -112,14 +112,12 @@ def attention_sites(graph: Graph) -> list[AttentionSite]:
 
 def _check_rope(graph: Graph, site: AttentionSite) -> None:
     a, b = site.q.rope, site.k.rope
-    where = f"%{site.attend.out.name}   {site.attend.loc.module}"
     if (a is None) != (b is None) or site.v.rope is not None or site.v.norm is not None:
-        raise LoweringError(
-            "the tvm backend rotates q and k alike and leaves v alone; this layer does otherwise", where=where
-        )
+        what = "the tvm backend rotates q and k alike and leaves v alone; this layer does otherwise"
+        raise refusal(graph, site.attend, what)
     if a is None or b is None:
         return
     same = a.attrs == b.attrs and a["positions"] == b["positions"]
     f, g = graph.consts.get(a["inv_freq"]), graph.consts.get(b["inv_freq"])
     if not same or f is None or f != g:
-        raise LoweringError("q and k of one layer use different rotary embeddings", where=where)
+        raise refusal(graph, site.attend, "q and k of one layer use different rotary embeddings")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fretsaw.backends.tvm.options import TvmOptions
+from fretsaw.backends.tvm.plan.refuse import refusal
 from fretsaw.backends.tvm.plan.weights import TensorPool
 from fretsaw.backends.tvm.steps import Arg, KernelSpec, Launch
 from fretsaw.ir import Const, DType, Graph, Node, Shape, TensorType, Value
-from fretsaw.ir.errors import LoweringError
 
 
 class Context:
@@ -57,8 +57,6 @@ class Context:
         """
         found = self.graph.consts.get(value)
         if found is None:
-            raise LoweringError(
-                f"{node.op}: {slot} must be a constant for the tvm backend, is computed",
-                where=f"%{node.results[0].name}   {node.loc.module}",
-            )
+            what = f"{node.op}: {slot} must be a constant for the tvm backend, is computed"
+            raise refusal(self.graph, node, what, slot=slot)
         return found

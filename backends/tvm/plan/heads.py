@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from fretsaw.backends.tvm.plan.attention import AttentionSite, Branch
 from fretsaw.backends.tvm.plan.context import Context
+from fretsaw.backends.tvm.plan.refuse import refusal
 from fretsaw.backends.tvm.specs import AnglesSpec, AppendSpec, AttentionSpec, LinearSpec
 from fretsaw.backends.tvm.steps import Arg, CacheSlot
 from fretsaw.ir import Node, Value
-from fretsaw.ir.errors import LoweringError
 
 PAGES = ("table", "lens", "cu", "k_pages", "v_pages")
 
@@ -21,7 +21,7 @@ def cover_attention(ctx: Context, site: AttentionSite) -> None:
     projected = [_project(ctx, site)] if fused else [_flat(ctx, b) for b in (site.q, site.k, site.v)]
     eps = {b.norm.float_attr("eps") for b in (site.q, site.k) if b.norm is not None}
     if len(eps) > 1:
-        raise LoweringError("q and k norms of one layer differ in eps", where=site.attend.loc.module)
+        raise refusal(ctx.graph, site.attend, "q and k norms of one layer differ in eps")
     spec = AppendSpec(
         heads, kv_heads, size, value_size, pairs, layout, ctx.options.page_tokens, norms[0] is not None,
         norms[1] is not None, eps.pop() if eps else 1e-6, separate=not fused,
@@ -55,7 +55,7 @@ def _project(ctx: Context, site: AttentionSite) -> Value:
     with_bias = any(b is not None for b in biases)
     if with_bias:
         if any(b is None for b in biases):
-            raise LoweringError("some of q, k, v have a bias and some have none", where=site.attend.loc.module)
+            raise refusal(ctx.graph, site.attend, "some of q, k, v have a bias and some have none")
         vectors = [(ctx.const(n["bias"], n, "bias"), rows) for n, rows in order]
         inputs.append(ctx.pool.vector(vectors, base + ".bias"))
     out = ctx.temporary(base, "f32", (site.attend["q"].tensor.shape[0], width))
@@ -79,10 +79,8 @@ def _angles(ctx: Context, site: AttentionSite) -> tuple[list[Value], int, str]:
     """cos and sin of the step, computed once per (positions, frequencies)."""
     rope = site.q.rope
     if rope is None:
-        raise LoweringError(
-            "attention without rotary embedding has no kernel in the tvm backend",
-            where=site.attend.loc.module,
-        )
+        what = "attention without rotary embedding has no kernel in the tvm backend"
+        raise refusal(ctx.graph, site.attend, what, slot="q")
     freq = ctx.const(rope["inv_freq"], rope, "inv_freq")
     pairs = int(rope["inv_freq"].tensor.shape[0])  # type: ignore[arg-type]
     key = (rope["positions"], freq, rope.float_attr("scale"))
@@ -101,7 +99,7 @@ def _gain(ctx: Context, site: AttentionSite, branch: Branch) -> Arg | None:
         return None
     gain = branch.norm.get("gain")
     if gain is None:
-        raise LoweringError("a per-head norm without gain has no kernel", where=site.attend.loc.module)
+        raise refusal(ctx.graph, branch.norm, "a per-head norm without gain has no kernel")
     return ctx.pool.vector([(ctx.const(gain, branch.norm, "gain"), None)], gain.name)
 
 
@@ -109,7 +107,7 @@ def _attend(ctx: Context, site: AttentionSite, q: Value, geometry: tuple[int, in
     node: Node = site.attend
     heads, kv_heads, size, value_size = geometry
     if not node.attr("causal"):
-        raise LoweringError("bidirectional attention over a cache has no kernel", where=node.loc.module)
+        raise refusal(ctx.graph, node, "bidirectional attention over a cache has no kernel", attr="causal")
     sinks = node.get("sinks")
     spec = AttentionSpec(
         heads, kv_heads, size, value_size, ctx.options.page_tokens, node.float_attr("scale"), node.int_attr("window"),

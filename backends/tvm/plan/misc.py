@@ -5,10 +5,10 @@ from __future__ import annotations
 from fretsaw.backends.tvm.plan.chain import Chain
 from fretsaw.backends.tvm.plan.context import Context
 from fretsaw.backends.tvm.plan.dense import leaves
+from fretsaw.backends.tvm.plan.refuse import refusal
 from fretsaw.backends.tvm.specs import CopySpec, ElementwiseSpec, EmbeddingSpec, NormSpec, TakeSpec
 from fretsaw.backends.tvm.steps import Arg
 from fretsaw.ir import Node
-from fretsaw.ir.errors import LoweringError
 
 
 def _width(node: Node) -> int:
@@ -41,7 +41,7 @@ def cover_norm(ctx: Context, node: Node) -> None:
             inputs.append(ctx.pool.vector([(ctx.const(value, node, slot), None)], value.name))
     shape = node.out.tensor.shape
     if len(shape) not in (2, 3):
-        raise LoweringError(f"{node.op} over {node.out.type} has no kernel", where=node.loc.module)
+        raise refusal(ctx.graph, node, f"{node.op} over {node.out.type} has no kernel")
     heads = int(shape[1]) if len(shape) == 3 else 0  # type: ignore[arg-type]
     kind = "rms" if node.op == "rms_norm" else "layer"
     spec = NormSpec(_width(node), node.float_attr("eps"), kind, len(inputs) > 1, len(inputs) > 2, heads)
@@ -69,7 +69,7 @@ def cover_slice(ctx: Context, node: Node) -> None:
     """Columns of a value [T, W] that no kernel reads in place."""
     x = node["x"]
     if x.tensor.rank != 2 or node.int_attr("axis") != 1 or node.int_attr("step") != 1:
-        raise LoweringError(f"slice of {x.type} has no kernel", where=node.loc.module)
+        raise refusal(ctx.graph, node, f"slice of {x.type} has no kernel", slot="x")
     source = x.tensor.shape[1]
     assert isinstance(source, int)
     ctx.add(CopySpec(source, node.int_attr("start"), _width(node)), [x], [node.out], [node])
@@ -80,10 +80,10 @@ def cover_elementwise(ctx: Context, node: Node) -> None:
     shape = node.out.tensor.shape
     full = [v for v in node.operands if v not in ctx.graph.consts and v.tensor.shape == shape]
     if len(shape) != 2 or not full:
-        raise LoweringError(f"{node.op} over {node.out.type} has no kernel", where=node.loc.module)
+        raise refusal(ctx.graph, node, f"{node.op} over {node.out.type} has no kernel")
     chain = Chain(ctx.graph, (full[0],))
     if not chain.can_absorb(node):
-        raise LoweringError(f"{node.op} over {node.out.type} has no kernel", where=node.loc.module)
+        raise refusal(ctx.graph, node, f"{node.op} over {node.out.type} has no kernel")
     chain.take(node)
     chain.grow(ctx.covered)
     spec = ElementwiseSpec(_width(node), chain.expr, ("full", *chain.kinds))

@@ -13,10 +13,10 @@ import numpy as np
 from fretsaw.backends.tvm.plan.chain import Chain
 from fretsaw.backends.tvm.plan.context import Context
 from fretsaw.backends.tvm.plan.dense import leaves
+from fretsaw.backends.tvm.plan.refuse import refusal
 from fretsaw.backends.tvm.specs_moe import CombineSpec, GroupedSpec, RouteSpec, SortSpec
 from fretsaw.backends.tvm.steps import Arg
 from fretsaw.ir import Const, Node, TensorType, Value
-from fretsaw.ir.errors import LoweringError
 
 
 def cover_router(ctx: Context, node: Node) -> None:
@@ -25,10 +25,8 @@ def cover_router(ctx: Context, node: Node) -> None:
     others = [u.node for u in ctx.graph.uses(index) if u.node.op != "experts"]
     if others or index in ctx.graph.output_set:
         reader = f"%{others[0].results[0].name} ({others[0].op})" if others else "the graph's outputs"
-        raise LoweringError(
-            f"router: the index must be read by experts alone for the tvm backend, is read by {reader}",
-            where=f"%{index.name}   {node.loc.module}",
-        )
+        what = f"router: the index must be read by experts alone for the tvm backend, is read by {reader}"
+        raise refusal(ctx.graph, node, what)
     experts, slots = _int(node["logits"], 1), node.int_attr("k")
     spec = RouteSpec(experts, slots, node.str_attr("softmax") == "before", bool(node.attr("normalize")))
     ctx.add(spec, [node["logits"]], [_narrow(index), weight], [node])
@@ -48,10 +46,8 @@ def cover_experts(ctx: Context, node: Node) -> None:
     made_by = ctx.graph.producer(node["index"])
     if made_by is None or made_by.op != "router":
         source = "an input" if made_by is None else made_by.op
-        raise LoweringError(
-            f"experts: the index must come from a router for the tvm backend, comes from {source}",
-            where=f"%{node.out.name}   {node.loc.module}",
-        )
+        what = f"experts: the index must come from a router for the tvm backend, comes from {source}"
+        raise refusal(ctx.graph, node, what, slot="index")
     experts, width, hidden = (_int(node["down"], i) for i in range(3))
     slots, tokens = _int(node["index"], 1), node["x"].tensor.shape[0]
     pairs, base = tokens * slots, node.out.name
@@ -68,7 +64,7 @@ def cover_experts(ctx: Context, node: Node) -> None:
     inputs: list[Arg] = [node["x"], offsets, order, gate_up, *_halves(ctx, node, interleaved)]
     act, clamped = node.str_attr("act"), node.str_attr("act") == "clamped_swiglu"
     up = GroupedSpec(
-        experts, hidden, width, ctx.options.weights, slots, act, _limit(node) if clamped else 0.0,
+        experts, hidden, width, ctx.options.weights, slots, act, _limit(ctx, node) if clamped else 0.0,
         node.float_attr("alpha") if clamped else 0.0, node.get("gate_up_bias") is not None,
     )  # fmt: skip
     ctx.add(up, inputs, [inner], [], at=node)
@@ -82,10 +78,10 @@ def cover_experts(ctx: Context, node: Node) -> None:
     ctx.add(last, [outer, node["weight"], *leaves(ctx, chain)], [chain.result], [node, *chain.nodes])
 
 
-def _limit(node: Node) -> float:
+def _limit(ctx: Context, node: Node) -> float:
     limit = node.attr("limit")
     if not isinstance(limit, (int, float)):
-        raise LoweringError("experts: clamped_swiglu needs a limit", where=f"%{node.out.name}   {node.loc.module}")
+        raise refusal(ctx.graph, node, "experts: clamped_swiglu needs a limit", attr="act")
     return float(limit)
 
 

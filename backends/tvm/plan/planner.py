@@ -11,9 +11,9 @@ from fretsaw.backends.tvm.options import TvmOptions
 from fretsaw.backends.tvm.plan import dense, heads, misc, moe
 from fretsaw.backends.tvm.plan.attention import attention_sites
 from fretsaw.backends.tvm.plan.context import Context
+from fretsaw.backends.tvm.plan.refuse import refusal
 from fretsaw.backends.tvm.steps import Plan
 from fretsaw.ir import Graph, HandleType, Node
-from fretsaw.ir.errors import LoweringError
 
 
 def plan(graph: Graph, options: TvmOptions) -> Plan:
@@ -51,10 +51,7 @@ def _cover(ctx: Context, node: Node) -> None:
     elif node.op == "experts":
         moe.cover_experts(ctx, node)
     elif node.op in ("rope", "kv_append", "cached_attention", "cast"):
-        raise LoweringError(
-            f"{node.op} stands where no kernel of the tvm backend covers it",
-            where="   ".join(filter(None, [f"%{node.out.name}" if node.results else "", node.loc.module])),
-        )
+        raise refusal(ctx.graph, node, f"{node.op} stands where no kernel of the tvm backend covers it")
     else:
         misc.cover_elementwise(ctx, node)
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fretsaw.backends.tvm.expr import BINARY, UNARY
-from fretsaw.ir import Graph
+from fretsaw.backends.tvm.plan.refuse import CAPTURED
+from fretsaw.ir import Graph, Node
 from fretsaw.ir.errors import LoweringError
+from fretsaw.ir.excerpt import excerpt, place
 
 STRUCTURAL = frozenset(("linear", "embedding", "rms_norm", "layer_norm", "rope", "kv_append", "cached_attention",
                         "router", "experts", "take", "reshape", "slice", "clamp", "cast"))  # fmt: skip
@@ -22,15 +26,17 @@ def check_supported(graph: Graph) -> None:
             f"the tvm backend lowers packed programs, this one is {graph.phase}", where=graph.name,
             hint="encoders have no packed form yet" if graph.phase != "captured" else "run the pass pipeline first",
         )  # fmt: skip
-    missing: dict[str, list[str]] = {}
+    missing: dict[str, list[Node]] = {}
     for node in graph.nodes:
         if node.op not in SUPPORTED:
-            place = "   ".join(filter(None, [node.loc.module, node.loc.source]))
-            missing.setdefault(node.op, []).append(place or f"%{node.results[0].name}")
+            missing.setdefault(node.op, []).append(node)
     if missing:
-        raise LoweringError(
-            f"the tvm backend has no lowering for {', '.join(sorted(missing))}",
-            where=next(iter(missing.values()))[0],
-            context="\n".join(f"{op}: {len(at)} places, first {at[0]}" for op, at in sorted(missing.items())),
-            hint="this architecture can be captured and run by the reference interpreter, not compiled yet",
-        )
+        first = next(iter(missing.values()))[0]
+        what = f"the tvm backend has no lowering for {', '.join(sorted(missing))}"
+        places = [f"  {op}: {_count(at)}, first {place(at[0])}" for op, at in sorted(missing.items())]
+        context = "\n".join([excerpt(graph, first), *places])
+        raise LoweringError(what, where=place(first), when="lowering for tvm", context=context, hint=CAPTURED)
+
+
+def _count(nodes: Sequence[Node]) -> str:
+    return f"{len(nodes)} places" if len(nodes) > 1 else "1 place"
