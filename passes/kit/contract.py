@@ -9,11 +9,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fretsaw.ir import Graph, Node
 from fretsaw.ir.errors import PassError
+from fretsaw.ir.excerpt import excerpt, place
 from fretsaw.passes.kit.edit import Decline
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class Missed:
 
     text: str
     module: str = ""
+    node: Node | None = field(default=None, compare=False)
 
 
 class Contract(ABC):
@@ -109,7 +111,7 @@ class OnePer(Contract):
                 continue
             count = hits[site_name(node)] + sum(c for path, c in elsewhere.items() if _same_module(path, node))
             if count > 1:
-                out.append(Missed(f"reached {count} times  {_at(node)}", node.loc.module))
+                out.append(Missed(f"reached {count} times  {_at(node)}", node.loc.module, node))
             elif count == 0 and not any(_same_module(path, node) for path in already if path):
                 out.append(_missed_node(node))
         return out
@@ -156,7 +158,7 @@ class Layers(Contract):
         for node in outcome.hits:
             layer = layer_of(node.loc.module)
             if layer is None:
-                out.append(Missed(f"reached outside every layer  {_at(node)}", node.loc.module))
+                out.append(Missed(f"reached outside every layer  {_at(node)}", node.loc.module, node))
             elif layer not in wanted:
                 out.append(Missed(f"reached layer {layer}, which is not in the list  {_at(node)}", node.loc.module))
         return out
@@ -195,9 +197,9 @@ def hold(name: str, contract: Contract, before: Graph, outcome: Outcome, *, requ
     missed = contract.missed(before, outcome)
     found = reached(outcome) or outcome.graph is not before
     if requested and not contract.allows_none and not found:
-        raise _breach(f"{name} was requested and reached no site", name, missed, outcome)
+        raise _breach(f"{name} was requested and reached no site", name, missed, before, outcome)
     if missed:
-        raise _breach(_headline(name, contract, before, missed), name, missed, outcome)
+        raise _breach(_headline(name, contract, before, missed), name, missed, before, outcome)
 
 
 def _headline(name: str, contract: Contract, before: Graph, missed: Sequence[Missed]) -> str:
@@ -206,7 +208,7 @@ def _headline(name: str, contract: Contract, before: Graph, missed: Sequence[Mis
     return f"{name} did not keep its contract: {contract.says()}"
 
 
-def _breach(what: str, name: str, missed: Sequence[Missed], outcome: Outcome) -> PassError:
+def _breach(what: str, name: str, missed: Sequence[Missed], before: Graph, outcome: Outcome) -> PassError:
     declines = distinct(outcome.declines)
     lines = [m.text for m in missed[:MISSED_SHOWN]] + _rest(len(missed), MISSED_SHOWN, "missed")
     lines += [decline_text(d) for d in declines[:DECLINES_SHOWN]] + _rest(len(declines), DECLINES_SHOWN, "declined")
@@ -214,6 +216,10 @@ def _breach(what: str, name: str, missed: Sequence[Missed], outcome: Outcome) ->
     if not declines:
         hint = f"no node has the shape that the pass looks for: see `fretsaw passes {name}`"
     where = next((m.module for m in missed if m.module), "")
+    first = next((m.node for m in missed if m.node is not None), None)
+    if first is not None:  # the gutter of the excerpt holds for all lines
+        graph = outcome.graph if any(n is first for n in outcome.graph.nodes) else before
+        where, lines = place(first), [excerpt(graph, first), *(f"  {line}" for line in lines)]
     return PassError(what, where=where, when=f"pass {name}", context="\n".join(lines), hint=hint)
 
 
@@ -235,7 +241,7 @@ def decline_text(decline: Decline) -> str:
 
 
 def _missed_node(node: Node) -> Missed:
-    return Missed(f"missed  {_at(node)}", node.loc.module)
+    return Missed(f"missed  {_at(node)}", node.loc.module, node)
 
 
 def _at(node: Node) -> str:
