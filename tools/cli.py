@@ -18,6 +18,8 @@ import click
 COMMANDS = {
     "example": "Write an example checkpoint directory.",
     "compile": "Compile a checkpoint directory to one artifact.",
+    "passes": "List the passes, or show one.",
+    "new-pass": "Write a pass, its test and a recipe.",
     "inspect": "Show what is in an artifact.",
     "verify": "Check digests and structure of an artifact.",
     "run": "Generate text from an artifact.",
