@@ -13,21 +13,23 @@ from fretsaw.backends.artifact import Container
 from fretsaw.tools.report.words import number, plain, size
 
 Manifest = Mapping[str, Any]  # JSON, whose shape validate_manifest has checked
+Rows = list[tuple[str, ...]]
 
 
 def artifact_tables(container: Container) -> Iterator[Table]:
     """Model, variants, sections, weights, memory."""
     manifest: Manifest = container.manifest
-    yield _model(manifest, container.header.file_bytes)
-    yield _variants(manifest, container)
+    yield make_table("model", ("", ""), model_rows(manifest, container.header.file_bytes))
+    yield make_table("variants, best first", ("name", "code", "needs"), variant_rows(manifest, container), right=(1,))
     yield _sections(container)
     yield _weights(manifest)
-    yield _memory(manifest)
+    yield make_table("memory plan", ("", "bytes"), memory_rows(manifest), right=(1,))
 
 
-def _model(manifest: Manifest, file_bytes: int) -> Table:
+def model_rows(manifest: Manifest, file_bytes: int) -> Rows:
+    """Name and value of what the artifact was made from, and of what it holds."""
     model, kv = manifest["model"], manifest["kv"]
-    rows = [
+    return [
         ("architecture", f"{model['architecture']} ({model['family']}, {model['kind']})"),
         ("context", f"{number(model['context'])} tokens"),
         ("vocabulary", number(model["vocab_size"])),
@@ -39,15 +41,14 @@ def _model(manifest: Manifest, file_bytes: int) -> Table:
         ("made by", ", ".join(f"{k} {v}" for k, v in manifest["producer"].items())),
         ("file", f"{size(file_bytes)}, format version {number(manifest['format_version'])}"),
     ]
-    return make_table("model", ("", ""), rows)
 
 
-def _variants(manifest: Manifest, container: Container) -> Table:
-    rows = [
+def variant_rows(manifest: Manifest, container: Container) -> Rows:
+    """Name, bytes of code and CPU features of each variant, best first."""
+    return [
         (v["name"], size(container.sections[v["section"]].nbytes), " ".join(v["requires"]))
         for v in manifest["variants"]
     ]
-    return make_table("variants, best first", ("name", "code", "needs"), rows, right=(1,))
 
 
 def _sections(container: Container) -> Table:
@@ -65,16 +66,16 @@ def _weights(manifest: Manifest) -> Table:
     return make_table("weights", ("dtype", "tensors", "size"), rows, right=(1, 2))
 
 
-def _memory(manifest: Manifest) -> Table:
+def memory_rows(manifest: Manifest) -> Rows:
+    """Bytes of everything that is held while the model runs."""
     memory, model = manifest["memory"], manifest["model"]
     context = memory["kv_bytes_per_token"] * model["context"]
-    rows = [
+    return [
         ("weights (mapped)", size(memory["weights_bytes"])),
         ("KV cache, a token", size(memory["kv_bytes_per_token"])),
         (f"KV cache, {number(model['context'])} tokens", size(context)),
         ("workspace", size(memory["workspace_bytes"])),
     ]
-    return make_table("memory plan", ("", "bytes"), rows, right=(1,))
 
 
 def make_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> Table:

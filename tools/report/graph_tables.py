@@ -16,8 +16,15 @@ from fretsaw.tools.tables import make_table
 
 def graph_tables(graph: Graph) -> Iterator[Table]:
     """The graph as a whole, then its blocks with alike layers in one line."""
+    yield make_table("graph", ("", ""), graph_rows(graph))
+    columns = ("block", "x", "nodes each", "ops", "parameters each", "weights each", "FLOPs each")
+    yield make_table("blocks", columns, [_row(graph, g) for g in groups_of(graph)], right=(1, 2, 4, 5, 6))
+
+
+def graph_rows(graph: Graph) -> list[tuple[str, ...]]:
+    """Name and value of what is known about the whole graph."""
     consts = read_consts(graph, graph.nodes)
-    rows = [
+    return [
         ("graph", f"{graph.name}, phase {graph.phase}"),
         *[("input", str(v)) for v in graph.inputs],
         *[("output", str(v)) for v in graph.outputs],
@@ -27,9 +34,6 @@ def graph_tables(graph: Graph) -> Iterator[Table]:
         ("weights", size(weight_bytes(graph, consts))),
         (f"FLOPs at {TOKENS} tokens", count(sum(flops(graph, graph.nodes)))),
     ]
-    yield make_table("graph", ("", ""), rows)
-    columns = ("block", "x", "nodes each", "ops", "parameters each", "weights each", "FLOPs each")
-    yield make_table("blocks", columns, [_row(graph, g) for g in groups_of(graph)], right=(1, 2, 4, 5, 6))
 
 
 def _row(graph: Graph, group: Group) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from rich.table import Table
 
 from fretsaw.tools.report.evidence import Evidence, Record
-from fretsaw.tools.report.words import change, check_numbers, count, number, plain, settings, size
+from fretsaw.tools.report.words import arrow, check_numbers, count, number, plain, settings, size
 from fretsaw.tools.tables import make_table
 
 UNCHECKED = "unchecked: compiled with --no-check"
@@ -81,15 +81,6 @@ def costs(record: Record) -> Mapping[str, str]:
         "activations": arrow(b.activation_bytes, a.activation_bytes, size),
         "parameters": arrow(b.parameters, a.parameters, count),
     }
-
-
-def arrow(before: int, after: int, word: object) -> str:
-    """``12 → 10 (-16.7 %)``, or one number where nothing changed."""
-    assert callable(word)
-    left, right = str(word(before)), str(word(after))
-    if before == after:
-        return left
-    return f"{left} → {right} ({change(before, after)})"
 
 
 def check_text(record: Record) -> str:

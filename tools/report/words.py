@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from fretsaw.tools.reporter import human_bytes
 
@@ -62,6 +62,13 @@ def change(before: int, after: int) -> str:
         return "changed"
     percent = 100 * (after - before) / before
     return f"{percent:+.1f} %" if abs(percent) >= 0.05 else f"{percent:+.0e} %"
+
+
+def arrow(before: int, after: int, word: Callable[[int], str]) -> str:
+    """``12 → 10 (-16.7 %)``, or one number where nothing changed."""
+    if before == after:
+        return word(before)
+    return f"{word(before)} → {word(after)} ({change(before, after)})"
 
 
 def scalar(value: object) -> str:
