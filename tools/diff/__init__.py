@@ -1,0 +1,1 @@
+"""What differs between two programs, said by layer and module path."""
