@@ -13,6 +13,7 @@ from fretsaw.passes.api import Outcome, Pass
 from fretsaw.passes.canonical.cancel_transposes import cancel_transposes
 from fretsaw.passes.canonical.cse import cse
 from fretsaw.passes.canonical.dce import dce
+from fretsaw.passes.canonical.drop_casts import drop_casts
 from fretsaw.passes.canonical.drop_noops import drop_noops
 from fretsaw.passes.canonical.fold_constants import fold_constants
 from fretsaw.passes.canonical.raise_attention import raise_attention
@@ -25,6 +26,8 @@ from fretsaw.passes.canonical.raise_router import raise_router
 from fretsaw.passes.canonical.widen_partial_rope import widen_partial_rope
 from fretsaw.passes.evidence.check import Checker
 from fretsaw.passes.evidence.options import EvidenceOptions
+from fretsaw.passes.fused.fold_bias import fold_bias
+from fretsaw.passes.fused.fold_norm_gain import fold_norm_gain
 from fretsaw.passes.fused.merge_gate_up import merge_gate_up
 from fretsaw.passes.fused.merge_qkv import merge_qkv
 from fretsaw.passes.fused.split_head_slices import split_head_slices
@@ -38,6 +41,7 @@ PIPELINE: Mapping[str, tuple[Pass, ...]] = {
         dce,
         fold_constants,
         drop_noops,
+        drop_casts,
         cse,
         raise_attention,
         raise_rms_norm,
@@ -52,6 +56,7 @@ PIPELINE: Mapping[str, tuple[Pass, ...]] = {
         cse,
     ),
     "fused": (
+        fold_bias,
         split_head_slices,
         merge_qkv,
         merge_gate_up,
@@ -69,7 +74,7 @@ PIPELINE: Mapping[str, tuple[Pass, ...]] = {
 
 
 # Passes that run only when somebody asks for them, at the end of their phase.
-ON_REQUEST: tuple[Pass, ...] = ()
+ON_REQUEST: tuple[Pass, ...] = (fold_norm_gain,)
 
 
 @dataclass(frozen=True)

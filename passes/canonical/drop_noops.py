@@ -5,7 +5,9 @@
     %y = expand(%x) {shape = shape of %x}        ==>     readers of %y read %x
     %y = slice(%x) {start = 0, end = all}
     %y = cast(%x) {dtype = dtype of %x}
-    %y = add(%x, 0)   sub(%x, 0)   mul(%x, 1)   div(%x, 1)   concat(%x, empty)
+    %y = add(%x, 0)   sub(%x, 0)   mul(%x, 1)   div(%x, 1)   pow(%x, 1)   concat(%x, empty)
+    %y = neg(neg(%x))   logical_not(logical_not(%x))   clamp(%x) without bounds
+    %y = relu(relu(%x))   abs(abs(%x))           ==>     readers of %y read the first of the two
 
 Why:    captured graphs are full of them, and every pattern would have to look through them.
 Needs:  the result has the operand's type. For add of 0, a type of integers or any reader blind to the sign of zero.
@@ -18,13 +20,15 @@ from __future__ import annotations
 
 from fretsaw.ir import Graph, Node, Value
 from fretsaw.passes.api import Decline, Edit, rule
-from fretsaw.passes.kit.match import is_scalar
+from fretsaw.passes.kit.match import is_scalar, made_by
 
 IDENTITY = ("reshape", "transpose", "expand", "slice", "cast", "concat")
-NEUTRAL = {"add": 0.0, "sub": 0.0, "mul": 1.0, "div": 1.0}
+NEUTRAL = {"add": 0.0, "sub": 0.0, "mul": 1.0, "div": 1.0, "pow": 1.0}
+TWICE_NOTHING = ("neg", "logical_not")
+TWICE_ONCE = ("relu", "abs")
 
 
-@rule(root=(*IDENTITY, *NEUTRAL), phase="canonical", keeps="bits")
+@rule(root=(*IDENTITY, *NEUTRAL, *TWICE_NOTHING, *TWICE_ONCE, "clamp"), phase="canonical", keeps="bits")
 def drop_noops(node: Node, g: Graph) -> Edit | Decline | None:
     """Redirect the readers of ``node`` to the operand that it returns unchanged."""
     same = _unchanged(node, g)
@@ -44,6 +48,11 @@ def _unchanged(node: Node, g: Graph) -> Value | None:
         if node.op == "transpose":
             return x if list(node.attr("perm")) == list(range(x.tensor.rank)) else None  # type: ignore[arg-type]
         return x
+    if node.op == "clamp":
+        return node["x"] if node.attr("min") is None and node.attr("max") is None else None
+    if node.op in TWICE_NOTHING or node.op in TWICE_ONCE:
+        inner = made_by(g, node["x"], node.op)
+        return None if inner is None else inner["x"] if node.op in TWICE_NOTHING else inner.out
     a, b = node.operands
     neutral = NEUTRAL[node.op]
     if a.type == node.out.type and is_scalar(g, b, neutral):

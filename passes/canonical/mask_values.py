@@ -12,6 +12,8 @@ of captured graphs the rows of the input ``positions`` count up by one.
 from __future__ import annotations
 
 import math
+import operator
+from collections.abc import Callable, Mapping
 
 from fretsaw.ir import Graph, Node, Value
 from fretsaw.ir.types import INTS, TensorType
@@ -38,6 +40,9 @@ from fretsaw.passes.kit.edit import Decline
 from fretsaw.passes.kit.match import scalar
 
 BLOCKED = -1e4  # a logit lowered by this much has no weight left, in any float type
+ARITHMETIC: Mapping[str, Callable[[float, float], float]] = {
+    "add": operator.add, "sub": operator.sub, "mul": operator.mul,
+}  # fmt: skip
 COUNTING = "positions"  # graph input i64[B, S] whose rows count up by one
 
 
@@ -192,7 +197,7 @@ def _compare(op: str, a: Meaning, b: Meaning, node: Node) -> Formula:
 
 
 def _arithmetic(op: str, a: Choice, b: Choice, node: Node) -> Choice:
-    fn = {"add": lambda x, y: x + y, "sub": lambda x, y: x - y, "mul": lambda x, y: x * y}[op]
+    fn = ARITHMETIC[op]
     if b.where == TRUE:
         out = Choice(a.where, fn(a.kept, b.kept), fn(a.lost, b.kept))
     elif a.where == TRUE:
