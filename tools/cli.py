@@ -21,6 +21,7 @@ COMMANDS = {
     "passes": "List the passes, or show one.",
     "new-pass": "Write a pass, its test and a recipe.",
     "inspect": "Show what is in an artifact.",
+    "explain": "Show why a pass did not fire.",
     "diff": "Show what differs between two artifacts or IR texts.",
     "verify": "Check digests and structure of an artifact.",
     "run": "Generate text from an artifact.",

@@ -1,0 +1,1 @@
+"""Why a pass rewrote a site, or did not."""
