@@ -130,8 +130,8 @@ class AtLeast(Contract):
         return self.count
 
     def missed(self, before: Graph, outcome: Outcome) -> list[Missed]:
-        found = len(reached(outcome)) or int(outcome.graph is not before)
-        return [] if found >= self.count else [Missed(f"reached {found} of at least {self.count} sites")]
+        found = len(reached(outcome, before)) or int(outcome.graph is not before)
+        return [] if found >= self.count else [Missed(f"reached {found} of {self.says()}")]
 
 
 @dataclass(frozen=True)
@@ -169,12 +169,11 @@ def layer_of(module: str) -> int | None:
     return next((int(part) for part in module.split(".") if part.isdigit()), None)
 
 
-def reached(outcome: Outcome) -> set[str]:
+def reached(outcome: Outcome, before: Graph) -> set[str]:
     """Names of distinct sites that were rewritten, or that had the wanted form before the pass came."""
-    touched = {site_name(n) for n in outcome.hits}
-    names = {rule for n in outcome.hits for rule in n.loc.rules}
-    ours = {d.at.results for d in outcome.declines if d.already and any(r in names for r in d.at.loc.rules)}
-    return touched | {site_name(d.at) for d in outcome.declines if d.already and d.at.results not in ours}
+    there = {(n.op, n.results) for n in before.nodes}  # what the pass made has the wanted form too, but was counted
+    already = [d.at for d in outcome.declines if d.already and (d.at.op, d.at.results) in there]
+    return {site_name(n) for n in [*outcome.hits, *already]}
 
 
 def site_name(node: Node) -> str:
@@ -195,7 +194,7 @@ def hold(name: str, contract: Contract, before: Graph, outcome: Outcome, *, requ
     if not (requested or contract.standing):
         return
     missed = contract.missed(before, outcome)
-    found = reached(outcome) or outcome.graph is not before
+    found = reached(outcome, before) or outcome.graph is not before
     if requested and not contract.allows_none and not found:
         raise _breach(f"{name} was requested and reached no site", name, missed, before, outcome)
     if missed:
