@@ -44,8 +44,6 @@ def const_text(const: Const) -> str:
         if data.array.size <= MAX_INLINE and _only_common_nans(data.array):
             return f"data([{', '.join(attr_text(x) for x in data.array.ravel().tolist())}])"
         return f'data(sha256 "{data.digest}")'
-    if not isinstance(data, OpData):
-        return f"broken({quoted(repr(data))})"
     inner = ", ".join(f"({c.type} {const_text(c)})" for c in data.operands)
     return f"{data.op}({inner}){attrs_text(data.attrs)}" + (f" #{data.result}" if data.result else "")
 
@@ -55,7 +53,7 @@ def _only_common_nans(array: np.ndarray) -> bool:
     if array.dtype.kind != "f":
         return True
     odd = array[np.isnan(array)]
-    return odd.tobytes() == np.full(odd.shape, np.nan, array.dtype).tobytes()
+    return bool(odd.tobytes() == np.full(odd.shape, np.nan, array.dtype).tobytes())
 
 
 def node_text(node: Node) -> str:
@@ -83,9 +81,7 @@ def attr_text(value: Attr) -> str:
         return quoted(value)
     if isinstance(value, tuple):
         return f"[{', '.join(map(attr_text, value))}]"
-    if isinstance(value, (int, Dim)):
-        return dim_text(value)
-    return quoted(repr(value))
+    return dim_text(value) if isinstance(value, (int, Dim)) else quoted(repr(value))
 
 
 def quoted(text: str) -> str:

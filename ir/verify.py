@@ -80,7 +80,7 @@ def _check_node(graph: Graph, node: Node, when: str) -> None:
     except VerifyError as error:
         cause = error.__cause__ if isinstance(error.__cause__, ShapeError) else ShapeError("")
         raise _error(graph, 6, error.what, when, node, slot=cause.slot, attr=cause.attr) from None
-    if len(again.attrs) != len(node.attrs) or again.attrs != node.attrs:
+    if len(again.attrs) != len(node.attrs) or again.attrs != node.attrs or not _same_kinds(again, node):
         raise _error(graph, 5, f"{node.op}: attributes are not in normal form", when, node)
     if [v.type for v in again.results] != [v.type for v in node.results]:
         got = ", ".join(str(v.type) for v in node.results)
@@ -92,6 +92,11 @@ def _check_node(graph: Graph, node: Node, when: str) -> None:
         if isinstance(operand.type, HandleType) and slot not in op.effects:
             what = f"{node.op} reads handle %{operand.name} without declaring an effect"
             raise _error(graph, 10, what, when, node, slot=slot)
+
+
+def _same_kinds(a: Node, b: Node) -> bool:
+    """1 is equal to 1.0, but prints otherwise."""
+    return all(type(x) is type(y) for (_, x), (_, y) in zip(a.attrs, b.attrs, strict=True))
 
 
 def _check_head(graph: Graph, when: str) -> None:

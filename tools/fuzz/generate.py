@@ -15,8 +15,23 @@ from pathlib import Path
 import numpy as np
 
 from fretsaw.ir import (
-    ArrayData, Attr, Const, DeclaredData, DigestData, DimLike, FileData, Graph, HandleType, Loc, Node, OpData, Shape,
-    TensorType, Value, make_node, sym,
+    ArrayData,
+    Attr,
+    Const,
+    DeclaredData,
+    DigestData,
+    DimLike,
+    FileData,
+    Graph,
+    HandleType,
+    Loc,
+    Node,
+    OpData,
+    Shape,
+    TensorType,
+    Value,
+    make_node,
+    sym,
 )  # fmt: skip
 from fretsaw.ir.consts import ConstData
 from fretsaw.ir.phases import PHASES, SPECS
@@ -159,7 +174,7 @@ class Maker:
         if want.dtype == "i64" and want.rank and self.chance(0.5):
             k = want.shape[-1]
             if isinstance(k, int) and k > 0:
-                return OpData("topk", (inner((*want.shape[:-1], 9), "f32"),), (("k", k),), 1)
+                return OpData("topk", (inner((*want.shape[:-1], max(9, k)), "f32"),), (("k", k),), 1)
         if want.rank and self.chance(0.5):
             axis = self.rng.randrange(want.rank)
             part = (*want.shape[:axis], 1, *want.shape[axis + 1 :])

@@ -8,7 +8,21 @@ from dataclasses import replace
 
 import numpy as np
 
-from fretsaw.ir import Attr, Const, DigestData, Graph, HandleType, Loc, Node, OpData, TensorType, Value, catalogue, sym
+from fretsaw.ir import (
+    Attr,
+    Const,
+    DigestData,
+    Graph,
+    HandleType,
+    Loc,
+    Node,
+    OpData,
+    TensorType,
+    Value,
+    ValueType,
+    catalogue,
+    sym,
+)
 from fretsaw.ir.phases import PHASES
 
 SHAPES = (
@@ -23,14 +37,14 @@ SHAPES = (
     (sym("nowhere"),),
     (10**5000,),
 )
-TYPES = (*(TensorType("f32", s) for s in SHAPES), TensorType("q7", (2,)), HandleType("kv_cache"), HandleType("a b"))  # type: ignore[arg-type]
+TYPES: tuple[ValueType, ...] = (*(TensorType("f32", s) for s in SHAPES), TensorType("q7", (2,)), HandleType("kv_cache"), HandleType("a b"))  # type: ignore[arg-type]
 NAMES = ("", "a b", "x", "%", "a\nb", "\ud800", "}", "\u2028", "x" * 10_000, "{", "0")
 LOCS = (Loc("a\nb", "c\u2028", ("d,e", "<")), Loc(" ", ")", ()), Loc("(", "(", (">",)), Loc(rules=("a\0",)))
 OPS = ("nonsense", "", "a b", "add\n", "linear", "concat", "full", "topk", "kv_append", "cos")
 ATTRS: tuple[object, ...] = (
-    None, True, -1, 2**63, 10**5000, 0.5, float("nan"), "f32", "\ud800\n\u2028", (), (1, "x"), (None,), (-1, 2), (True,),
-    (sym("B"),), sym("inf"), sym("B") * 2**70, ((((1,),),),), [1], {"a": 1}, {1}, b"x", object, np.float64(1), np.int64(2),
-    np.bool_(True), np.ones(2), 1j,
+    None, True, -1, 2**63, 10**5000, 0.5, float("nan"), "f32", "\ud800\n\u2028", (), (1, "x"), (None,), (-1, 2),
+    (True,), (sym("B"),), sym("inf"), sym("B") * 2**70, ((((1,),),),), [1], {"a": 1}, {1}, b"x", object, np.float64(1),
+    np.int64(2), np.bool_(True), np.ones(2), 1j,
 )  # fmt: skip
 KEYS = ("axis", "shape", "eps", "dtype", "k", "unheard_of", "", "a b", "perm", "value", "size", "start")
 Damage = Callable[[random.Random, Graph], Graph]

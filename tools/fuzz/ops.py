@@ -10,9 +10,9 @@ from fretsaw.tools.fuzz.generate import Maker
 
 Choice = tuple[Sequence[Value], dict[str, Attr]]
 Emitter = Callable[[Maker], Choice]
-UNARY_FLOAT = "exp log sqrt rsqrt reciprocal erf tanh sigmoid silu cos sin".split()
-UNARY = "neg abs relu logical_not".split()
-BINARY = "add sub mul div mod maximum minimum eq ne lt le gt ge".split()
+UNARY_FLOAT = ["exp", "log", "sqrt", "rsqrt", "reciprocal", "erf", "tanh", "sigmoid", "silu", "cos", "sin"]
+UNARY = ["neg", "abs", "relu", "logical_not"]
+BINARY = ["add", "sub", "mul", "div", "mod", "maximum", "minimum", "eq", "ne", "lt", "le", "gt", "ge"]
 
 
 def _broadcastable(g: Maker, shape: Shape) -> Shape:
@@ -169,7 +169,8 @@ def _rope(g: Maker) -> Choice:
 
 def _attention_attrs(g: Maker) -> dict[str, Attr]:
     return {
-        "causal": g.chance(0.5), "window": g.rng.choice((0, 3)), "scale": g.number(), "softcap": g.rng.choice((0.0, 9.0)),
+        "causal": g.chance(0.5), "window": g.rng.choice((0, 3)), "scale": g.number(),
+        "softcap": g.rng.choice((0.0, 9.0)),
     }  # fmt: skip
 
 

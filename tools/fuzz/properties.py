@@ -46,7 +46,7 @@ def check_text_of(graph: Graph, text: str) -> None:
 
 
 def check_damaged_graph(graph: Graph) -> bool:
-    """A damaged graph prints; the verifier refuses it with VerifyError, or it is as good as any other. Returns which."""
+    """A damaged graph prints; the verifier refuses it with VerifyError, or it is like any other. Returns which."""
     text = to_text(graph)
     if "\n" not in text or not all(line.isprintable() for line in text.split("\n")):
         raise Broken("the text has a character that is no text", text)
