@@ -1,9 +1,9 @@
 """Convex regions: sets of nodes that can be replaced by one node, because no path leaves the set and comes back.
 
 Candidates are the wanted nodes that hang together with a seed. Two of them cannot both stay when a path joins them
-through a node that is no candidate. "Joined through a foreign node" is a strict partial order, so the largest convex set
-is a largest antichain of it that has the seed: by Dilworth and Koenig, what a minimum vertex cover of a bipartite graph
-leaves. A largest antichain has everything between its members, or it could be larger, and so it is convex.
+through a node that is no candidate. "Joined through a foreign node" is a strict partial order, so the largest convex
+set is a largest antichain of it that has the seed: by Dilworth and Koenig, what a minimum vertex cover of a bipartite
+graph leaves. A largest antichain has everything between its members, or it could be larger, and so it is convex.
 
 Source: Dilworth 1950 (doi:10.2307/1969503), Fulkerson 1956 (doi:10.1090/S0002-9939-1956-0078334-6).
 """
@@ -66,7 +66,7 @@ class Regions:
 
 def _largest_antichain(nodes: list[int], order: dict[int, int]) -> list[int]:
     """The largest subset without two ``a``, ``b`` where bit ``b`` of ``order[a]`` is set; ``order`` is transitive."""
-    pairs = nx.Graph()  # ``a`` on the left is -1 - a, ``b`` on the right is b
+    pairs: "nx.Graph[int]" = nx.Graph()  # ``a`` on the left is -1 - a, ``b`` on the right is b
     pairs.add_edges_from((-1 - a, b) for a in nodes for b in nodes if order[a] >> b & 1)
     if not pairs:
         return nodes
