@@ -82,13 +82,14 @@ def demand_same_order(names: str, result: Graph, shuffled: Graph) -> None:
     raise PassError(
         f"{names} gives another graph when nodes are visited in another order",
         when=f"pass {names}, debug check",
-        context="\n".join([f"in order  {ours[at] if at < len(ours) else '(end)'}", f"shuffled  {_line(theirs, at)}"]),
+        context=f"in order  {_line(ours, at)}\nshuffled  {_line(theirs, at)}",
         hint="the verdict on a root may depend on the graph alone, and edits that meet must give the same either way",
     )
 
 
 def canonical_text(graph: Graph) -> str:
-    """The text with values named by position, so that only structure counts; constants in order of their first use."""
+    """The text with values named by position, so that only structure counts; constants in order of their first
+    use, the head line at the end."""
     used = dict.fromkeys(v for n in graph.nodes for v in n.operands)
     order = [v for v in [*used, *graph.outputs] if v in graph.consts]
     consts = {v: graph.consts[v] for v in dict.fromkeys([*order, *graph.consts])}
@@ -100,7 +101,9 @@ def canonical_text(graph: Graph) -> str:
         for n in graph.nodes
     )
     outputs = tuple(names.get(v, v) for v in graph.outputs)
-    return to_text(replace(graph, consts={names[v]: c for v, c in consts.items()}, nodes=nodes, outputs=outputs))
+    text = to_text(replace(graph, consts={names[v]: c for v, c in consts.items()}, nodes=nodes, outputs=outputs))
+    head, _, body = text.partition("\n")
+    return f"{body}\n{head}"  # names of outputs last: the first difference is then where it began
 
 
 def _line(lines: Sequence[str], at: int) -> str:

@@ -155,9 +155,11 @@ def _try(member: Pass, node: Node, graph: Graph) -> Edit | Decline | None:
         context = excerpt(graph, node)
         raise PassError(f"{member.name} failed: {error.what}", where=place(node), when=when, context=context) from error
     except Exception as error:  # a rule may be a user's: name it, its node and its line once, here
-        frame = traceback.extract_tb(error.__traceback__)[-1]
+        frames = traceback.extract_tb(error.__traceback__)
+        own = getattr(getattr(member.body, "__code__", None), "co_filename", "")
+        frame = next((f for f in reversed(frames) if f.filename == own), frames[-1])
         what = f"{member.name} failed: {type(error).__name__}: {error}"
-        context = f"{frame.filename}:{frame.lineno}\n> {frame.line}"
+        context = f"  {frame.filename}:{frame.lineno}\n> {frame.line}"
         raise PassError(what, where=place(node), when=when, context=context) from error
     if verdict is None or isinstance(verdict, Decline):
         return verdict

@@ -67,7 +67,7 @@ class Registry:
         """
         if name in self.passes:
             return self.passes[name]
-        near = difflib.get_close_matches(name, self.passes, 3)
+        near = difflib.get_close_matches(name, self.passes, 2, cutoff=0.75)
         guess = f"did you mean {' or '.join(near)}? " if near else ""
         raise UsageError(
             f"there is no pass {name}", hint=f"{guess}`fretsaw passes` lists them, --plugin FILE adds some"

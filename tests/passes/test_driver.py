@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Literal
+
 import pytest
 
 from fretsaw.ir import Graph, Node, to_text
 from fretsaw.ir.errors import PassError, VerifyError
-from fretsaw.passes.api import Decline, Edit, apply, rule
+from fretsaw.passes.api import Decline, Edit, apply, rule, rules
+from fretsaw.passes.kit.debug import debug
 from tests.passes.kit import golden, read
 
 CHAIN = """
@@ -159,3 +163,149 @@ def test_the_graph_before_is_never_touched() -> None:
     text = to_text(before)
     apply(drop_double_abs, before)
     assert to_text(before) == text
+
+
+WITH_CONST = """
+graph @g(%x: f32[2]) -> (%b) {
+  const %c: f32[2] = data([1.0, 2.0])
+  %a: f32[2] = mul(%x, %c)  // m.a
+  %b: f32[2] = exp(%a)  // m.b
+}"""
+
+
+def test_a_rule_that_fails_is_named_with_its_line() -> None:
+    @rule(root="mul", phase="canonical", keeps="bits")
+    def stumbles(root: Node, g: Graph) -> Edit | Decline | None:
+        return Decline("", at=g.nodes[7])  # here
+
+    with pytest.raises(PassError) as error:
+        apply(stumbles, read(WITH_CONST))
+    lines = str(error.value).splitlines()
+    assert lines[:3] == [
+        "PassError: stumbles failed: IndexError: tuple index out of range",
+        "  at    %a   m.a",
+        "  when  pass stumbles",
+    ]
+    assert lines[3].startswith(f"    | {__file__}:") and lines[4:] == [
+        '  > | return Decline("", at=g.nodes[7])  # here'
+    ]
+
+
+def test_a_rule_that_returns_something_else_is_named() -> None:
+    @rule(root="mul", phase="canonical", keeps="bits")
+    def forgets(root: Node, g: Graph) -> Edit | Decline | None:
+        return g  # type: ignore[return-value]
+
+    with pytest.raises(PassError, match="forgets returned Graph, not an Edit, a Decline or None"):
+        apply(forgets, read(WITH_CONST))
+
+
+def test_a_decline_that_changed_a_constant_is_caught() -> None:
+    @rule(root="mul", phase="canonical", keeps="bits")
+    def scribbles(root: Node, g: Graph) -> Edit | Decline | None:
+        g.consts[root["b"]].load()[0] = 5.0
+        return Decline("nothing to see", at=root)
+
+    graph = read(WITH_CONST)
+    with pytest.raises(PassError, match="scribbles failed: ValueError: assignment destination is read-only"):
+        apply(scribbles, graph)
+    assert graph.consts[graph.nodes[0]["b"]].load()[0] == 1.0
+    with debug(False):  # what the check is there for
+        apply(scribbles, graph)
+    assert graph.consts[graph.nodes[0]["b"]].load()[0] == 5.0
+    graph.consts[graph.nodes[0]["b"]].load()[0] = 1.0  # and the lock is gone
+
+
+@pytest.mark.parametrize("way", ["unlocked", "consts", "attrs"])
+def test_ways_around_the_lock_are_caught_too(way: str) -> None:
+    @rule(root="mul", phase="canonical", keeps="bits")
+    def scribbles(root: Node, g: Graph) -> Edit | Decline | None:
+        if way == "unlocked":
+            array = g.consts[root["b"]].load()
+            array.flags.writeable = True
+            array[0] = 5.0
+        elif way == "consts":
+            g.consts.pop(root["b"])  # type: ignore[attr-defined]
+        else:
+            g.nodes[1].__dict__["_attrs"] = {"new": 1}
+        return Decline("nothing to see", at=root)
+
+    with pytest.raises(PassError) as error:
+        apply(scribbles, read(WITH_CONST))
+    assert str(error.value) == (
+        "PassError: scribbles changed the graph that it looked at\n  when  pass scribbles, debug check\n"
+        "  hint  a rule is pure: changes belong in the Edit that it returns"
+    )
+
+
+def test_reading_a_graph_is_no_change() -> None:
+    """Attributes are cached on first use, views share memory: neither may look like a change."""
+
+    @rule(root="mul", phase="canonical", keeps="bits")
+    def reads(root: Node, g: Graph) -> Edit | Decline | None:
+        edit = Edit()
+        view = edit.const("view", g.consts[root["b"]].load()[::-1][::-1])
+        edit.rewrite(root, "sub", root["a"], edit.insert("neg", view, before=root))
+        assert "x" not in g.nodes[1]._attrs
+        return edit
+
+    graph = read(WITH_CONST)
+    after, _ = apply(reads, graph)
+    apply(reads, after)
+    assert all(c.load().flags.writeable for c in graph.consts.values())
+
+
+def test_an_edit_that_rewrites_a_node_to_itself_is_caught() -> None:
+    @rule(root="mul", phase="canonical", keeps="bits")
+    def again(root: Node, g: Graph) -> Edit | Decline | None:
+        edit = Edit()
+        edit.rewrite(root, "mul", root["a"], root["b"])
+        return edit
+
+    with pytest.raises(PassError) as error:
+        apply(again, read(WITH_CONST))
+    assert error.value.what == "again returned an edit that changes nothing"
+    assert error.value.where == "%a   m.a"
+
+
+def test_a_rule_that_remembers_is_caught_by_a_shuffled_worklist() -> None:
+    """The first node visited is rewritten, the others are not: the result depends on the order."""
+    seen: list[str] = []
+
+    @rule(root="abs", phase="canonical", keeps="algebra")
+    def first_come(root: Node, g: Graph) -> Edit | Decline | None:
+        if seen:
+            return Decline("another was first", at=root)
+        seen.append(root.out.name)
+        edit = Edit()
+        edit.rewrite(root, "maximum", root["x"], edit.insert("neg", root["x"], before=root))
+        return edit
+
+    with pytest.raises(PassError) as error:
+        apply(first_come, read(CHAIN))
+    assert str(error.value) == (
+        "PassError: first_come gives another graph when nodes are visited in another order\n"
+        "  when  pass first_come, debug check\n"
+        "    | in order  %v1: f32[4] = neg(%v0)  // m.b <first_come>\n"
+        "    | shuffled  %v1: f32[4] = abs(%v0)  // m.b\n"
+        "  hint  the verdict on a root may depend on the graph alone, and edits that meet must give the same either way"
+    )
+
+
+def test_options_reach_the_rule() -> None:
+    @dataclass(frozen=True)
+    class Options:
+        op: Literal["neg", "abs"] = "neg"
+
+    @rule(root="exp", phase="canonical", keeps="budget", options=Options)
+    def swap(root: Node, g: Graph, options: Options) -> Edit | Decline | None:
+        edit = Edit()
+        edit.rewrite(root, options.op, root["x"])
+        return edit
+
+    assert apply(swap, read(CHAIN))[0].nodes[-1].op == "neg"
+    assert apply(swap.configured({"op": "abs"}), read(CHAIN))[0].nodes[-1].op == "abs"
+
+    group = rules("group", [swap, drop_double_abs], doc="Both.", phase="canonical", options=Options)
+    after = apply(group.configured({"op": "abs"}), read(CHAIN))[0]
+    assert group.keeps == "budget" and [n.op for n in after.nodes] == ["neg", "abs"]

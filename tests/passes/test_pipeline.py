@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 
-from fretsaw.ir import Const, Graph, parse, to_text
-from fretsaw.ir.errors import PassError, VerifyError
-from fretsaw.passes.api import Outcome, Pass, graph_pass
+from fretsaw.ir import Const, Graph, Node, parse, to_text
+from fretsaw.ir.errors import PassError, UsageError, VerifyError
+from fretsaw.passes.api import Edit, Outcome, Pass, graph_pass, rule
 from fretsaw.passes.evidence.check import Checker
-from fretsaw.passes.pipeline import PIPELINE, Event, run_pipeline
+from fretsaw.passes.pipeline import PIPELINE, Event, plan_passes, run_pipeline
 from tests.passes.llama_text import llama
 
 
@@ -131,13 +131,79 @@ def test_phase_specs_hold() -> None:
         verify(replace(graph, phase="canonical"))
 
 
+def test_the_graph_that_enters_is_checked() -> None:
+    graph = model()
+    with pytest.raises(PassError) as error:
+        run_pipeline(graph, ["fused"])
+    assert str(error.value) == (
+        "PassError: phase fused starts from phase canonical, this graph is in phase captured\n  at    llama\n"
+        "  hint  run the phases after captured in order: canonical, fused, packed"
+    )
+    with pytest.raises(VerifyError, match="cos is not legal in phase canonical") as broken:
+        run_pipeline(replace(graph, phase="canonical"), ["fused"])
+    assert broken.value.when.startswith("entering the pipeline")
+
+
+def test_a_requested_pass_of_a_phase_that_does_not_run_is_refused() -> None:
+    merge = next(p for p in PIPELINE["fused"] if p.name == "merge_qkv")
+    with pytest.raises(UsageError) as error:
+        run_pipeline(model(), ["canonical"], [merge])
+    assert str(error.value) == (
+        "UsageError: merge_qkv belongs to phase fused, which does not run\n  hint  phases that run: canonical"
+    )
+    with pytest.raises(UsageError) as error:
+        run_pipeline(model(), ["lowered"])
+    assert str(error.value) == (
+        "UsageError: there is no phase lowered to run\n  hint  phases: canonical, fused, packed"
+    )
+
+
+def test_snapshots_and_dumps() -> None:
+    merge = next(p for p in PIPELINE["fused"] if p.name == "merge_qkv")
+    dumped: list[tuple[str, Graph]] = []
+    result = run_pipeline(
+        model(), ["canonical", "fused"], [merge], keep=True, dump=lambda name, graph: dumped.append((name, graph))
+    )
+    assert [name for name, _ in result.snapshots] == [e.name for e in result.ledger]
+    assert [len(graph.nodes) for _, graph in result.snapshots] == [e.nodes_after for e in result.ledger]
+    assert [name for name, _ in dumped] == ["captured", "canonical", "merge_qkv", "fused"]
+    assert dumped[-1][1] is result.graph
+    assert run_pipeline(model()).snapshots == ()
+
+
+def test_a_pass_of_the_pipeline_runs_with_the_options_of_its_request() -> None:
+    """A request replaces the pass where it stands, and runs it again at the end of the phase."""
+    base = next(p for p in PIPELINE["canonical"] if p.name == "cse")
+    asked = replace(base, origin="plugin x.py")
+    plan = plan_passes(["canonical"], [asked])
+    assert [s.requested for s in plan if s.p.name == "cse"] == [False] * PIPELINE["canonical"].count(base) + [True]
+    assert all(s.p is asked for s in plan if s.p.name == "cse") and plan[-1].requested
+
+
+def test_the_ledger_has_options_and_origin() -> None:
+    @dataclass(frozen=True)
+    class Options:
+        layers: tuple[int, ...] = (0,)
+
+    @rule(root="silu", phase="fused", keeps="algebra", options=Options)
+    def write_silu(root: Node, g: Graph, options: Options) -> Edit:
+        edit = Edit()
+        edit.rewrite(root, "mul", root["x"], edit.insert("sigmoid", root["x"], before=root))
+        return edit
+
+    asked = replace(write_silu.configured({"layers": "0,1"}), origin="plugin mine.py")
+    entry = next(e for e in run_pipeline(model(2), extra=[asked]).ledger if e.name == "write_silu")
+    assert (entry.options, entry.origin, entry.requested, entry.hit) == ({"layers": (0, 1)}, "plugin mine.py", True, 2)
+    assert json.loads(json.dumps(entry.to_json()))["options"] == {"layers": [0, 1]}
+
+
 def test_thirty_layers_take_under_three_seconds_and_grow_linearly() -> None:
     def seconds(layers: int) -> float:
         graph = parse(llama(layers))
         best = float("inf")
         for _ in range(3):
             start = time.perf_counter()
-            run_pipeline(graph)
+            run_pipeline(graph, debug=False)
             best = min(best, time.perf_counter() - start)
         return best
 
