@@ -154,9 +154,29 @@ def _join(parts: Iterable[Formula], kind: type[All] | type[Some], absorbing: For
     for part in parts:
         for inner in part.parts if isinstance(part, kind) else (part,):
             flat[inner] = None
-    if absorbing in flat:
+    kept = _bounds(list(flat), strongest=kind is All)
+    if kept is None or absorbing in kept:
         return absorbing
-    return next(iter(flat)) if len(flat) == 1 else kind(tuple(flat))
+    return kept[0] if len(kept) == 1 else kind(tuple(kept))
+
+
+def _bounds(parts: list[Formula], *, strongest: bool) -> list[Formula] | None:
+    """Parts with one bound for each form: the strongest in a conjunction, the weakest in a disjunction. None: bounds
+    from both sides contradict each other, or leave nothing out."""
+    limit: dict[tuple[tuple[Term, int], ...], int] = {}
+    for part in parts:
+        if isinstance(part, Below) and isinstance(part.form.const, int):
+            terms, const = part.form.terms, part.form.const
+            limit[terms] = (max if strongest else min)(const, limit.get(terms, const))
+    for terms, const in limit.items():  # t <= -const, and from the other side t >= other
+        other = limit.get(number(0).plus(Affine(terms), -1).terms)
+        if other is not None and (other > -const if strongest else other <= 1 - const):
+            return None
+    out: dict[Formula, None] = {}
+    for part in parts:
+        held = limit.get(part.form.terms) if isinstance(part, Below) else None
+        out[part if held is None or not isinstance(part, Below) else Below(Affine(part.form.terms, held))] = None
+    return list(out)
 
 
 def negate(formula: Formula) -> Formula:

@@ -177,7 +177,7 @@ def _prefix(part: Formula, offset: DimLike) -> str | None:
         limits = {_limit(p) for p in (other.parts if isinstance(other, All) else (other,))}
         sizes = {size for found in limits if found is not None for size in [found[1]]}
         if None not in limits and KEY in {found[0] for found in limits if found} and len(sizes) == 1:
-            return str(sizes.pop())
+            return _named(sizes.pop())
     return None
 
 
@@ -220,6 +220,6 @@ def _never_above_zero(form: Affine, shape: tuple[DimLike, ...]) -> bool:
     return isinstance(top, int) and top <= 0
 
 
-def _named(part: Formula) -> str:
-    """The part's text with b, h, q and k for its axes."""
+def _named(part: Formula | Affine) -> str:
+    """The text with b, h, q and k for the axes."""
     return re.sub(r"\bi([0-3])\b", lambda found: "bhqk"[int(found[1])], str(part))

@@ -43,7 +43,7 @@ def fold_added(root: Node, g: Graph) -> Edit | Decline | None:
         if bias is not None:
             flat = edit.consts.pop(total, None) or g.consts[added]
             total = edit.const(f"{bias.name}.sum", _lazy("add", g.consts[bias], flat))
-        edit.rewrite(root, "linear", linear["input"], linear["weight"], total)
+        edit.rewrite_node(root, "linear", [linear["input"], linear["weight"], total], {}, linear.loc)
         return edit
     return None
 
@@ -63,7 +63,7 @@ def fold_scaled_output(root: Node, g: Graph) -> Edit | Decline | None:
         params = _scaled(edit, g, linear, factor, linear.operands[1:])
         if isinstance(params, Decline):
             return params
-        edit.rewrite(root, "linear", linear["input"], *params)
+        edit.rewrite_node(root, "linear", [linear["input"], *params], {}, linear.loc)
         return edit
     return None
 

@@ -37,7 +37,8 @@ def fold_norm_gain(norm: Node, g: Graph) -> Edit | Decline | None:
     plain = edit.insert_node(
         norm.op, [norm["x"]], {"eps": norm.attr("eps")}, before=norm, name=f"{norm.out.name}.plain"
     )
-    return _fold(edit, g, norm, plain.out, gain, bias) or edit
+    declined = _fold(edit, g, norm, plain.out, gain, bias)
+    return declined or (edit if edit.rewritten else None)  # a norm that nothing reads is none of our business
 
 
 def _fold(edit: Edit, g: Graph, at: Node, plain: Value, gain: Value, bias: Value | None) -> Decline | None:

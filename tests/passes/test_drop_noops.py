@@ -26,13 +26,20 @@ graph @g(%x: f32[B, 4]) -> (%y) {
   %h: f32[B, 4] = sub(%g, %zero)
   %i: f32[B, 4] = mul(%h, %ones)
   %j: f32[B, 4] = div(%i, %one)
-  %y: f32[B, 4] = neg(%j)
+  %k: f32[B, 4] = pow(%j, %one)
+  %l: f32[B, 4] = neg(%k)
+  %m: f32[B, 4] = neg(%l)
+  %n: f32[B, 4] = clamp(%m)
+  %o: f32[B, 4] = abs(%n)
+  %p: f32[B, 4] = abs(%o)
+  %y: f32[B, 4] = neg(%p)
 }
 """
 AFTER = """
 graph @g(%x: f32[B, 4]) -> (%y) {
   dim B in [1, 64]
-  %y: f32[B, 4] = neg(%x)
+  %o: f32[B, 4] = abs(%x)
+  %y: f32[B, 4] = neg(%o)
 }
 """
 
@@ -55,6 +62,9 @@ def test_bits() -> None:
         "%y: f32[4, 4] = sub(%zero, %x)",
         "%y: f32[4, 4] = div(%one, %x)",
         "%y: f32[4, 4] = add(%x, %one)",
+        "%y: f32[4, 4] = pow(%one, %x)",
+        "%y: f32[4, 4] = clamp(%x) {min = 0.0}",
+        "%a: f32[4, 4] = abs(%x)\n %y: f32[4, 4] = relu(%a)",
         "%y: f32[4, 4] = concat(%x, %x) {axis = 0}",
         "%y: f32[3, 4, 4] = mul(%x, %wide)",
         '%y: f64[4, 4] = cast(%x) {dtype = "f64"}',
