@@ -22,6 +22,7 @@ COMMANDS = {
     "new-pass": "Write a pass, its test and a recipe.",
     "inspect": "Show what is in an artifact.",
     "explain": "Show why a pass did not fire.",
+    "bisect": "Find the pass and site that break a limit.",
     "diff": "Show what differs between two artifacts or IR texts.",
     "verify": "Check digests and structure of an artifact.",
     "run": "Generate text from an artifact.",

@@ -124,11 +124,11 @@ def _silent(found: Explanation, path: str) -> Iterator[str]:
             yield from (f"  {place(n)}" for n in found.shapeless[:10])
     if found.hits or found.misses or found.already or found.shapeless or not found.p.roots:
         return
-    ops = list(root_ops(found.p))
+    wanted = list(root_ops(found.p))
     there = [n.op for n in found.before.nodes if not path or under(n.loc.module, path)]
-    yield f"no node of op {' or '.join(f'`{op}`' for op in ops)}{f' under {path}' if path else ''}"
+    yield f"no node of op {' or '.join(f'`{op}`' for op in wanted)}{f' under {path}' if path else ''}"
     counts = ", ".join(f"{k} {op}" if k > 1 else op for op, k in Counter(there).most_common())
-    near = {op: difflib.get_close_matches(op, set(there), 1) for op in ops}
+    near = {op: difflib.get_close_matches(op, set(there), 1) for op in wanted}
     guess = [f"`{names[0]}` is nearest to `{op}`" for op, names in near.items() if names]
     yield f"  ops there: {counts}"
     if guess:

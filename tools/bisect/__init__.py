@@ -1,0 +1,1 @@
+"""Which pass, and which of its sites, costs quality."""
