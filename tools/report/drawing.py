@@ -17,7 +17,7 @@ from fretsaw.tools.report.layout import Layout, Point, layered
 from fretsaw.tools.report.svg import element
 from fretsaw.tools.report.words import clip, count, plain, size
 
-BOX, PILL, HEIGHT, STEP, MARGIN = 176.0, 150.0, 40.0, 62.0, 8.0  # pixels
+BOX, PILL, HEIGHT, STEP, MARGIN = 176.0, 176.0, 40.0, 70.0, 8.0  # pixels
 LETTERS = 25  # of a type in a box
 MOST_NODES = 400  # of a block that is drawn; a larger one is listed as text
 
@@ -34,7 +34,7 @@ KINDS: Mapping[str, str] = {
 
 def kind(op: str) -> str:
     """The class of a box: product, attention, norm, expert, shape or arithmetic."""
-    if "attention" in op or op.startswith("kv_"):
+    if "attention" in op or op.startswith("kv_") or op == "rope":
         return "attention"
     return KINDS.get(op, "arithmetic")
 
@@ -105,21 +105,20 @@ def _pill(value: Value, origin: str, place: Point) -> Markup:
         {"class": "pill", "transform": f"translate({x:.1f} {y:.1f})"},
         element("title", {}, plain(f"{value} from {origin}")),
         element("rect", {"width": PILL, "height": HEIGHT - 8, "rx": (HEIGHT - 8) / 2, "y": 4.0}),
-        element("text", {"class": "type", "x": PILL / 2, "y": HEIGHT / 2 + 4}, clip(plain(f"from {origin}"), 22)),
+        element("text", {"class": "type", "x": PILL / 2, "y": HEIGHT / 2 + 4}, clip(plain(f"from {origin}"), LETTERS)),
     )
 
 
 def _arrow(route: Sequence[Point]) -> Markup:
-    """From the lower edge of a box to the upper edge of another, straight through the ranks between."""
-    points = [(x, y * STEP + HEIGHT / 2) for x, y in route]
-    points[0] = (points[0][0], points[0][1] + HEIGHT / 2)
-    points[-1] = (points[-1][0], points[-1][1] - HEIGHT / 2 - 2)
-    path = [f"M{points[0][0]:.1f} {points[0][1]:.1f}"]
-    for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
-        middle = (y0 + y1) / 2
-        path.append(f"C{x0:.1f} {middle:.1f} {x1:.1f} {middle:.1f} {x1:.1f} {y1:.1f}")
-    x, y = points[-1]
-    path.append(f"M{x - 4:.1f} {y - 6:.1f}L{x:.1f} {y:.1f}L{x + 4:.1f} {y - 6:.1f}")
+    """From the lower edge of a box to the upper edge of another: curves between ranks, straight past the boxes."""
+    half = HEIGHT / 2
+    middles = [(x, y * STEP + half) for x, y in route]
+    path = [f"M{middles[0][0]:.1f} {middles[0][1] + half:.1f}"]
+    for (x0, y0), (x1, y1) in zip(middles, middles[1:], strict=False):
+        bend = (y0 + y1) / 2
+        path.append(f"V{y0 + half:.1f}C{x0:.1f} {bend:.1f} {x1:.1f} {bend:.1f} {x1:.1f} {y1 - half:.1f}")
+    x, y = middles[-1][0], middles[-1][1] - half
+    path.append(f"M{x - 4:.1f} {y - 6:.1f}L{x:.1f} {y - 1:.1f}L{x + 4:.1f} {y - 6:.1f}")
     return element("path", {"class": "arrow", "d": "".join(path)})
 
 

@@ -81,14 +81,17 @@ def _under(graph: Graph, module: str) -> Sequence[Node]:
 
 
 def _diff(before: Sequence[Node], after: Sequence[Node], names: frozenset[str]) -> list[Line]:
+    """Lines that changed with two lines around them; ``...`` where lines are left out."""
     old, new = [_text(n) for n in before], [_text(n) for n in after]
     lines: list[Line] = []
-    for tag, a, b, c, d in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
-        if tag == "equal":
-            lines += [Line(" ", text, False) for text in old[a:b]]
-        else:
-            lines += [Line("-", text, False) for text in old[a:b]]
-            lines += [Line("+", new[i], not names.isdisjoint(after[i].loc.rules)) for i in range(c, d)]
+    for group in difflib.SequenceMatcher(None, old, new, autojunk=False).get_grouped_opcodes(2):
+        lines += [Line(" ", "...", False)] if lines or group[0][1] > 0 else []
+        for tag, a, b, c, d in group:
+            if tag == "equal":
+                lines += [Line(" ", text, False) for text in old[a:b]]
+            else:
+                lines += [Line("-", text, False) for text in old[a:b]]
+                lines += [Line("+", new[i], not names.isdisjoint(after[i].loc.rules)) for i in range(c, d)]
     return lines
 
 

@@ -5,10 +5,15 @@
   const panel = document.getElementById("node");
   const tabs = all(".tabs button");
 
+  function centre(root) { // a drawing wider than the screen starts in its middle
+    for (const box of all(".scroll", root)) box.scrollLeft = (box.scrollWidth - box.clientWidth) / 2;
+  }
+
   function showPhase(number) {
     for (const tab of tabs) tab.setAttribute("aria-pressed", String(tab.dataset.phase === number));
     for (const phase of all(".phase")) phase.hidden = phase.dataset.phase !== number;
     markTouched();
+    centre(document);
   }
 
   function choose(box) {
@@ -59,6 +64,7 @@
     const group = link && document.getElementById(link.getAttribute("href").slice(1));
     if (group) group.open = true;
   });
+  document.addEventListener("toggle", (event) => centre(event.target), true); // fires on details, does not bubble
   if (tabs.length) showPhase(tabs[tabs.length - 1].dataset.phase);
   document.documentElement.dataset.ready = String(all(".op").length);
 })();

@@ -16,6 +16,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from fretsaw.ir import Graph
+from fretsaw.passes.evidence.cost import TOKENS
 from fretsaw.tools.report.drawing import MOST_NODES, Artist
 from fretsaw.tools.report.evidence import Record
 from fretsaw.tools.report.excerpt import Excerpt, excerpt, names_of
@@ -137,7 +138,8 @@ def _group(graph: Graph, group: Group, artist: Artist | None) -> GroupView:
 
 
 def _cost_text(graph: Graph, elements: int, held: int) -> str:
-    return f"{count(elements)} parameters, {size(held)} of weights, {count(sum(flops(graph, graph.nodes)))}FLOP"
+    work = count(sum(flops(graph, graph.nodes)))
+    return f"{count(elements)} parameters, {size(held)} of weights, {work}FLOP at {TOKENS} tokens"
 
 
 def _touched(graphs: Mapping[str, Graph]) -> list[str]:
@@ -161,5 +163,5 @@ def _pass(record: Record, graphs: Mapping[str, Graph]) -> PassView:
     )  # fmt: skip
 
 
-def _cut(rows: list[tuple[str, ...]]) -> Pairs:
+def _cut(rows: Pairs) -> Pairs:
     return rows if len(rows) <= MOST_PATHS else [*rows[:MOST_PATHS], (f"and {len(rows) - MOST_PATHS} more",)]

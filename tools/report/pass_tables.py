@@ -83,11 +83,11 @@ def costs(record: Record) -> Mapping[str, str]:
     }
 
 
-def check_text(record: Record) -> str:
+def check_text(record: Record, *, brief: bool = False) -> str:
     """Status and numbers of the check."""
     if record.status == "off":
         return UNCHECKED
-    numbers = check_numbers(record.check)
+    numbers = check_numbers(record.check, brief=brief)
     return f"{record.status} ({numbers})" if numbers else record.status
 
 
@@ -100,7 +100,7 @@ def _row(record: Record) -> tuple[str, ...]:
     demanded = number(record.demanded) if record.demanded else ""
     return (
         record.phase, name, record.keeps, number(record.hit), demanded, number(len(record.declined)), nodes,
-        check_text(record),
+        check_text(record, brief=True),
     )  # fmt: skip
 
 

@@ -74,33 +74,32 @@ def _bar(before: float, after: float) -> Markup:
 
 
 def _errors(passes: Sequence[Record]) -> Plot | None:
-    """Error of each check against its bound, on a logarithmic axis."""
-    points = [(r, *pair) for r in passes if (pair := error_and_bound(r)) is not None]
-    if not points:
+    """Error of each check against its bound, on a logarithmic axis. Errors of zero stand at its left end."""
+    points = [(r, *found) for r in passes if (found := error_and_bound(r)) is not None]
+    exponents = [math.log10(v) for _, _, error, bound in points for v in (error, bound) if v is not None and v > 0]
+    if not exponents:
         return None
-    exponents = [math.log10(v) for _, error, bound in points for v in (error, bound) if v > 0]
     low, high = math.floor(min(exponents)) - 1, math.ceil(max(exponents)) + 1
 
     def place(value: float) -> float:
         return 100 * (math.log10(value) - low) / (high - low) if value > 0 else 0.0
 
-    rows = tuple(
-        (clip(plain(r.name), LABEL), plain(r.name), _dot(place(error), place(bound), high - low),
-         f"{error:.2g}, bound {bound:.2g}" if error else f"0, bound {bound:.2g}")
-        for r, error, bound in points
-    )  # fmt: skip
-    caption = f"dot: error, line: bound; logarithmic, 1e{low} to 1e{high}, a decade between two ticks"
-    return Plot("Error of the checks against their bounds", caption, rows)
+    rows = []
+    for r, key, error, bound in points:
+        limit = None if bound is None else place(bound)
+        text = f"{key} {error:.2g}" + (f", bound {bound:.2g}" if bound is not None else "")
+        rows.append((clip(plain(r.name), LABEL), plain(r.name), _dot(place(error), limit, high - low), text))
+    caption = f"dot: error (zero at the left end), bar: bound; logarithmic from 1e{low} to 1e{high}, a tick a decade"
+    return Plot("Error of the checks against their bounds", caption, tuple(rows))
 
 
-def error_and_bound(record: Record) -> tuple[float, float] | None:
-    """The pair of numbers of a check that belong together, or None. Both finite, the bound over 0."""
-    for key, limit in (("max_error_f64", "bound_f64"), ("max_error", "bound"), ("kl", "max_kl")):
+def error_and_bound(record: Record) -> tuple[str, float, float | None] | None:
+    """Name, value and bound of the number that decided a check, or None. Finite, the bound over 0."""
+    for key, limit in (("kl", "max_kl"), ("max_error_f64", "bound_f64"), ("max_error", "bound")):
         error, bound = record.check.get(key), record.check.get(limit)
-        if _real(error) and _real(bound):
-            assert isinstance(error, (int, float)) and isinstance(bound, (int, float))
-            if error >= 0 and bound > 0:
-                return float(error), float(bound)
+        if isinstance(error, (int, float)) and _real(error) and error >= 0:
+            held = isinstance(bound, (int, float)) and _real(bound) and bound > 0
+            return key, float(error), float(bound) if held and isinstance(bound, (int, float)) else None
     return None
 
 
@@ -108,18 +107,19 @@ def _real(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _dot(error: float, bound: float, decades: int) -> Markup:
+def _dot(error: float, bound: float | None, decades: int) -> Markup:
     every = max(1, decades // 40)  # of a hostile range
     ticks = [
         element("line", {"class": "tick", "x1": f"{100 * i / decades:.2f}%", "x2": f"{100 * i / decades:.2f}%",
                          "y1": 6.0, "y2": 12.0})
         for i in range(0, decades + 1, every)
     ]  # fmt: skip
-    return element(
-        "svg",
-        {"class": "bar", "width": "100%", "height": 18.0, "aria-hidden": "true"},
-        *ticks,
-        element("line", {"class": "room", "x1": f"{error:.2f}%", "x2": f"{bound:.2f}%", "y1": 9.0, "y2": 9.0}),
-        element("line", {"class": "bound", "x1": f"{bound:.2f}%", "x2": f"{bound:.2f}%", "y1": 1.0, "y2": 17.0}),
-        element("circle", {"class": "error", "cx": f"{error:.2f}%", "cy": 9.0, "r": 4.5}),
-    )
+    marks = [element("circle", {"class": "error", "cx": f"{error:.2f}%", "cy": 9.0, "r": 4.5})]
+    if bound is not None:
+        at = f"{bound:.2f}%"
+        marks = [
+            element("line", {"class": "room", "x1": f"{error:.2f}%", "x2": at, "y1": 9.0, "y2": 9.0}),
+            element("line", {"class": "bound", "x1": at, "x2": at, "y1": 1.0, "y2": 17.0}),
+            *marks,
+        ]
+    return element("svg", {"class": "bar", "width": "100%", "height": 18.0, "aria-hidden": "true"}, *ticks, *marks)

@@ -85,8 +85,22 @@ def settings(values: Mapping[str, object]) -> str:
     return ", ".join(f"{plain(k)} = {scalar(v)}" for k, v in values.items())
 
 
-def check_numbers(check: Mapping[str, object]) -> str:
-    """What a check measured, without its status. A graph that stayed as it was has nothing to measure."""
+# Of a check, in the order in which a reader wants them; the rest is shown with ``--pass``.
+BRIEF = (
+    "mode", "max_error", "max_error_f64", "bound_f64", "relative_error", "kl", "max_kl", "top1", "min_top1",
+)  # fmt: skip
+
+
+def check_numbers(check: Mapping[str, object], *, brief: bool = False) -> str:
+    """What a check measured, without its status. A graph that stayed as it was has nothing to measure.
+
+    Args:
+        brief: Only the numbers that decide.
+    """
     if check.get("changed") == 0:
         return "nothing changed"
-    return ", ".join(f"{plain(k)} {scalar(v)}" for k, v in check.items() if k not in ("status", "changed"))
+    keys = [k for k in check if k not in ("status", "changed")]
+    if brief:
+        known = [k for k in BRIEF if k in check]
+        keys = known if known else keys[:4]
+    return ", ".join(f"{plain(k)} {scalar(check[k])}" for k in keys)
