@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from fretsaw.ir import Graph, Node, verify
 from fretsaw.ir.errors import PassError, UsageError
@@ -24,7 +24,7 @@ from fretsaw.passes.canonical.raise_rms_norm import raise_rms_norm
 from fretsaw.passes.canonical.raise_rope import raise_rope
 from fretsaw.passes.canonical.raise_router import raise_router
 from fretsaw.passes.canonical.widen_partial_rope import widen_partial_rope
-from fretsaw.passes.evidence.check import Checker
+from fretsaw.passes.evidence.check import UNCHECKED, Checker
 from fretsaw.passes.evidence.options import EvidenceOptions
 from fretsaw.passes.fused.fold_bias import fold_bias
 from fretsaw.passes.fused.fold_norm_gain import fold_norm_gain
@@ -32,7 +32,7 @@ from fretsaw.passes.fused.merge_gate_up import merge_gate_up
 from fretsaw.passes.fused.merge_qkv import merge_qkv
 from fretsaw.passes.fused.split_head_slices import split_head_slices
 from fretsaw.passes.kit.contract import hold
-from fretsaw.passes.kit.ledger import LedgerEntry
+from fretsaw.passes.kit.ledger import Evidence, LedgerEntry
 from fretsaw.passes.packed.hoist_rows import hoist_rows
 from fretsaw.passes.packed.pack_tokens import pack_tokens
 
@@ -96,13 +96,15 @@ Dump = Callable[[str, Graph], None]
 class PipelineResult:
     """The last graph, the graph after each phase (the captured one first), and what every pass did.
 
-    ``snapshots``, when they were asked for, has the graph after every pass, in the order of ``ledger``.
+    ``snapshots``, when they were asked for, has the graph after every pass, in the order of ``ledger``. ``checks`` is
+    what held for the checks of all passes: inputs, limits, memory.
     """
 
     graph: Graph
     stages: tuple[tuple[str, Graph], ...]
     ledger: tuple[LedgerEntry, ...]
     snapshots: tuple[tuple[str, Graph], ...] = ()
+    checks: Evidence = field(default_factory=lambda: UNCHECKED)
 
 
 def run_pipeline(
@@ -139,7 +141,7 @@ def run_pipeline(
     ledger: list[LedgerEntry] = []
     snapshots: list[tuple[str, Graph]] = []
     hits: dict[str, tuple[Node, ...]] = {}
-    checker = Checker() if (check if isinstance(check, bool) else check.check) else None
+    checker = Checker.of(check)
     if dump:
         dump(graph.phase, graph)
     for phase in phases:
@@ -162,7 +164,8 @@ def run_pipeline(
         stages.append((phase, graph))
         if dump:
             dump(phase, graph)
-    return PipelineResult(graph, tuple(stages), tuple(ledger), tuple(snapshots))
+    checks = checker.summary() if checker else UNCHECKED
+    return PipelineResult(graph, tuple(stages), tuple(ledger), tuple(snapshots), checks)
 
 
 @dataclass(frozen=True)
@@ -229,6 +232,6 @@ def run_step(
     whole = replace(outcome, hits=earlier + outcome.hits) if step.requested else outcome
     hold(p.name, p.sites, graph, whole, requested=step.requested)
     seconds = time.perf_counter() - start
-    evidence = checker.check(p, graph, outcome.graph) if checker else {"status": "off"}
+    evidence = checker.check(p, graph, outcome.graph) if checker else UNCHECKED
     entry = LedgerEntry.of(p, step.phase, graph, outcome, demanded, seconds, evidence)
     return outcome, replace(entry, requested=step.requested)

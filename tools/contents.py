@@ -119,8 +119,17 @@ def _manifest(
             }
             for e in result.ledger
         ],
+        "checks": checks_of(result),
     }  # fmt: skip
     return manifest
+
+
+def checks_of(result: PipelineResult) -> str:
+    """``passed``: every pass was held to what it keeps. ``off``: --no-check. ``partial``: some pass was not checked, or
+    approximates and no limit held it; evidence.json says which."""
+    if result.checks["status"] == "unchecked: --no-check":
+        return "off"
+    return "passed" if all(entry.check["status"] == "passed" for entry in result.ledger) else "partial"
 
 
 def _vocabulary(result: PipelineResult) -> int:
@@ -132,7 +141,8 @@ def _vocabulary(result: PipelineResult) -> int:
 
 def _evidence(result: PipelineResult) -> str:
     passes = [entry.to_json() for entry in result.ledger]
-    return json.dumps({"passes": passes}, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+    found = {"checks": dict(result.checks), "passes": passes}
+    return json.dumps(found, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
 
 
 def _place(tensors: Sequence[Tensor]) -> tuple[list[dict[str, object]], int]:

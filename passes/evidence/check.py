@@ -1,164 +1,251 @@
-"""Run a graph before and after a pass on one small seeded input and compare what comes out.
+"""Run the graph before and after every pass, and hold the pass to what it promises to keep.
 
 ``bits`` compares exactly in the shipped dtype. ``algebra`` runs both graphs in float64 too where they differ, where
-rounding is too small to hide a mistake: the largest difference must stay under eps64 x width x nodes. The difference
-in the shipped dtype is reported beside it.
+rounding is too small to hide a mistake: the difference must stay under eps64 x width x nodes. ``budget`` measures what
+the approximation costs in predictions and holds the limits of the options. See docs/evidence.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from fretsaw.ir import Const, Graph, Node, OpData, ReferenceKvCache, TensorType, Value, run
-from fretsaw.ir.consts import ArrayData
-from fretsaw.ir.errors import PassError
+from fretsaw.ir import Const, DeclaredData, DigestData, Graph, OpData, TensorType
+from fretsaw.ir.errors import PassError, UsageError
+from fretsaw.ir.types import HandleType
 from fretsaw.passes.api import Pass
+from fretsaw.passes.evidence.compare import CHUNK, algebra_bound, difference, distance, rounding_bound
+from fretsaw.passes.evidence.cost import cost, sequence_dims
+from fretsaw.passes.evidence.divergence import ROWS, diverge
+from fretsaw.passes.evidence.feeds import sequences
+from fretsaw.passes.evidence.memory import peak_bytes
+from fretsaw.passes.evidence.options import EvidenceOptions
+from fretsaw.passes.evidence.quality import Streams, block_streams, hold_limits, logits_of, whole_streams
+from fretsaw.passes.evidence.trace import Trace
+from fretsaw.passes.evidence.walk import Pieces, Tolerance, Walk, shared_cuts, walk
+from fretsaw.passes.evidence.wide import as_f64
 from fretsaw.passes.kit.ledger import Evidence
 
-Outputs = list[np.ndarray]
-TOKENS = 16
-LARGEST = 50_000_000  # parameters; more are not run with the reference interpreter
+Numbers = dict[str, str | float | int]
+Array = np.ndarray
+
+WHOLE_FLOPS = 10**12  # of a run over all tokens; what costs more is checked block by block, on fewer tokens
+FEWEST = 16  # tokens, however large the model
+OUTPUT_BYTES = 1 << 27  # of one graph's outputs over all tokens; larger vocabularies get fewer tokens
+MOST_CUTS = 64  # kept of both graphs while a pass of class budget is measured whole
+UNCHECKED: Evidence = {"status": "unchecked: --no-check"}
 
 
-def parameters(graph: Graph) -> int:
-    """Elements of all constants, each counted once."""
-    sizes = (const.type.numel for const in graph.consts.values())
-    return sum(n for n in sizes if isinstance(n, int))
+@dataclass(frozen=True)
+class Plan:
+    """How the graphs of one compile are compared, decided on the first of them."""
 
+    mode: str
+    calibration: Trace
+    seeded: Trace
+    base: list[Array]  # outputs of the first graph on the calibration text
 
-def feeds(graph: Graph, seed: int = 0, tokens: int = TOKENS) -> dict[str, object]:
-    """One sequence of ``tokens`` seeded ids for a captured ([1, S]) or packed ([T]) graph, all rows wanted."""
-    sizes = (n["table"].tensor.shape[0] for n in graph.nodes if n.op == "embedding")
-    high = min((size for size in sizes if isinstance(size, int)), default=100)
-    ids = np.random.default_rng(seed).integers(0, high, tokens)
-    position = np.arange(tokens)
-    layers = graph.count("kv_append")
-    cache = ReferenceKvCache(layers)
-    cache.begin_step([tokens])
-    known: Mapping[str, object] = {
-        "input_ids": ids[None].astype(np.int64), "positions": position.astype(np.int32), "kv": cache,
-        "tokens": ids.astype(np.int32), "rows": position.astype(np.int32),
-    }  # fmt: skip
-    out = {v.name: known[v.name] for v in graph.inputs}
-    if "input_ids" in out and "positions" in out:
-        out["positions"] = position[None].astype(np.int64)
-    return out
+    @property
+    def tokens(self) -> int:
+        return int(self.calibration.sequence.ids.size)
 
 
 class Checker:
-    """Checks the passes of one pipeline. Remembers the outputs of the last graph, which the next pass starts from, so
-    a check costs one run in f32, and one in f64 where f32 outputs differ.
-    """
+    """Checks the passes of one compile. Remembers what the last graph gave, which the next pass starts from."""
 
-    def __init__(self, seed: int = 0) -> None:
-        self.seed = seed
-        self._last: dict[str, tuple[Graph, Outputs]] = {}
+    def __init__(self, options: EvidenceOptions | None = None) -> None:
+        self.options = options or EvidenceOptions()
+        self._plan: Plan | None = None
+        self._largest = 0
 
-    def outputs(self, graph: Graph, dtype: str) -> Outputs:
-        """What ``graph`` computes in ``dtype`` (f32 means: as it is)."""
-        found = self._last.get(dtype)
-        if found is not None and found[0] is graph:
-            return found[1]
-        shown = as_f64(graph) if dtype == "f64" else graph
-        result = [a.reshape(-1) for a in run(shown, feeds(graph, self.seed))]
-        self._last[dtype] = (graph, result)
-        return result
+    @staticmethod
+    def of(check: bool | EvidenceOptions) -> Checker | None:
+        """The checker that a compile asks for; None when it asks for none."""
+        if isinstance(check, EvidenceOptions):
+            return Checker(check) if check.check else None
+        return Checker() if check else None
 
     def check(self, p: Pass, before: Graph, after: Graph) -> Evidence:
-        """Numbers that show what the pass did to the outputs.
+        """Numbers that show what the pass did.
 
         Raises:
-            PassError: the outputs differ by more than the class allows.
+            PassError: the outputs differ by more than the class or a limit allows.
         """
         if after is before:
             return {"status": "passed", "changed": 0}
+        reason = cannot_run(before) or cannot_run(after)
+        if reason:
+            return {"status": f"unchecked: {reason}"}
+        if self._plan is None:
+            self._plan = make_plan(before, self.options)
+        plan = self._plan
+        names = shared_cuts(before, after, plan.tokens)
+        usable = [name for name in names if name in plan.calibration.real] if plan.mode == "blocks" else []
+        pieces = Pieces.of(before, after, usable)
+        moved: frozenset[str] = frozenset()
         if p.keeps == "budget":
-            return {"status": "unchecked: no budget check yet"}
-        count = parameters(before)
-        if count > LARGEST:
-            return {"status": f"unchecked: too large ({count} parameters)"}
-        if not {v.name for v in before.inputs} <= {"input_ids", "positions", "tokens", "rows", "kv"}:
-            return {"status": "unchecked: inputs are not those of a language model"}
-        f32 = difference(self.outputs(before, "f32"), self.outputs(after, "f32"))
-        if f32 == 0:
-            return {"status": "passed", "changed": 1, "max_error": 0.0}
+            found = self._budget(p, pieces, names, plan)
+        else:
+            found, moved = self._equal(p, pieces, plan)
+        bound = memory_bound(pieces, plan, names if p.keeps == "budget" and plan.mode == "whole" else [])
+        self._largest = max(self._largest, bound)
+        for trace in (plan.calibration, plan.seeded):
+            trace.forget([new for _, new in pieces.pairs], moved)
+        about: Numbers = {"mode": plan.mode, "blocks": len(pieces.pairs), "blocks_skipped": pieces.skipped}
+        return {"status": "passed", "changed": 1, **found, **about, "memory_bound_bytes": bound}
+
+    def summary(self) -> Evidence:
+        """What holds for all passes, for the head of ``evidence.json``."""
+        limits = {"max_kl": self.options.max_kl, "min_top1": self.options.min_top1}
+        out: Numbers = {k: v for k, v in limits.items() if v is not None}
+        if self._plan is None:
+            return {"status": "passed", **out}
+        out |= {"mode": self._plan.mode}
+        for trace in (self._plan.calibration, self._plan.seeded):
+            out |= {f"{trace.sequence.name}_{k}": v for k, v in trace.sequence.to_json().items()}
+        return {"status": "passed", **out, "memory_bound_bytes": self._largest}
+
+    def _equal(self, p: Pass, pieces: Pieces, plan: Plan) -> tuple[Numbers, frozenset[str]]:
+        """Outputs equal, or equal but for rounding; and the cuts whose meaning changed."""
+        same_source = plan.seeded.sequence.begins(plan.calibration.sequence)
+        traces = [plan.calibration] if same_source else [plan.calibration, plan.seeded]
+        tolerance = _exactly if p.keeps == "bits" else _rounded
+        shipped = [walk(pieces, t, tolerance) for t in traces]
+        worst = max(shipped, key=lambda w: w.error)
+        moved = frozenset[str]().union(*(w.moved for w in shipped))
+        if worst.error == 0:
+            return {"max_error": 0.0}, moved
         if p.keeps == "bits":
-            raise PassError(
-                f"{p.name} promises identical outputs; they differ by {f32:.3g} of the largest", when=p.name
+            what = f"promises identical outputs; they differ by {worst.error:.3g} of the largest"
+            raise _broken(p, what, self._first(pieces, plan, worst, _exactly, wide=False))
+
+        def rounding(graph: Graph) -> float:
+            return algebra_bound(graph, rounds_constants=p.rounds_constants)
+
+        found, bound = (
+            walk(pieces, plan.seeded, rounding, wide=True),
+            max(rounding(old.graph) for old, _ in pieces.pairs),
+        )
+        if found.failed:
+            what = (
+                f"promises that only rounding moves; in float64 outputs differ by {found.error:.3g}, bound {bound:.3g}"
             )
-        f64 = difference(self.outputs(before, "f64"), self.outputs(after, "f64"))
-        bound = algebra_bound(before, rounds_constants=p.rounds_constants)
-        if not f64 <= bound:
-            raise PassError(
-                f"{p.name} promises that only rounding moves; in float64 outputs differ by {f64:.3g}, "
-                f"bound {bound:.3g}",
-                when=p.name,
-            )
-        return {"status": "passed", "changed": 1, "max_error": f32, "max_error_f64": f64, "bound_f64": bound}
+            raise _broken(p, what, self._first(pieces, plan, found, rounding, wide=True))
+        return {"max_error": worst.error, "max_error_f64": found.error, "bound_f64": bound}, moved
+
+    def _first(self, pieces: Pieces, plan: Plan, found: Walk, tolerance: Tolerance, *, wide: bool) -> str:
+        """The block that went wrong first. Graphs compared whole are cut for that, now that time does not matter."""
+        if plan.mode == "blocks":
+            return found.strayed
+        names = shared_cuts(pieces.before, pieces.after, plan.tokens)
+        trace = Trace(plan.seeded.sequence)
+        trace.record(pieces.before, set(names))
+        return walk(Pieces.of(pieces.before, pieces.after, names), trace, tolerance, wide=wide).strayed
+
+    def _budget(self, p: Pass, pieces: Pieces, names: list[str], plan: Plan) -> Numbers:
+        """The cost of an approximation, within the limits."""
+        trace, options = plan.calibration, self.options
+        if plan.mode == "blocks":
+            streams = block_streams(pieces, trace)
+            block_streams(pieces, plan.seeded)  # its activations move too
+        else:
+            step = -(-max(len(names), 1) // MOST_CUTS)
+            streams = whole_streams(pieces.before, pieces.after, names[::step], trace)
+            trace.remember(pieces.pairs[-1][1], list(streams.after))
+        where, share = streams.worst()[0] if streams.blame else ("", 0.0)
+        out: Numbers = {"worst_block": where, "worst_block_error": share}
+        old, new = logits_of(pieces.before, streams.before), logits_of(pieces.after, streams.after)
+        first = logits_of(pieces.before, plan.base)
+        if old is None or new is None or first is None:
+            return {**self._without_logits(p, streams), **out}
+        ids = trace.sequence.ids
+        near, far = diverge(old, new, ids), diverge(first, new, ids)
+        text = f"{ids.size} tokens of {trace.sequence.source}"
+        hold_limits(p.name, options, near, far, streams, text)
+        out |= {**near.to_json(), **far.to_json("_first"), "worst_positions": ", ".join(map(str, near.worst()))}
+        limits = {"max_kl": options.max_kl, "min_top1": options.min_top1}
+        given: Numbers = {k: v for k, v in limits.items() if v is not None}
+        return out | given | ({} if given else {"status": "measured: no limit was given"})
+
+    def _without_logits(self, p: Pass, streams: Streams) -> Numbers:
+        error = distance(streams.before, streams.after)
+        if self.options.max_kl is not None or self.options.min_top1 is not None:
+            raise UsageError(f"--max-kl and --min-top1 compare logits, and the outputs behind {p.name} are none")
+        if not np.isfinite(error):
+            raise PassError(f"{p.name}: outputs that were numbers are none after it", when=f"pass {p.name}")
+        return {
+            "status": "measured: no limit was given", "relative_error": error,
+            "max_error": difference(streams.before, streams.after),
+        }  # fmt: skip
 
 
-def algebra_bound(graph: Graph, *, rounds_constants: bool = False) -> float:
-    """eps64 x widest reduction x nodes: every node may round every term of its reduction anew. Where a constant is
-    rounded from 32 bits, eps32 x nodes."""
-    if rounds_constants:
-        return float(np.finfo(np.float32).eps) * len(graph.nodes)
-    widths = [
-        v.tensor.shape[-1] for n in graph.nodes for v in n.operands if isinstance(v.type, TensorType) and v.type.rank
-    ]
-    width = max((w for w in widths if isinstance(w, int)), default=1)
-    return float(np.finfo(np.float64).eps) * width * len(graph.nodes)
+def _exactly(graph: Graph) -> float:
+    return 0.0
 
 
-def difference(before: Outputs, after: Outputs) -> float:
-    """Largest absolute difference of any output over the largest magnitude of that output; inf where shapes differ."""
-    worst = 0.0
-    for a, b in zip(before, after, strict=True):
-        if a.shape != b.shape:
-            return float("inf")
-        if not np.array_equal(a, b, equal_nan=True):
-            error = float(np.abs(a - b).max() / max(np.abs(a).max(), 1e-300))
-            worst = max(worst, error if error == error else float("inf"))  # NaN on one side only
-    return worst
+def _rounded(graph: Graph) -> float:
+    return rounding_bound(graph, float(np.finfo(np.float32).eps))
 
 
-def as_f64(graph: Graph) -> Graph:
-    """The graph with every f32 value in f64; constants are widened by their shortest decimal (1e-05 stays 1e-05)."""
-    consts = {_wide(v): _wide_const(c) for v, c in graph.consts.items()}
-    return replace(
-        graph,
-        inputs=tuple(map(_wide, graph.inputs)), consts=consts, nodes=tuple(map(_wide_node, graph.nodes)),
-        outputs=tuple(map(_wide, graph.outputs)),
-    )  # fmt: skip
+def _broken(p: Pass, what: str, first: str) -> PassError:
+    return PassError(f"{p.name} {what}", where=f"first at {first}" if first else "", when=f"pass {p.name}")
 
 
-def _wide(value: Value) -> Value:
-    kind = value.type
-    return (
-        Value(value.name, replace(kind, dtype="f64")) if isinstance(kind, TensorType) and kind.dtype == "f32" else value
-    )
+def memory_bound(pieces: Pieces, plan: Plan, kept: list[str]) -> int:
+    """Bytes of arrays that a check may hold at once: what is stored between runs, the largest run, and comparing.
+
+    Args:
+        kept: Names of values of both graphs that runs of the whole keep beside their outputs.
+    """
+    stored = sum(t.stored_bytes() for t in (plan.calibration, plan.seeded)) + sum(a.nbytes for a in plan.base)
+    runs = [0]
+    for graph, blocks in zip((pieces.before, pieces.after), zip(*pieces.pairs, strict=True), strict=True):
+        long, short = (sequence_dims(graph, t.sequence.ids.size) for t in (plan.calibration, plan.seeded))
+        for block, changed in zip(blocks, pieces.changed, strict=True):
+            if changed:
+                runs += [peak_bytes(block.graph, long), peak_bytes(as_f64(block.graph), short)]
+    env = sequence_dims(pieces.before, plan.tokens)
+    cuts = 2 * sum(v.tensor.nbytes(env) for n in pieces.before.nodes for v in n.results if v.name in set(kept))
+    return stored + max(runs) + cuts + comparing_bytes(plan.base)
 
 
-def _wide_node(node: Node) -> Node:
-    attrs = tuple((k, "f64" if k == "dtype" and v == "f32" else v) for k, v in node.attrs)
-    if node.op == "full" and node.out.tensor.dtype == "f32":  # f32 is its default
-        attrs = tuple(sorted({**dict(attrs), "dtype": "f64"}.items()))
-    return replace(
-        node, operands=tuple(map(_wide, node.operands)), results=tuple(map(_wide, node.results)), attrs=attrs
-    )
+def comparing_bytes(outputs: list[Array]) -> int:
+    """Chunks in f64, and log probabilities of a few tokens."""
+    return 8 * max(6 * CHUNK, max((8 * ROWS * a.shape[-1] for a in outputs if a.ndim), default=0))
 
 
-def _wide_const(const: Const) -> Const:
-    if const.type.dtype != "f32":
-        return const
-    kind = replace(const.type, dtype="f64")
+def make_plan(graph: Graph, options: EvidenceOptions) -> Plan:
+    """Whole or by blocks, on how many tokens; and the first graph's outputs and activations."""
+    flops = cost(graph, options.tokens).flops
+    mode = options.mode if options.mode != "auto" else "whole" if flops <= WHOLE_FLOPS else "blocks"
+    tokens = min(options.tokens, max(FEWEST, int(options.tokens * WHOLE_FLOPS / max(flops, 1))))
+    env = sequence_dims(graph, tokens)
+    out = sum(v.type.nbytes(env) for v in graph.outputs if isinstance(v.type, TensorType))
+    tokens = max(min(tokens, FEWEST), min(tokens, tokens * OUTPUT_BYTES // max(out, 1)))
+    calibration, seeded = map(Trace, sequences(graph, options, tokens))
+    if mode == "blocks":
+        base = calibration.record(graph)
+        seeded.record(graph)
+    else:
+        (block,) = (old for old, _ in Pieces.of(graph, graph, []).pairs)
+        base = calibration.outputs(graph, block, None)
+    return Plan(mode, calibration, seeded, base)
+
+
+def cannot_run(graph: Graph) -> str:
+    """Why the reference interpreter cannot run ``graph``; empty when it can."""
+    for value in graph.inputs:
+        if isinstance(value.type, HandleType) and value.type.kind != "kv_cache":
+            return f"input %{value.name} is a {value.type}"
+    for value, const in graph.consts.items():
+        if _without_data(const):
+            return f"constant %{value.name} is declared without data"
+    return ""
+
+
+def _without_data(const: Const) -> bool:
     data = const.data
     if isinstance(data, OpData):
-        attrs = tuple((k, "f64" if k == "dtype" and v == "f32" else v) for k, v in data.attrs)
-        return Const(kind, OpData(data.op, tuple(map(_wide_const, data.operands)), attrs, data.result))
-    if isinstance(data, ArrayData) and data.array.size <= 4096:
-        flat = [float(str(x)) for x in data.array.ravel()]
-        return Const(kind, ArrayData(np.array(flat, np.float64).reshape(data.array.shape)))
-    return Const(kind, data)
+        return any(map(_without_data, data.operands))
+    return isinstance(data, DigestData) or (isinstance(data, DeclaredData) and data.seed is None)

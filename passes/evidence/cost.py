@@ -49,10 +49,14 @@ def cost(graph: Graph, tokens: int = TOKENS) -> Cost:
         FretsawError: an op does not say what it costs (our bug).
     """
     env = sequence_dims(graph, tokens)
+    key = tuple(sorted(env.items()))
     flops = written = 0
     for node in graph.nodes:
-        flops += node_flops(node, env)
-        written += _written(node, env)
+        found = node.__dict__.get("_cost")  # a node is frozen: what it costs once it costs in every graph
+        if found is None or found[0] != key:
+            found = node.__dict__["_cost"] = (key, node_flops(node, env), _written(node, env))
+        flops += found[1]
+        written += found[2]
     read = {v for node in graph.nodes for v in node.operands} | set(graph.outputs)
     consts = [const for value, const in graph.consts.items() if value in read]
     elements = sum(n for n in (const.type.numel for const in consts) if isinstance(n, int))
@@ -75,11 +79,12 @@ def node_flops(node: Node, env: Mapping[str, int]) -> int:
     count = get_op(node.op).flops
     if count is None:
         raise FretsawError(f"{node.op} does not say how many operations it takes", where=node.loc.module)
-    operands = [_fixed(v.type, env) for v in node.operands]
-    return count(operands, [_fixed(v.type, env) for v in node.results], resolve_attrs(node, env))
+    operands = [fixed(v.type, env) for v in node.operands]
+    return count(operands, [fixed(v.type, env) for v in node.results], resolve_attrs(node, env))
 
 
-def _fixed(kind: ValueType, env: Mapping[str, int]) -> ValueType:
+def fixed(kind: ValueType, env: Mapping[str, int]) -> ValueType:
+    """The type with every symbol replaced by its value."""
     if not isinstance(kind, TensorType) or kind.is_static:
         return kind
     return replace(kind, shape=tuple(evaluate(d, env) for d in kind.shape))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from fretsaw.ir.errors import UsageError
 
@@ -20,6 +21,7 @@ class EvidenceOptions:
             to the graph after it; None: no limit. Holds for passes of class ``budget``.
         min_top1: Smallest share of tokens whose most likely successor stays the same, 0 to 1; None: no limit.
         seed: Of the inputs that no text gives.
+        mode: Compare whole graphs, or block by block; ``auto``: by what a run costs.
 
     Raises:
         UsageError: a limit or a count that no run could meet.
@@ -32,6 +34,7 @@ class EvidenceOptions:
     max_kl: float | None = None
     min_top1: float | None = None
     seed: int = 0
+    mode: Literal["auto", "whole", "blocks"] = "auto"
 
     def __post_init__(self) -> None:
         if self.tokens < 2:

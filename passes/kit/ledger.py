@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 
 from fretsaw.ir import Graph, Node
 from fretsaw.passes.api import Outcome, Pass
+from fretsaw.passes.evidence.cost import Cost, cost
 from fretsaw.passes.kit.options import Plain, plain
 
 Evidence = Mapping[str, str | float | int]
@@ -25,7 +26,10 @@ class LedgerEntry:
         options: Options of the pass, with their values.
         origin: ``built-in``, ``plugin FILE`` or ``package NAME VERSION``.
         requested: The user asked for the pass by name.
-        check: ``status`` is ``passed``, ``off`` or ``unchecked: why``; else the numbers of the comparison.
+        check: ``status`` is ``passed``, ``measured: why no limit held`` or ``unchecked: why``; beside it the numbers of
+            the comparison (docs/evidence.md).
+        cost_before: Of the graph before the pass, on one sequence of 512 tokens.
+        cost_after: Of the graph after it.
     """
 
     name: str
@@ -43,6 +47,8 @@ class LedgerEntry:
     options: Mapping[str, Plain] = field(default_factory=dict)
     origin: str = "built-in"
     requested: bool = False
+    cost_before: Cost | None = None
+    cost_after: Cost | None = None
 
     @staticmethod
     def of(
@@ -50,9 +56,12 @@ class LedgerEntry:
     ) -> LedgerEntry:
         sites = tuple(n.loc.module or _name(n) for n in outcome.hits)
         declined = tuple(dict.fromkeys((_name(d.at), d.at.op, d.at.loc.module, d.reason) for d in outcome.declines))
+        cost_before = cost(before)
+        cost_after = cost_before if outcome.graph is before else cost(outcome.graph)
         return LedgerEntry(
             p.name, phase, p.keeps, len(sites), demanded, sites, declined, outcome.sweeps, len(before.nodes),
             len(outcome.graph.nodes), seconds, check, plain(p.options), p.origin,
+            cost_before=cost_before, cost_after=cost_after,
         )  # fmt: skip
 
     def to_json(self) -> dict[str, object]:
