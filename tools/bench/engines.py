@@ -116,6 +116,20 @@ def openvino_genai(model: Path, threads: int) -> Engine:
     return run
 
 
+def sgemm_gflops(threads: int, size: int = 2048, rounds: int = 9) -> float:
+    """The best f32 GFLOP/s of torch's matrix product (oneDNN or MKL), ``size`` cubed: what a GEMM reaches here."""
+    import torch
+
+    torch.set_num_threads(threads)
+    a, b = torch.randn(size, size), torch.randn(size, size)
+    times = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        a @ b
+        times.append(time.perf_counter() - start)
+    return 2e-9 * size**3 / min(times)
+
+
 ENGINES: dict[str, Callable[[Path, int], Engine]] = {
     "transformers": transformers_engine,
     "transformers-eager-attention": transformers_eager_attention,
@@ -131,11 +145,14 @@ def parse_cases(text: str) -> list[Case]:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("engine", choices=ENGINES)
-    parser.add_argument("model", type=Path)
+    parser.add_argument("engine", choices=[*ENGINES, "sgemm"], help="sgemm: the matrix product alone, no model")
+    parser.add_argument("model", type=Path, nargs="?")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--cases", type=parse_cases, default=parse_cases("512:32,2048:16"))
     args = parser.parse_args()
+    if args.engine == "sgemm":
+        print(json.dumps({"gflops": sgemm_gflops(args.threads)}))
+        return
     start = time.perf_counter()
     run = ENGINES[args.engine](args.model, args.threads)
     load = time.perf_counter() - start

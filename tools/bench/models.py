@@ -38,27 +38,33 @@ Round = Mapping[str, Run]  # by engine
 
 @dataclass(frozen=True)
 class Limits:
-    """What the machine allows by the probes of one round, in tokens a second."""
+    """What the machine allows by the probes of one round, in tokens a second; prefill at the GEMM's speed."""
 
     fma_gflops: float
+    gemm_gflops: float
     read_gb_s: float
     prefill: float
     decode: float
 
 
-def flops_per_token(config: Mapping[str, int]) -> int:
-    """Multiply-adds times two of all projections of a dense Llama-like decoder; no attention, no output head."""
+def flops_per_token(config: Mapping[str, int], prompt: int) -> float:
+    """Multiply-adds times two per token of a prompt: projections of a dense Llama-like decoder and what causal
+    attention sees; no output head."""
     d, f, layers = config["hidden_size"], config["intermediate_size"], config["num_hidden_layers"]
     head = config.get("head_dim") or d // config["num_attention_heads"]
     q, kv = config["num_attention_heads"] * head, config["num_key_value_heads"] * head
-    return 2 * layers * (d * (q + 2 * kv) + q * d + 3 * d * f)
+    attention = 2 * q * (prompt + 1) / 2
+    return 2 * layers * (d * (q + 2 * kv) + q * d + 3 * d * f + attention)
 
 
-def limits(config: Mapping[str, int], memory: Mapping[str, int], threads: int) -> Limits:
+def limits(config: Mapping[str, int], memory: Mapping[str, int], peers: Path, threads: int) -> Limits:
     """Probe the machine. Decode reads all weights and the cache of 512 tokens once a token."""
     peak, bandwidth = fma_peak(threads), read_bandwidth(threads)
+    gemm = _json([str(peers), "-P", str(HERE / "engines.py"), "sgemm", "--threads", str(threads)])["gflops"]
+    assert isinstance(gemm, float)
     read = memory["weights_bytes"] + PREFILLS[0] * memory["kv_bytes_per_token"]
-    return Limits(peak, bandwidth, peak * 1e9 / flops_per_token(config), bandwidth * 1e9 / read)
+    tokens = gemm * 1e9 / flops_per_token(config, PREFILLS[0])
+    return Limits(peak, gemm, bandwidth, tokens, bandwidth * 1e9 / read)
 
 
 def run_fretsaw(artifact: Path, threads: int) -> Run:
@@ -115,7 +121,10 @@ def summary(rounds: Sequence[Round], found: Sequence[Limits]) -> dict[str, objec
     first = PREFILLS[0]
     pairs = list(zip(rounds, found, strict=True))
     shares = {
-        "prefill_of_fma_peak": median(r["fretsaw"][first].prefill / at.prefill for r, at in pairs),
+        "prefill_of_gemm_peak": median(r["fretsaw"][first].prefill / at.prefill for r, at in pairs),
+        "prefill_of_fma_peak": median(
+            r["fretsaw"][first].prefill / at.prefill * at.gemm_gflops / at.fma_gflops for r, at in pairs
+        ),
         "decode_of_bandwidth": median(r["fretsaw"][first].decode / at.decode for r, at in pairs),
     }
     return {"speeds": speeds, "shares_of_limits": shares, "limits": [asdict(at) for at in found]}
@@ -170,10 +179,11 @@ def main() -> None:
     }
     rounds, found = [], []
     for number in range(args.rounds):
-        found.append(limits(config, memory, args.threads))
+        found.append(limits(config, memory, args.peers, args.threads))
         load = os.getloadavg()[0]
         print(
-            f"round {number + 1}: {found[-1].fma_gflops:.0f} GFLOP/s, {found[-1].read_gb_s:.1f} GB/s, load {load:.1f}"
+            f"round {number + 1}: FMA {found[-1].fma_gflops:.0f}, GEMM {found[-1].gemm_gflops:.0f} GFLOP/s, "
+            f"read {found[-1].read_gb_s:.1f} GB/s, load {load:.1f}"
         )
         one: dict[str, Run] = {"fretsaw": run_fretsaw(args.artifact, args.threads)}
         one |= {name: run_peer(args.peers, name, model, args.threads) for name, model in models.items()}
