@@ -130,6 +130,9 @@ def _collect(
             edits.append((member.name, verdict.stamped(member.name)))
             roots.append(node)
             break
+    if shuffle is not None:  # edits are applied in node order whatever order found them: output names depend on it
+        order = sorted(range(len(roots)), key=lambda i: graph.position(roots[i]))
+        edits, roots = [edits[i] for i in order], [roots[i] for i in order]
     return edits, roots, declines
 
 

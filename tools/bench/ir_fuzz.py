@@ -2,7 +2,7 @@
 
     python -m fretsaw.tools.bench.ir_fuzz --count 100000 --seed 0 [--mutations 2] [--out tests/regressions/ir]
 
-Case i has the seed ``seed + i``. A case that fails is written to ``--out`` as a file that tests/ir/test_fuzz.py replays.
+Case i has the seed ``seed + i``. A case that fails is written to ``--out`` as a file for tests/ir/test_fuzz.py.
 Exit code 1 when any case failed.
 """
 
@@ -42,8 +42,9 @@ def main() -> int:
             )
     seconds = time.perf_counter() - start
     print(
-        f"\n{options.count} graphs (seeds {options.seed} to {options.seed + options.count - 1}), {mutations} mutations: "
-        f"{failed} failed; {accepted} damaged graphs still well formed, {read} damaged texts still read; {seconds:.0f} s"
+        f"\n{options.count} graphs (seeds {options.seed} to {options.seed + options.count - 1}), {mutations} mutations:"
+        f" {failed} failed; {accepted} damaged graphs still well formed, {read} damaged texts still read;"
+        f" {seconds:.0f} s"
     )
     return 1 if failed else 0
 

@@ -3,9 +3,11 @@
     python -m fretsaw.tools.bench.scale [--llama 4,8,16,32,64] [--moe 4,12,24,48,94] [--json out.json] [--svg out.svg]
 
 For every size a directory is written with a config.json (Llama-3.1-8B's, Qwen3-235B-A22B's, with another number of
-layers) and a safetensors file that has a true header and a hole where the data would be. It is captured like any other
-checkpoint, then the passes of phase ``canonical`` run. Every size has a process of its own, so that its memory is its own:
-``growth`` is the peak of resident memory less what the process had after its imports; ``peak`` counts the imports too.
+layers) and a safetensors file with a true header and a hole where the data would be. It is captured like any other,
+then the passes of phase ``canonical`` run, without checks. Every size has a process of its own, so that its memory is
+its own: ``growth`` is the peak of resident memory less what the process had after its imports, and so has the capture
+in it; ``peak`` counts the imports too. The line is fitted to the processor's time, which others on the machine disturb
+less than the clock on the wall.
 """
 
 from __future__ import annotations
@@ -43,7 +45,8 @@ def tensors(config: Mapping[str, object]) -> dict[str, tuple[int, ...]]:
     d, e = n["hidden_size"], n["head_dim"]
     q, kv = n["num_attention_heads"] * e, n["num_key_value_heads"] * e
     out: dict[str, tuple[int, ...]] = {
-        "model.embed_tokens.weight": (n["vocab_size"], d), "model.norm.weight": (d,), "lm_head.weight": (n["vocab_size"], d),
+        "model.embed_tokens.weight": (n["vocab_size"], d), "model.norm.weight": (d,),
+        "lm_head.weight": (n["vocab_size"], d),
     }  # fmt: skip
     for i in range(n["num_hidden_layers"]):
         at = f"model.layers.{i}."
@@ -97,14 +100,15 @@ def measure(name: str, layers: int) -> dict[str, float]:
         weights = write_hollow(Path(folder), MODELS[name] | {"num_hidden_layers": layers})
         start = time.perf_counter()
         graph = capture(load_checkpoint(Path(folder)))
-        captured, capture_peak = time.perf_counter(), resident()
+        captured, capture_peak, cpu = time.perf_counter(), resident(), time.process_time()
         result = run_pipeline(graph, ("canonical",))
-        done, peak = time.perf_counter(), resident()
+        done, peak, cpu = time.perf_counter(), resident(), time.process_time() - cpu
         text = to_text(result.graph)
         printed = time.perf_counter()
     return {
         "layers": layers, "weights_gb": weights / 1e9, "nodes_before": len(graph.nodes),
         "nodes_after": len(result.graph.nodes), "capture_s": captured - start, "canonical_s": done - captured,
+        "canonical_cpu_s": cpu,
         "print_s": printed - done, "text_mb": len(text) / 1e6, "imports_mib": imports,
         "growth_mib": peak - imports, "growth_canonical_mib": peak - capture_peak, "peak_mib": peak,
     }  # fmt: skip
@@ -116,6 +120,7 @@ def main() -> int:
     parser.add_argument("--llama", default="4,8,16,32,64")
     parser.add_argument("--moe", default="4,12,24,48,94")
     parser.add_argument("--one", nargs=2, metavar=("MODEL", "LAYERS"), help="measure one size here, print JSON")
+    parser.add_argument("--read", nargs="*", type=Path, default=[], help="results of earlier runs, to plot with these")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--svg", type=Path)
     options = parser.parse_args()
@@ -123,6 +128,8 @@ def main() -> int:
         print(json.dumps(measure(options.one[0], int(options.one[1]))))
         return 0
     found: dict[str, list[dict[str, float]]] = {}
+    for path in options.read:
+        found |= json.loads(path.read_text())
     for name in MODELS:
         for layers in filter(None, getattr(options, name).split(",")):
             command = [sys.executable, "-m", "fretsaw.tools.bench.scale", "--one", name, layers]
@@ -132,8 +139,8 @@ def main() -> int:
             found.setdefault(name, []).append(row)
             print(name, "  ".join(f"{k} {v:.4g}" for k, v in row.items()), flush=True)
     for name, rows in found.items():
-        slope, base, r2 = fit([r["layers"] for r in rows], [r["canonical_s"] for r in rows])
-        print(f"{name}: canonical_s = {base:.3f} + {slope:.4f} * layers, R2 = {r2:.4f}")
+        slope, base, r2 = fit([r["layers"] for r in rows], [r["canonical_cpu_s"] for r in rows])
+        print(f"{name}: canonical_cpu_s = {base:.3f} + {slope:.4f} * layers, R2 = {r2:.4f}")
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n")
     if options.svg:

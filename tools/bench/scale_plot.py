@@ -25,7 +25,7 @@ def fit(x: Sequence[float], y: Sequence[float]) -> tuple[float, float, float]:
 def plot(found: Mapping[str, Rows]) -> str:
     """SVG text of canonicalization time over layers."""
     xmax = max(r["layers"] for rows in found.values() for r in rows) * 1.05
-    ymax = max(r["canonical_s"] for rows in found.values() for r in rows) * 1.15
+    ymax = max(r["canonical_cpu_s"] for rows in found.values() for r in rows) * 1.15
 
     def at(x: float, y: float) -> tuple[float, float]:
         return (
@@ -34,9 +34,10 @@ def plot(found: Mapping[str, Rows]) -> str:
         )
 
     out = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-size="12" font-family="sans-serif">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}"',
+        ' font-size="12" font-family="sans-serif">',
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
-        f'<text x="{LEFT}" y="18" font-size="14">Time to canonicalize, seconds, over layers</text>',
+        f'<text x="{LEFT}" y="18" font-size="14">Processor time to canonicalize, seconds</text>',
     ]
     for tick in ticks(ymax):
         x, y = at(0, tick)
@@ -48,12 +49,12 @@ def plot(found: Mapping[str, Rows]) -> str:
     x, y = at(xmax / 2, 0)
     out.append(f'<text x="{x:.1f}" y="{y + 38:.1f}" text-anchor="middle">layers</text>')
     for color, (name, rows) in zip(COLORS, found.items(), strict=False):
-        slope, base, r2 = fit([r["layers"] for r in rows], [r["canonical_s"] for r in rows])
+        slope, base, r2 = fit([r["layers"] for r in rows], [r["canonical_cpu_s"] for r in rows])
         last = max(r["layers"] for r in rows)
         (x0, y0), (x1, y1) = at(0, max(base, 0)), at(last, base + slope * last)
         out.append(f'<path d="M{x0:.1f} {y0:.1f}L{x1:.1f} {y1:.1f}" stroke="{color}" fill="none"/>')
         for row in rows:
-            x, y = at(row["layers"], row["canonical_s"])
+            x, y = at(row["layers"], row["canonical_cpu_s"])
             out.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{color}"/>')
         out.append(f'<text x="{x1 + 8:.1f}" y="{y1:.1f}" fill="{color}">{LABELS[name]}</text>')
         out.append(

@@ -66,7 +66,7 @@ class Regions:
 
 def _largest_antichain(nodes: list[int], order: dict[int, int]) -> list[int]:
     """The largest subset without two ``a``, ``b`` where bit ``b`` of ``order[a]`` is set; ``order`` is transitive."""
-    pairs: "nx.Graph[int]" = nx.Graph()  # ``a`` on the left is -1 - a, ``b`` on the right is b
+    pairs: nx.Graph[int] = nx.Graph()  # ``a`` on the left is -1 - a, ``b`` on the right is b
     pairs.add_edges_from((-1 - a, b) for a in nodes for b in nodes if order[a] >> b & 1)
     if not pairs:
         return nodes
