@@ -76,16 +76,12 @@ def check_output(output: Path) -> None:
 
 
 def _load(source: Path, reporter: Reporter) -> Checkpoint:
-    from fretsaw.frontend.chat_template import check_chat_template
     from fretsaw.frontend.checkpoint import load_checkpoint
-    from fretsaw.frontend.tokenizer import check_tokenizer
+    from fretsaw.tools.text_checks import check_text_files
 
     with reporter.phase("load checkpoint") as phase:
         checkpoint = load_checkpoint(source)
-        if checkpoint.tokenizer_json is not None:
-            check_tokenizer(checkpoint.tokenizer_json)
-        if checkpoint.chat_template is not None:
-            check_chat_template(checkpoint.chat_template)
+        check_text_files(checkpoint)
         phase.progress(0, note="digest")
         assert checkpoint.digest
         phase.record.nbytes = sum(p.stat().st_size for p in checkpoint.files)

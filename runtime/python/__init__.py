@@ -1,7 +1,18 @@
 """Thin binding of the C++ runtime: NumPy and text in and out, no model code of its own."""
 
+from fretsaw.runtime.checks import check_chat_template, check_tokenizer
 from fretsaw.runtime.errors import RuntimeFailure
 from fretsaw.runtime.library import library_path
 from fretsaw.runtime.model import Generation, Model, Sampling, Session, Token
 
-__all__ = ["Generation", "Model", "RuntimeFailure", "Sampling", "Session", "Token", "library_path"]
+__all__ = [
+    "Generation",
+    "Model",
+    "RuntimeFailure",
+    "Sampling",
+    "Session",
+    "Token",
+    "check_chat_template",
+    "check_tokenizer",
+    "library_path",
+]

@@ -59,6 +59,8 @@ _SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
     "fsw_model_open": (c_int32, (c_char_p, POINTER(ModelOptions), POINTER(c_void_p))),
     "fsw_model_close": (None, (c_void_p,)),
     "fsw_verify": (c_int32, (c_char_p,)),
+    "fsw_check_tokenizer": (c_int32, (c_char_p, c_size_t)),
+    "fsw_check_chat_template": (c_int32, (c_char_p, c_size_t)),
     "fsw_model_info": (c_char_p, (c_void_p,)),
     "fsw_tokenize": (
         c_int32,

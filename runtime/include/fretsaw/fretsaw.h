@@ -56,6 +56,9 @@ FSW_API fsw_status fsw_model_open(const char* path, const fsw_model_options* opt
 FSW_API void fsw_model_close(fsw_model* model);
 /* Checks structure and every digest; loads no code. */
 FSW_API fsw_status fsw_verify(const char* path);
+/* For compilers: whether this runtime can read a tokenizer.json, or a Jinja chat template. */
+FSW_API fsw_status fsw_check_tokenizer(const char* json, size_t bytes);
+FSW_API fsw_status fsw_check_chat_template(const char* source, size_t bytes);
 /* The manifest as JSON text, and what was chosen at load: {"manifest": ..., "variant": "...",
  * "threads": n, "weights_bytes": n, "has_tokenizer": bool, "has_chat_template": bool}. */
 FSW_API const char* fsw_model_info(fsw_model* model);
