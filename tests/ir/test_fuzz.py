@@ -165,7 +165,10 @@ BROKEN = [
         attrs(("shape", (2,)), ("value", sym("nan"))), 6,
         "full: attribute value holds what is no attribute value, or an integer over 64 bits",
     ),
-    (replace(GRAPH, nodes=(replace(NODE, op="concat", operands=(), attrs=(("axis", 0),)),)), 6, "concat: cannot take these attributes"),
+    (
+        replace(GRAPH, nodes=(replace(NODE, op="concat", operands=(), attrs=(("axis", 0),)),)), 6,
+        "concat: cannot take these attributes",
+    ),
 ]  # fmt: skip
 
 

@@ -79,7 +79,8 @@ def test_the_whole_message() -> None:
         "    | %n: f32[B, 8] = rms_norm(%x) {eps = 1e-05}\n"
         "  > | %y: f32[B, 4] = linear(%n, %w)\n"
         "    |                            ^^ const f32[4, 9]\n"
-        "    | kv_append(%kv, %k, %k) {layer = 0}"
+        "    | kv_append(%kv, %k, %k) {layer = 0}\n"
+        "  hint  a bug of that pass: send this message and the IR that `--dump-ir DIR` writes"
     )
 
 

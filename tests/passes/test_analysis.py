@@ -173,7 +173,8 @@ def test_liveness_by_hand() -> None:
 def test_uses_against_its_definition(graph: Graph) -> None:
     found = uses(graph)
     for value in graph.values():
-        want, todo = [], [(value, ())]
+        want: list[tuple[int, int, tuple[int, ...]]] = []
+        todo: list[tuple[Value, tuple[int, ...]]] = [(value, ())]
         while todo:
             at, through = todo.pop()
             for j, node in enumerate(graph.nodes):

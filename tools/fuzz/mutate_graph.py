@@ -39,10 +39,10 @@ SHAPES = (
 )
 TYPES: tuple[ValueType, ...] = (
     *(TensorType("f32", s) for s in SHAPES),
-    TensorType("q7", (2,)),
+    TensorType("q7", (2,)),  # type: ignore[arg-type]  # wrong on purpose
     HandleType("kv_cache"),
     HandleType("a b"),
-)  # type: ignore[arg-type]
+)
 NAMES = ("", "a b", "x", "%", "a\nb", "\ud800", "}", "\u2028", "x" * 10_000, "{", "0")
 LOCS = (Loc("a\nb", "c\u2028", ("d,e", "<")), Loc(" ", ")", ()), Loc("(", "(", (">",)), Loc(rules=("a\0",)))
 OPS = ("nonsense", "", "a b", "add\n", "linear", "concat", "full", "topk", "kv_append", "cos")

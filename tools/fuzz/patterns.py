@@ -40,12 +40,12 @@ class Pieces:
         """A node; commutative ones in either order; now and then a graph output."""
         if name in ("add", "mul") and self.chance(0.4):
             operands = operands[::-1]
-        value = self.build.emit(name, *operands, loc=Loc(f"m.{self.count}"), **attrs)
+        value = self.build.emit_node(name, operands, attrs, loc=Loc(f"m.{self.count}")).out
         if self.chance(0.02):
             self.observed.append(value)
         return value
 
-    def const(self, array: np.ndarray | float) -> Value:
+    def const(self, array: np.ndarray | np.floating | float) -> Value:
         return self.build.const("c", Const.of(np.asarray(array, numpy_dtype(self.dtype)), self.dtype))
 
     def weight(self, *shape: int) -> Value:
