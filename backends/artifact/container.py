@@ -109,7 +109,7 @@ def _map(path: Path) -> memoryview:
         with path.open("rb") as stream:
             size = stream.seek(0, 2)
             if size == 0:
-                raise ArtifactError("the file is empty", where=str(path))
+                raise ArtifactError("the file is empty", where=str(path), hint="copy or compile it again")
             return memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
     except OSError as error:
         raise ArtifactError(f"cannot read the artifact: {error.strerror}", where=str(path)) from None
@@ -118,7 +118,9 @@ def _map(path: Path) -> memoryview:
 def _read_header(path: Path, data: memoryview) -> Header:
     if bytes(data[: len(MAGIC)]) != MAGIC[: data.nbytes]:
         raise ArtifactError(
-            f"not a Fretsaw artifact: it starts with {bytes(data[:8])!r}, not {MAGIC!r}", where=str(path)
+            f"not a Fretsaw artifact: it starts with {bytes(data[:8])!r}, not {MAGIC!r}",
+            where=str(path),
+            hint="give a file that `fretsaw compile` wrote",
         )
     if data.nbytes < HEADER_BYTES:
         raise _cut(path, data.nbytes, HEADER_BYTES)

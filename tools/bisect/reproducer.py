@@ -120,8 +120,8 @@ def readme(found: Found, culprit: Culprit, block: Block, meter: Meter, told: Tol
         ]
     lines += ["", "| phase | pass | edits | " + meter.metric + " |", "|---|---|---|---|"]
     lines += [f"| {m.phase} | {m.name} | {m.edits} | {m.value:.6g} |" for m in found.measured]
-    lines += ["", "`before.fir` and `after.fir` are the smallest block in which the graphs differ, `inputs/` holds what",
-              "flowed into it, `consts/` its constants. `python run.py` runs both:", ""]  # fmt: skip
+    lines += ["", "`before.fir` and `after.fir` are the smallest block in which the graphs differ, `inputs/` holds",
+              "what flowed into it, `consts/` its constants. `python run.py` runs both:", ""]  # fmt: skip
     errors = block.errors()
     lines += [f"- `%{n}`: differs by {e:.6g} of its largest value" for n, e in errors.items()]
     lines += [] if errors else ["The block reads a cache: `run.py` needs a `ReferenceKvCache` for it."]

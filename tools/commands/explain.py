@@ -36,15 +36,17 @@ def command(
       fretsaw explain build/ir/00_captured.fir raise_rms_norm --json
     """
     import json
+    from dataclasses import replace
 
     from fretsaw.passes.kit.compose import compose
-    from fretsaw.passes.kit.recipe import Recipe, parse_step
+    from fretsaw.passes.kit.recipe import Place, Recipe, parse_step
     from fretsaw.tools.explain.near import explain
     from fretsaw.tools.explain.report import at_site, check_site, lines, to_json
     from fretsaw.tools.explain.stand import load_graph, stand
     from fretsaw.tools.reporter import Reporter
 
-    p = compose(Recipe((parse_step(name),)), plugins)[1][0]
+    step = replace(parse_step(name), place=Place("argument PASS"))
+    p = compose(Recipe((step,)), plugins)[1][0]
     reporter = Reporter(quiet=quiet or as_json)
     with reporter.phase("read"):
         graph = load_graph(source, p.phase)
