@@ -35,7 +35,7 @@ def normalize_attrs(op: OpDef, attrs: Mapping[str, Attr]) -> tuple[tuple[str, At
             out[name] = value
     unknown = set(attrs) - set(op.attrs)
     if unknown:
-        raise ShapeError(f"unknown attribute {', '.join(sorted(unknown))}")
+        raise ShapeError(f"unknown attribute {', '.join(sorted(unknown))}", attr=min(unknown))
     return tuple(sorted(out.items()))
 
 

@@ -157,6 +157,7 @@ def _error(
     where = graph.name if node is None else place(node)
     text = "" if node is None else excerpt(graph, node, slot=slot, attr=attr, result=result)
     phase = f"phase {graph.phase}"
-    return VerifyError(
-        f"{what} (invariant {number})", where=where, when=", ".join(filter(None, [when, phase])), context=text
-    )
+    after = when.startswith("after ")  # a rule made this graph: nothing that a user wrote into a checkpoint can
+    hint = "a bug of that pass: send this message and the IR that `--dump-ir DIR` writes" if after else ""
+    when = ", ".join(filter(None, [when, phase]))
+    return VerifyError(f"{what} (invariant {number})", where=where, when=when, context=text, hint=hint)
