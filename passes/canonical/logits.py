@@ -6,21 +6,13 @@ from dataclasses import dataclass, field
 
 from fretsaw.ir import DimLike, Graph, Node, Value
 from fretsaw.passes.canonical.mask_values import BLOCKED
+from fretsaw.passes.canonical.masks import Hiding
 from fretsaw.passes.kit.edit import Decline
 from fretsaw.passes.kit.match import either, last_axis, made_by, scalar, squeezed
 
 BETWEEN = ("where", "add", "sub", "mul", "div", "cast", "concat", "tanh")  # from the logits' product to the softmax
 KEYS_LAST = (0, 1, 3, 2)
 CLOSE = 1e-6  # relative: constants pass through float32
-
-
-@dataclass(frozen=True)
-class Hiding:
-    """A mask and the node that applies it: a condition under which keys are shown (or hidden), or an addition."""
-
-    value: Value
-    at: Node
-    shows: bool = True
 
 
 @dataclass

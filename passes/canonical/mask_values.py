@@ -40,6 +40,10 @@ from fretsaw.passes.kit.edit import Decline
 from fretsaw.passes.kit.match import scalar
 
 BLOCKED = -1e4  # a logit lowered by this much has no weight left, in any float type
+READ = (
+    "iota", "full", "cast", "neg", "abs", "add", "sub", "mul", "div", "mod", "logical_not", "lt", "le", "gt", "ge",
+    "eq", "ne", "where",
+)  # fmt: skip
 ARITHMETIC: Mapping[str, Callable[[float, float], float]] = {
     "add": operator.add, "sub": operator.sub, "mul": operator.mul,
 }  # fmt: skip
@@ -102,6 +106,8 @@ class _Reader:
         move = MOVES.get(node.op)
         if move is not None:
             return move(node, self.read)
+        if node.op not in READ:
+            raise Unreadable(f"{node.op} has no meaning as a mask", node)
         operands = [at(self.read(v), _aligned(v, node)) for v in node.operands]
         match node.op, operands:
             case "iota", _:

@@ -12,6 +12,7 @@ and conjunctions of these. Anything else is refused with the part that is strang
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from fretsaw.ir import DimLike, Graph, Node, Value
@@ -26,6 +27,7 @@ from fretsaw.passes.canonical.affine import (
     Formula,
     Some,
     axis,
+    both,
     formula_at,
     negate,
     number,
@@ -62,15 +64,6 @@ class Mask:
         """As in op ``attention``: tokens seen to one side, the own one counted; 0 for all."""
         return 0 if self.back is None else self.back + 1
 
-    def joined(self, other: Mask) -> Mask | None:
-        """Both at once, when that is a known mask too."""
-        if self.prefix and other.ahead is not None or other.prefix and self.ahead is not None:
-            return None
-        ahead, back = _least(self.ahead, other.ahead), _least(self.back, other.back)
-        if ahead not in (0, back):
-            return None
-        return Mask(ahead, back, tuple(dict.fromkeys(self.padding + other.padding)), self.prefix or other.prefix)
-
     def __str__(self) -> str:
         parts = ["causal" if self.causal else "bidirectional"] if self.ahead == 0 or not self.padding else []
         if self.window:
@@ -79,10 +72,6 @@ class Mask:
         if self.prefix:
             parts.append(f"prefix of {self.prefix} tokens")
         return ", ".join(parts)
-
-
-def _least(a: int | None, b: int | None) -> int | None:
-    return min((n for n in (a, b) if n is not None), default=None)
 
 
 @dataclass
@@ -95,23 +84,32 @@ class _Bounds:
     prefix: str = ""
 
 
-def find_mask(g: Graph, value: Value, root: Node, shape: tuple[DimLike, ...], *, shows: bool = True) -> Mask | Decline:
-    """The mask that ``value`` is to logits of ``shape`` [B, H, S, T].
+@dataclass(frozen=True)
+class Hiding:
+    """A mask and the node that applies it: a condition under which keys are shown (or hidden), or an addition."""
 
-    Args:
-        value: Boolean (true: seen) or added to the logits, broadcast to ``shape``.
-        root: The node to blame where no node makes the mask.
-        shows: False: a boolean mask that is true where keys are hidden.
-    """
-    formula = read_mask(g, value, root)
-    if isinstance(formula, Decline):
-        return formula
-    shift = RANK - value.tensor.rank
-    moved = formula_at(formula, {i: axis(i + shift) for i in range(value.tensor.rank)})
-    found = classify(moved if shows else negate(moved), shape)
-    if isinstance(found, str):
-        return Decline(f"the mask is not one that is known: {found}", at=g.producer(value) or root)
-    return found
+    value: Value
+    at: Node
+    shows: bool = True
+
+
+def find_mask(g: Graph, hidings: Sequence[Hiding], shape: tuple[DimLike, ...]) -> Mask | Decline:
+    """The mask that all ``hidings`` together are to logits of ``shape`` [B, H, S, T]."""
+    formulas: list[Formula] = []
+    for hiding in hidings:
+        formula = read_mask(g, hiding.value, hiding.at)
+        if isinstance(formula, Decline):
+            return formula
+        shift = RANK - hiding.value.tensor.rank
+        moved = formula_at(formula, {i: axis(i + shift) for i in range(hiding.value.tensor.rank)})
+        formulas.append(moved if hiding.shows else negate(moved))
+    found = classify(both(*formulas), shape)
+    if isinstance(found, Mask):
+        return found
+    strange = next(
+        (h for h, f in zip(hidings, formulas, strict=True) if isinstance(classify(f, shape), str)), hidings[0]
+    )
+    return Decline(f"the mask is not one that is known: {found}", at=g.producer(strange.value) or strange.at)
 
 
 def classify(formula: Formula, shape: tuple[DimLike, ...]) -> Mask | str:

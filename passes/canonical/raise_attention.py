@@ -23,8 +23,8 @@ from collections.abc import Sequence
 
 from fretsaw.ir import Attr, Graph, Node
 from fretsaw.passes.api import Decline, Edit, rule
-from fretsaw.passes.canonical.logits import Logits, read_logits, written_attention
-from fretsaw.passes.canonical.masks import Mask, find_mask
+from fretsaw.passes.canonical.logits import read_logits, written_attention
+from fretsaw.passes.canonical.masks import find_mask
 from fretsaw.passes.kit.match import flat_const
 
 HEADS_INNER = (0, 2, 1, 3)  # [B, H, S, E] <-> [B, S, H, E]
@@ -44,9 +44,14 @@ def raise_attention(root: Node, g: Graph) -> Edit | Decline | None:
     found = read_logits(g, softmax, root)
     if isinstance(found, Decline):
         return found
-    mask = _mask(g, found)
+    mask = find_mask(g, found.masks, found.shape)
     if isinstance(mask, Decline):
         return mask
+    if mask.padding or mask.prefix:
+        what = "padding" if mask.padding else "prefix"
+        return Decline(
+            f"recognised as a {what} mask ({mask}), which op attention does not express", at=found.masks[0].at
+        )
     edit = Edit()
     q, k, v = (
         edit.insert("transpose", x, before=root, name=f"{root.out.name}.{slot}", perm=HEADS_INNER)
@@ -59,21 +64,3 @@ def raise_attention(root: Node, g: Graph) -> Edit | Decline | None:
     inner = edit.insert_node("attention", [q, k, v, *sinks], attrs, before=root)
     edit.rewrite(root, "transpose", inner.out, perm=HEADS_INNER)
     return edit
-
-
-def _mask(g: Graph, found: Logits) -> Mask | Decline:
-    """All masks of the logits as one that the op expresses."""
-    whole = Mask()
-    for hiding in found.masks:
-        at = hiding.at
-        mask = find_mask(g, hiding.value, at, found.shape, shows=hiding.shows)
-        if isinstance(mask, Decline):
-            return mask
-        if mask.padding or mask.prefix:
-            what = "padding" if mask.padding else "prefix"
-            return Decline(f"recognised as a {what} mask ({mask}), which op attention does not express", at=at)
-        joined = whole.joined(mask)
-        if joined is None:
-            return Decline(f"two masks meet that op attention does not express together: {whole}; {mask}", at=at)
-        whole = joined
-    return whole

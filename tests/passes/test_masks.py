@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fretsaw.ir import Graph, parse, run, sym
 from fretsaw.passes.api import Decline
-from fretsaw.passes.canonical.masks import Mask, find_mask
+from fretsaw.passes.canonical.masks import Hiding, Mask, find_mask
 from tests.passes.kit import read
 
 SHAPE = (sym("B"), 1, sym("S"), sym("S"))
@@ -50,7 +50,7 @@ def graph_of(lines: str) -> Graph:
 
 def masked(lines: str) -> Mask | Decline:
     graph = graph_of(lines)
-    return find_mask(graph, graph.outputs[0], graph.nodes[0], SHAPE)
+    return find_mask(graph, [Hiding(graph.outputs[0], graph.nodes[0])], SHAPE)
 
 
 CASES: dict[str, tuple[str, Mask, str]] = {
@@ -162,6 +162,17 @@ def meaning(mask: Mask, feeds: dict[str, np.ndarray], size: int) -> np.ndarray:
     return seen
 
 
+def test_masks_that_only_together_are_known() -> None:
+    """A condition hides what lies too far back, another what lies ahead, and it is true where keys are hidden."""
+    graph = graph_of("%g: bool[1, 1, S, S] = gt(%k, %q)\n %m: bool[1, 1, S, S] = mul(%near, %near)")
+    values = {v.name: v for v in graph.values()}
+    ahead, back = Hiding(values["g"], graph.nodes[0], shows=False), Hiding(values["near"], graph.nodes[0])
+    assert find_mask(graph, [ahead, back], SHAPE) == Mask(0, 2)
+    assert find_mask(graph, [], SHAPE) == Mask()
+    alone = find_mask(graph, [back], SHAPE)
+    assert isinstance(alone, Decline) and alone.at.out.name == "near"
+
+
 @pytest.mark.parametrize(
     ("lines", "reason", "at"),
     [
@@ -206,7 +217,7 @@ def meaning(mask: Mask, feeds: dict[str, np.ndarray], size: int) -> np.ndarray:
 def test_refused(lines: str, reason: str, at: str) -> None:
     text = HEAD
     graph = read(text + lines + "\n}")
-    found = find_mask(graph, graph.outputs[0], graph.nodes[0], SHAPE)
+    found = find_mask(graph, [Hiding(graph.outputs[0], graph.nodes[0])], SHAPE)
     assert isinstance(found, Decline)
     assert (found.reason, found.at.out.name) == (reason, at)
 
@@ -238,7 +249,7 @@ def test_a_random_mask_is_read_exactly_or_refused(
     head = HEAD.replace("-> (%m)", f"-> (%{last})")
     text = head.replace("  %i: i64[S] = iota", "  " + "\n  ".join(consts) + "\n  %i: i64[S] = iota", 1)
     graph = parse((text + "\n ".join(nodes) + "\n}").strip(), seed=0)
-    found = find_mask(graph, graph.outputs[0], graph.nodes[0], SHAPE)
+    found = find_mask(graph, [Hiding(graph.outputs[0], graph.nodes[0])], SHAPE)
     if isinstance(found, Mask):
         feeds = inputs(size, seed=0)
         (got,) = run(graph, dict(feeds))
