@@ -74,7 +74,6 @@ class Sink:
     bias: tuple[Buffer, ...] = ()
     residual: Buffer | None = None
     extra: tuple[Buffer, ...] = ()
-    bias_row: Expr | None = None  # the biases are [E, N]: the expert to use
 
     @property
     def panel_width(self) -> int:
@@ -97,8 +96,7 @@ class Sink:
         """Finish and store one vector (or scalar); ``parts`` is (value,) or (gate, up)."""
         spec, lanes = self.spec, lanes_of(parts[0])
         if spec.bias:
-            head = [] if self.bias_row is None else [self.bias_row]
-            parts = [p + load(b, [*head, col], lanes) for p, b in zip(parts, self.bias, strict=True)]
+            parts = [p + load(b, [col], lanes) for p, b in zip(parts, self.bias, strict=True)]
         if spec.scale != 1.0:
             parts = [p * splat(spec.scale, lanes) for p in parts]
         value = bind(self._glu(spec.glu, *parts) if spec.glu else parts[0])

@@ -65,7 +65,7 @@ def reference(spec: AttentionSpec, args: list[Array], sinks: Array | None) -> Ar
             p = np.exp(s - top)
             rest = 0 if sinks is None else np.exp(sinks[h] - top)
             out[cu[b] : cu[b + 1], h] = p / (p.sum(1, keepdims=True) + rest) @ v
-    return out.reshape(len(q), -1)
+    return out.reshape(len(q), spec.heads * spec.values)
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=IDS)
