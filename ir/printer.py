@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fretsaw.ir.consts import ArrayData, Const, DeclaredData, DigestData, FileData, OpData
+from fretsaw.ir.consts import ArrayData, Const, DeclaredData, DigestData, FileData
 from fretsaw.ir.dims import Dim, dim_text, int_text
 from fretsaw.ir.node import Graph, Loc, Node, Value
 from fretsaw.ir.op import Attr
@@ -106,15 +106,4 @@ def loc_text(loc: Loc) -> str:
     return _one_line(" ".join(filter(None, parts))).strip(" ")
 
 
-def context_lines(graph: Graph, node: Node, around: int = 2) -> str:
-    """The node's line marked with ``>``, with its neighbours."""
-    at = next((i for i, n in enumerate(graph.nodes) if n is node), None)
-    if at is None:
-        return f"> {node_text(node)}"
-    lines = []
-    for i in range(max(0, at - around), min(len(graph.nodes), at + around + 1)):
-        lines.append(f"{'>' if i == at else ' '} {node_text(graph.nodes[i])}")
-    return "\n".join(lines)
-
-
-__all__ = ["Value", "attr_text", "const_text", "context_lines", "node_text", "quoted", "to_text"]
+__all__ = ["Value", "attr_text", "const_text", "node_text", "quoted", "to_text"]
