@@ -17,9 +17,14 @@ import tvm
 from tvm import tirx
 
 from fretsaw.backends.tvm.kernels.attention import AttentionSpec, attention
+from fretsaw.backends.tvm.kernels.embedding import EmbeddingSpec, embedding
 from fretsaw.backends.tvm.kernels.epilogue import Epilogue, Glu
 from fretsaw.backends.tvm.kernels.gemm import GemmSpec, gemm
 from fretsaw.backends.tvm.kernels.isa import V3, V4, Isa
+from fretsaw.backends.tvm.kernels.moe import GroupedSpec, grouped_gemm
+from fretsaw.backends.tvm.kernels.norm import NormSpec, norm
+from fretsaw.backends.tvm.kernels.rope import RopeSpec, rope
+from fretsaw.backends.tvm.kernels.router import RouteSpec, route, sort_by_expert
 from fretsaw.tools.bench.probes import fma_peak, read_bandwidth
 
 
@@ -81,12 +86,47 @@ def bench_attention(isa: Isa, threads: int, page: int) -> None:
             print(f"decode at {before + 1:5} page {page} {2 * 4e-9 * 64 * 3 * (before + 1) / seconds:6.1f} GB/s")
 
 
+def bench_rows(isa: Isa, threads: int, tokens: int = 512, width: int = 576) -> None:
+    """Print kernels that move rows in GB/s read and written; they mostly hit the caches."""
+    x, gain, out = zeros(tokens, width), zeros(width), zeros(tokens, width)
+    heads, angles = zeros(tokens, 9, 64), zeros(tokens, 32)
+    ids, table = zeros(tokens, dtype="int32"), zeros(49152 // 16, width, 16)
+    calls: dict[str, Callable[[], object]] = {
+        "norm": partial(build(norm(NormSpec(width, isa, 1e-5)), isa), x, gain, out),
+        "rope": partial(build(rope(RopeSpec(9, 64, isa, rotary=64)), isa), heads, angles, angles, zeros(tokens, 9, 64)),
+        "embedding": partial(build(embedding(EmbeddingSpec(49152, width, isa)), isa), ids, table, out),
+    }
+    band = read_bandwidth(threads, rounds=3)
+    for label, call in calls.items():
+        speed = 8e-9 * tokens * width / best(call)
+        print(f"{label:9} T={tokens} {speed:6.1f} GB/s, memory probe {band:5.1f}")
+
+
+def bench_experts(isa: Isa, threads: int, tokens: int = 512) -> None:
+    """Print the choice of 2 of 8 experts, its sort, and the grouped GEMM of the pairs beside the FMA peak."""
+    experts, slots, n, k = 8, 2, 1536, 576
+    logits = tvm.runtime.tensor(np.random.default_rng(0).standard_normal((tokens, experts)).astype(np.float32))
+    index, weight = zeros(tokens, slots, dtype="int32"), zeros(tokens, slots)
+    choose = partial(build(route(RouteSpec(experts, slots, isa)), isa), logits, index, weight)
+    offsets, order = zeros(experts + 1, dtype="int32"), zeros(tokens * slots, dtype="int32")
+    sort = partial(build(sort_by_expert(experts, slots), isa), index, offsets, order)
+    spec = GroupedSpec(experts, n, k, isa, gather=slots)
+    args = zeros(tokens, k), offsets, order, zeros(experts, -(-n // 16), k, 16), zeros(tokens * slots, n)
+    multiply = partial(build(grouped_gemm(spec), isa), *args)
+    print(f"route     T={tokens} {1e6 * best(choose):6.1f} us;  sort {1e6 * best(sort):.1f} us")
+    peak = fma_peak(threads, 2)
+    speed = 2e-9 * tokens * slots * n * k / best(multiply)
+    print(f"experts   T={tokens} {speed:6.1f} GFLOP/s, probe {peak:6.1f}, ratio {speed / peak:.2f}")
+
+
 def main() -> None:
     """Run all benchmarks with the given number of threads."""
     threads = int(sys.argv[1]) if len(sys.argv) > 1 else 2
     isa = V4 if "avx512f" in Path("/proc/cpuinfo").read_text() else V3
     print(f"{isa.name}, {threads} threads, read bandwidth {read_bandwidth(threads):.1f} GB/s")
     bench_gemm(isa, threads)
+    bench_rows(isa, threads)
+    bench_experts(isa, threads)
     for page in (32, 64):
         bench_attention(isa, threads, page)
 
