@@ -16,6 +16,7 @@ Types = Sequence[ValueType]
 Attrs = Mapping[str, Attr]
 AXIS = AttrSpec(int, required=True)
 SHAPE = AttrSpec(tuple, required=True)
+NUMBERS = tuple(d for d in DTYPES if d != "bool")
 
 
 def axis_of(attrs: Attrs, rank: int) -> int:
@@ -189,7 +190,7 @@ def _iota(arrays: Sequence[Array], attrs: Attrs) -> Sequence[Array]:
 define_op(
     "iota", "", flops=no_flops, reference=_iota,
     shape=lambda ts, at: [TensorType(at["dtype"], (at["size"],))],  # type: ignore[arg-type]
-    attrs={"size": AttrSpec(int, required=True), "dtype": AttrSpec(str, "i64", choices=DTYPES)},
+    attrs={"size": AttrSpec(int, required=True), "dtype": AttrSpec(str, "i64", choices=NUMBERS)},
     doc="0, 1, ..., size - 1.", example='iota() {dtype = "i64", size = S}',
 )  # fmt: skip
 

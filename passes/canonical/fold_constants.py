@@ -3,7 +3,7 @@
     %c = op(const, const)             ==>     const %c
 
 Why:    patterns then see a constant where the model's code computes one (Gemma's 1 + weight).
-Needs:  every operand constant, a static result, no effects.
+Needs:  every operand constant, a static result, no symbol in an attribute, no effects.
 Keeps:  bits: the op's reference computes the value, now or when it is first loaded.
 Stops:  each edit leaves one node fewer.
 Source: common practice.
@@ -14,7 +14,9 @@ the constant remembers the op and its operands.
 
 from __future__ import annotations
 
-from fretsaw.ir import ArrayData, Const, Graph, Node, OpData, get_op
+import numpy as np
+
+from fretsaw.ir import ArrayData, Attr, Const, Dim, Graph, Node, OpData, get_op
 from fretsaw.passes.api import Decline, Edit, rule
 
 SMALL = 1 << 16  # elements; a table of this size costs nothing to hold while compiling
@@ -29,11 +31,21 @@ def fold_constants(node: Node, g: Graph) -> Edit | Decline | None:
         return None if not node.operands else Decline("the result has a symbolic dimension", at=node)
     if any(v in g.output_set for v in node.results):
         return Decline("a graph output stays computed", at=node)
+    if any(_symbolic(v) for _, v in node.attrs):
+        return Decline("an attribute is symbolic", at=node)
     operands = [g.consts[v] for v in node.operands]
     edit = Edit()
     for i, value in enumerate(node.results):
-        edit.redirect(value, edit.const(value.name, _fold(node, operands, i)))
+        try:
+            folded = _fold(node, operands, i)
+        except (IndexError, OverflowError, ValueError) as error:  # it would fail whenever it ran: not ours to say when
+            return Decline(f"its reference refuses these constants: {error}", at=node)
+        edit.redirect(value, edit.const(value.name, folded))
     return edit
+
+
+def _symbolic(attr: Attr) -> bool:
+    return isinstance(attr, Dim) or (isinstance(attr, tuple) and any(map(_symbolic, attr)))
 
 
 def _fold(node: Node, operands: list[Const], result: int) -> Const:
@@ -41,5 +53,6 @@ def _fold(node: Node, operands: list[Const], result: int) -> Const:
     lazy = OpData(node.op, tuple(operands), node.attrs, result)
     small = isinstance(kind.numel, int) and kind.numel <= SMALL
     if small and all(isinstance(c.data, ArrayData) for c in operands):
-        return Const.of(lazy.load().copy(), kind.dtype)
+        with np.errstate(all="ignore"):  # infinity and NaN are results here, as when the program runs
+            return Const.of(lazy.load().copy(), kind.dtype)
     return Const(kind, lazy)

@@ -32,6 +32,15 @@ graph @g(%x: f32[2]) -> (%y) {
     )
 
 
+def test_what_has_no_value_yet_or_at_all_stays() -> None:
+    head = "graph @g(%x: f32[S]) -> (%y) {\n  dim S in [1, 8]\n  const %t: f32[2, 1] = data([1.0, 2.0])\n"
+    symbolic = head + "  %c: f32[2] = full() {shape = [2], value = S}\n  %y: f32[2] = neg(%c)\n}"
+    assert untouched(fold_constants, symbolic) == [("an attribute is symbolic", "c")]
+    outside = head + "  const %i: i64[1] = data([2])\n  %c: f32[1, 1] = embedding(%i, %t)\n  %y: f32[1, 1] = neg(%c)\n}"
+    reason = "its reference refuses these constants: index 2 is out of bounds for axis 0 with size 2"
+    assert untouched(fold_constants, outside) == [(reason, "c")]
+
+
 def test_weights_stay_on_disk() -> None:
     text = """
 graph @g(%x: f32[2]) -> (%y) {

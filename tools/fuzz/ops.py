@@ -122,7 +122,7 @@ def _embedding(g: Maker) -> Choice:
 
 
 def _iota(g: Maker) -> Choice:
-    return [], {"size": g.dim(), "dtype": g.dtype()}
+    return [], {"size": g.dim(), "dtype": g.dtype([d for d in DTYPES if d != "bool"])}
 
 
 def _full(g: Maker) -> Choice:
