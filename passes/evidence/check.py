@@ -112,13 +112,13 @@ class Checker:
         traces = [plan.calibration] if same_source else [plan.calibration, plan.seeded]
         tolerance = _exactly if p.keeps == "bits" else _rounded
         shipped = [walk(pieces, t, tolerance) for t in traces]
-        worst = max(shipped, key=lambda w: w.error)
+        worst, shown = max(zip(shipped, traces, strict=True), key=lambda found: found[0].error)
         moved = frozenset[str]().union(*(w.moved for w in shipped))
         if worst.error == 0:
             return {"max_error": 0.0}, moved
         if p.keeps == "bits":
             what = f"promises identical outputs; they differ by {worst.error:.3g} of the largest"
-            raise _broken(p, what, self._first(pieces, plan, worst, _exactly, wide=False))
+            raise _broken(p, what, self._first(pieces, plan, worst, shown, _exactly))
 
         def rounding(graph: Graph) -> float:
             return algebra_bound(graph, rounds_constants=p.rounds_constants)
@@ -131,15 +131,17 @@ class Checker:
             what = (
                 f"promises that only rounding moves; in float64 outputs differ by {found.error:.3g}, bound {bound:.3g}"
             )
-            raise _broken(p, what, self._first(pieces, plan, found, rounding, wide=True))
+            raise _broken(p, what, self._first(pieces, plan, found, plan.seeded, rounding, wide=True))
         return {"max_error": worst.error, "max_error_f64": found.error, "bound_f64": bound}, moved
 
-    def _first(self, pieces: Pieces, plan: Plan, found: Walk, tolerance: Tolerance, *, wide: bool) -> str:
+    def _first(
+        self, pieces: Pieces, plan: Plan, found: Walk, shown: Trace, tolerance: Tolerance, *, wide: bool = False
+    ) -> str:
         """The block that went wrong first. Graphs compared whole are cut for that, now that time does not matter."""
         if plan.mode == "blocks":
             return found.strayed
         names = shared_cuts(pieces.before, pieces.after, plan.tokens)
-        trace = Trace(plan.seeded.sequence)
+        trace = Trace(shown.sequence)
         trace.record(pieces.before, set(names))
         return walk(Pieces.of(pieces.before, pieces.after, names), trace, tolerance, wide=wide).strayed
 
