@@ -86,7 +86,7 @@ format: $(VENV)/.installed  ## Rewrite sources in the house format
 	$(if $(strip $(CXX_SOURCES)),$(BIN)/clang-format -i $(CXX_SOURCES))
 
 pytest: native-build
-	FRETSAW_BUILD=$(abspath build/cmake) $(BIN)/python -m pytest -q -W error
+	FRETSAW_BUILD=$(abspath build/cmake) $(BIN)/python -m pytest -q -W error -n $(JOBS) --dist loadfile --durations 25
 
 .PHONY: native-build cxx-build fuzz-build
 native-build: $(VENV)/.installed  ## The runtime and its test tools, Release, in build/cmake
