@@ -52,7 +52,9 @@ def _unchanged(node: Node, g: Graph) -> Value | None:
         return node["x"] if node.attr("min") is None and node.attr("max") is None else None
     if node.op in TWICE_NOTHING or node.op in TWICE_ONCE:
         inner = made_by(g, node["x"], node.op)
-        return None if inner is None else inner["x"] if node.op in TWICE_NOTHING else inner.out
+        if inner is None or inner["x"].type != node.out.type:  # twice not of a number says whether it is zero
+            return None
+        return inner["x"] if node.op in TWICE_NOTHING else inner.out
     a, b = node.operands
     neutral = NEUTRAL[node.op]
     if a.type == node.out.type and is_scalar(g, b, neutral):

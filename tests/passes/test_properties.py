@@ -18,6 +18,7 @@ from fretsaw.passes.api import Keeps, Outcome, Pass
 from fretsaw.passes.evidence.compare import algebra_bound, difference
 from fretsaw.passes.kit.driver import run_rules
 from fretsaw.passes.pipeline import ON_REQUEST, PIPELINE
+from fretsaw.tools.fuzz.generate import random_graph
 from fretsaw.tools.fuzz.patterns import random_pieces
 from tests.graphs import sources
 from tests.passes.kit import sorted_nodes
@@ -106,6 +107,20 @@ def test_passes_alone_on_generated_graphs(name: str) -> None:
     for seed in range(8):
         f32, f64 = (random_pieces(random.Random(seed), dtype) for dtype in DTYPES)
         check(PASSES[name], f32, f64, seed)
+
+
+def test_every_pass_on_the_whole_catalogue() -> None:
+    """Graphs of any ops, which cannot all be run: a pass ends well or refuses a program that it is not for."""
+    for seed in range(150):
+        graph = random_graph(random.Random(seed))
+        for p in PASSES.values():
+            after = p.run(graph).graph
+            if after is graph:
+                continue
+            verify(after)
+            assert [(v.name, v.type) for v in after.outputs] == [(v.name, v.type) for v in graph.outputs]
+            assert to_text(after) != to_text(graph) and p.run(after).graph is after, (p.name, seed)
+            assert parse(to_text(after), {v.name: c for v, c in after.consts.items()}) == after
 
 
 @pytest.mark.parametrize("path", REGRESSIONS, ids=[p.stem for p in REGRESSIONS])
