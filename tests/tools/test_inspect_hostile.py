@@ -95,7 +95,7 @@ def test_any_text_is_evidence_or_refused(text: str) -> None:
 def test_the_properties_can_fail() -> None:
     """What is damaged above is well formed before, and its numbers reach the views."""
     evidence = read_evidence(json.dumps({"passes": [RECORD, RECORD], "checks": {"mode": "whole"}}))
-    assert "2.00 M → 1.50 M" in view(evidence) and "checks (mode = whole): 2 of 2 passes passed" in view(evidence)
+    assert "2.00 M → 1.50 M" in view(evidence) and "checks (whole): 2 of 2 passes passed" in view(evidence)
     names = [p.title for p in plots(evidence.passes)]
     assert names[:2] == ["Nodes", "FLOPs of a run"] and names[-1] == "Error of the checks against their bounds"
 

@@ -10,8 +10,7 @@ from markupsafe import Markup
 from fretsaw.ir import Graph, Node, Value
 from fretsaw.ir.printer import node_text
 from fretsaw.ir.views import data_flow
-from fretsaw.passes.evidence.cost import TOKENS
-from fretsaw.tools.report.graph_tables import flops, read_consts, weight_bytes
+from fretsaw.tools.report.graph_tables import flops, read_consts, run_tokens, weight_bytes
 from fretsaw.tools.report.layers import Block, blocks_of
 from fretsaw.tools.report.layout import Layout, Point, layered
 from fretsaw.tools.report.svg import element
@@ -83,7 +82,7 @@ class Artist:
         data = {
             "data-op": plain(node.op), "data-text": plain(text), "data-module": plain(node.loc.module),
             "data-source": plain(node.loc.source), "data-rules": plain(" ".join(node.loc.rules)),
-            "data-flops": f"{count(work)} at {TOKENS} tokens" if work else "",
+            "data-flops": f"{count(work)} at {run_tokens(self.graph)} tokens" if work else "",
             "data-weights": "; ".join(f"{plain(str(v))}, {size(self.graph.consts[v].nbytes)}" for v in consts),
         }  # fmt: skip
         return element(

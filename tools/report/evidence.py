@@ -55,6 +55,7 @@ class Record:
     check: Mapping[str, Scalar]
     options: Mapping[str, Scalar] = field(default_factory=dict)
     origin: str = ""
+    requested: bool = False
     before: Cost | None = None
     after: Cost | None = None
 
@@ -128,6 +129,7 @@ def _record(p: Mapping[str, object], at: str) -> Record:
         check=_scalars(_get(p, "check", at, dict), f"{at}.check"),
         options=_scalars(p.get("options") or {}, f"{at}.options"),
         origin=_get(p, "origin", at, str) if p.get("origin") is not None else "",
+        requested=p.get("requested") is True,
         before=_cost(p.get("cost_before"), f"{at}.cost_before"),
         after=_cost(p.get("cost_after"), f"{at}.cost_after"),
     )

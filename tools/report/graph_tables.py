@@ -32,7 +32,7 @@ def graph_rows(graph: Graph) -> list[tuple[str, ...]]:
         ("nodes", number(len(graph.nodes))),
         ("parameters", number(parameters(graph, consts))),
         ("weights", size(weight_bytes(graph, consts))),
-        (f"FLOPs at {TOKENS} tokens", count(sum(flops(graph, graph.nodes)))),
+        (f"FLOPs at {run_tokens(graph)} tokens", count(sum(flops(graph, graph.nodes)))),
     ]
 
 
@@ -69,6 +69,11 @@ def flops(graph: Graph, nodes: Sequence[Node]) -> list[int]:
     return [node_flops(node, env) for node in nodes]
 
 
+def run_tokens(graph: Graph) -> int:
+    """Tokens of the run that FLOPs are counted for: ``TOKENS``, or as many as the graph takes."""
+    return max([n for n in sequence_dims(graph, TOKENS).values() if n <= TOKENS], default=0)
+
+
 def summary(graph: Graph) -> Mapping[str, object]:
     """The same as plain data, for ``--json``."""
     consts = read_consts(graph, graph.nodes)
@@ -82,6 +87,6 @@ def summary(graph: Graph) -> Mapping[str, object]:
     ]  # fmt: skip
     return {
         "graph": graph.name, "phase": graph.phase, "nodes": len(graph.nodes), "flops": sum(flops(graph, graph.nodes)),
-        "tokens": TOKENS, "parameters": parameters(graph, consts), "weight_bytes": weight_bytes(graph, consts),
-        "blocks": blocks,
+        "tokens": run_tokens(graph), "parameters": parameters(graph, consts),
+        "weight_bytes": weight_bytes(graph, consts), "blocks": blocks,
     }  # fmt: skip

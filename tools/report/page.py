@@ -16,11 +16,18 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from fretsaw.ir import Graph
-from fretsaw.passes.evidence.cost import TOKENS
 from fretsaw.tools.report.drawing import MOST_NODES, Artist
 from fretsaw.tools.report.evidence import Record
 from fretsaw.tools.report.excerpt import Excerpt, excerpt, names_of
-from fretsaw.tools.report.graph_tables import flops, graph_rows, ops_text, parameters, read_consts, weight_bytes
+from fretsaw.tools.report.graph_tables import (
+    flops,
+    graph_rows,
+    ops_text,
+    parameters,
+    read_consts,
+    run_tokens,
+    weight_bytes,
+)
 from fretsaw.tools.report.layers import Group, folded_paths, groups_of
 from fretsaw.tools.report.pass_tables import checks_line, facts
 from fretsaw.tools.report.plots import plots
@@ -139,7 +146,7 @@ def _group(graph: Graph, group: Group, artist: Artist | None) -> GroupView:
 
 def _cost_text(graph: Graph, elements: int, held: int) -> str:
     work = count(sum(flops(graph, graph.nodes)))
-    return f"{count(elements)} parameters, {size(held)} of weights, {work}FLOP at {TOKENS} tokens"
+    return f"{count(elements)} parameters, {size(held)} of weights, {work}FLOP at {run_tokens(graph)} tokens"
 
 
 def _touched(graphs: Mapping[str, Graph]) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from rich.table import Table
 
 from fretsaw.tools.report.evidence import Evidence, Record
-from fretsaw.tools.report.words import arrow, check_numbers, count, number, plain, settings, size
+from fretsaw.tools.report.words import arrow, check_numbers, count, number, plain, scalar, settings, size
 from fretsaw.tools.tables import make_table
 
 UNCHECKED = "unchecked: compiled with --no-check"
@@ -40,8 +40,15 @@ def checks_line(evidence: Evidence) -> str:
             key = re.sub(r" \([^()]*\)$", "", r.status) or "no check written down"  # without what differs by pass
             reasons[key] = reasons.get(key, 0) + 1
     rest = [f"{n} {plain(reason)}" for reason, n in reasons.items()]
-    told = f" ({settings(evidence.checks)})" if evidence.checks else ""
-    return f"checks{told}: " + ", ".join([f"{passed} of {len(evidence.passes)} passes passed", *rest])
+    return f"checks{_how(evidence.checks)}: " + ", ".join([f"{passed} of {len(evidence.passes)} passes passed", *rest])
+
+
+def _how(checks: Mapping[str, object]) -> str:
+    """Mode, text and limits of the checks; digests are left to ``--json``."""
+    said = {"mode": "{}", "calibration_tokens": "{} tokens", "calibration_source": "of {}", "max_kl": "KL at most {}",
+            "min_top1": "top-1 at least {}"}  # fmt: skip
+    words = [text.format(scalar(checks[key])) for key, text in said.items() if key in checks]
+    return f" ({', '.join(words).replace(' tokens, of', ' tokens of')})" if words else ""
 
 
 def one_pass(record: Record, position: int) -> Iterator[Table]:
@@ -58,7 +65,7 @@ def facts(record: Record) -> list[tuple[str, str]]:
     """Name and value of everything but the lists."""
     rows = [
         ("keeps", record.keeps),
-        ("origin", record.origin or "not written down"),
+        ("origin", (record.origin or "not written down") + (", requested by name" if record.requested else "")),
         ("options", settings(record.options) or "none"),
         ("sites hit", number(record.hit)),
         ("sites demanded", number(record.demanded) if record.demanded else "none"),
@@ -93,6 +100,7 @@ def check_text(record: Record, *, brief: bool = False) -> str:
 
 def _row(record: Record) -> tuple[str, ...]:
     extra = [record.origin] if record.origin not in ("", "built-in") else []
+    extra += ["requested"] if record.requested else []
     extra += [settings(record.options)] if record.options else []
     name = "\n".join([plain(record.name), *(f"  {plain(e)}" for e in extra)])
     before, after = record.nodes_before, record.nodes_after

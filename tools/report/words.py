@@ -61,7 +61,9 @@ def change(before: int, after: int) -> str:
     if not before or max(before, after) >= LARGEST:
         return "changed"
     percent = 100 * (after - before) / before
-    return f"{percent:+.1f} %" if abs(percent) >= 0.05 else f"{percent:+.0e} %"
+    if abs(percent) < 5e-5:
+        return "below 0.0001 %"
+    return f"{percent:+.1f} %" if abs(percent) >= 0.05 else f"{percent:+.4f} %"
 
 
 def arrow(before: int, after: int, word: Callable[[int], str]) -> str:
