@@ -159,3 +159,10 @@ def test_an_unknown_name(capsys: pytest.CaptureFixture[str]) -> None:
         "fretsaw: UsageError: there is no pass raise_ropes\n"
         "  hint  did you mean raise_rope or raise_router? `fretsaw passes` lists them, --plugin FILE adds some\n"
     )
+
+
+def test_the_documentation_lists_every_pass(root: Path) -> None:
+    text = (root / "docs" / "passes.md").read_text(encoding="utf-8")
+    rows = [line.split("|") for line in text.splitlines() if line.startswith("|") and line.count("|") == 6]
+    listed = {row[2].strip().strip("`"): row[3].strip() for row in rows[2:]}
+    assert listed == {p.name: p.keeps for p in Registry.built_in().all()}
