@@ -18,6 +18,7 @@ from fretsaw.passes.canonical.drop_noops import drop_noops
 from fretsaw.passes.canonical.fold_constants import fold_constants
 from fretsaw.passes.canonical.raise_attention import raise_attention
 from fretsaw.passes.canonical.raise_experts import raise_experts
+from fretsaw.passes.canonical.raise_gated_mlp import raise_gated_mlp
 from fretsaw.passes.canonical.raise_gelu import raise_gelu
 from fretsaw.passes.canonical.raise_layer_norm import raise_layer_norm
 from fretsaw.passes.canonical.raise_rms_norm import raise_rms_norm
@@ -47,6 +48,7 @@ PIPELINE: Mapping[str, tuple[Pass, ...]] = {
         raise_rms_norm,
         raise_layer_norm,
         raise_gelu,
+        raise_gated_mlp,
         raise_router,
         raise_experts,
         raise_rope,

@@ -23,6 +23,7 @@ from tests.passes import (
     test_pack_tokens,
     test_raise_attention,
     test_raise_experts,
+    test_raise_gated_mlp,
     test_raise_gelu,
     test_raise_layer_norm,
     test_raise_rms_norm,
@@ -74,6 +75,11 @@ BREAKS: dict[str, tuple[str, Sequence[Change], Sequence[str]]] = {
                                  at(test_raise_gelu.BEFORE, "tanh(%i)", "mlp.act")],
         ["raise_gelu was requested and reached no site",
          "declined  %t (tanh)  mlp.act: tanh is not of sqrt(2/pi) (x + 0.044715 x^3)"]),
+    "raise_gated_mlp": (
+        test_raise_gated_mlp.SILU, [("mul(%g, %s)  // mlp\n  %y: f32[B, 8] = mul(%a, %u)",
+                                     "mul(%g, %u)  // mlp\n  %y: f32[B, 8] = mul(%s, %a)"), ("-> (%y)", "-> (%y, %a)")],
+        ["raise_gated_mlp missed 1 of 1 sites", "  at    %s   mlp", "missed  %s (sigmoid)  mlp",
+         "declined  %a (mul)  mlp: the inner product is read elsewhere too"]),
     "raise_router": (
         test_raise_router.BEFORE, [("%z: i64[T, 2] = neg(%i)", "%z: i64[T, 2] = neg(%i)\n  %u: f32[T, 2] = neg(%v)"),
                                    ("topk(%p) {k = 2}", "topk(%p) {k = 2}  // mlp.gate"),
@@ -186,6 +192,7 @@ def test_standing_contracts() -> None:
     standing = {n for n, p in SHIPPED.items() if p.sites.standing}
     assert standing >= {
         "raise_attention", "raise_rms_norm", "raise_layer_norm", "raise_router", "raise_experts", "raise_rope",
+        "raise_gated_mlp",
         "merge_qkv", "merge_gate_up",
     }  # fmt: skip
 
