@@ -23,8 +23,8 @@ from fretsaw.passes.evidence.memory import peak_bytes
 from fretsaw.passes.evidence.options import EvidenceOptions
 from fretsaw.passes.evidence.quality import Streams, block_streams, hold_limits, logits_of, whole_streams
 from fretsaw.passes.evidence.trace import Trace
-from fretsaw.passes.evidence.walk import Pieces, Tolerance, Walk, shared_cuts, walk
-from fretsaw.passes.evidence.wide import as_f64
+from fretsaw.passes.evidence.walk import Pieces, shared_cuts, walk
+from fretsaw.passes.evidence.wide import as_f64 as as_f64  # where callers look for it
 from fretsaw.passes.kit.ledger import Evidence
 
 Numbers = dict[str, str | float | int]
@@ -80,18 +80,19 @@ class Checker:
         if self._plan is None:
             self._plan = make_plan(before, self.options)
         plan = self._plan
-        names = shared_cuts(before, after, plan.tokens)
-        usable = [name for name in names if name in plan.calibration.real] if plan.mode == "blocks" else []
-        pieces = Pieces.of(before, after, usable)
+        names = [n for n in shared_cuts(before, after, plan.tokens) if n in plan.seeded.real]
+        small = Pieces.of(before, after, names)
+        pieces = small if plan.mode == "blocks" else Pieces.of(before, after, [])
         moved: frozenset[str] = frozenset()
         if p.keeps == "budget":
-            found = self._budget(p, pieces, names, plan)
+            found = self._budget(p, pieces, small, names, plan)
         else:
-            found, moved = self._equal(p, pieces, plan)
-        bound = memory_bound(pieces, plan, names if p.keeps == "budget" and plan.mode == "whole" else [])
+            found, moved = self._equal(p, pieces, small, plan)
+        kept = names if p.keeps == "budget" and plan.mode == "whole" else []
+        bound = memory_bound(pieces, plan, kept)
         self._largest = max(self._largest, bound)
-        for trace in (plan.calibration, plan.seeded):
-            trace.forget([new for _, new in pieces.pairs], moved)
+        plan.calibration.forget([new for _, new in pieces.pairs], moved)
+        plan.seeded.forget([new for _, new in small.pairs], moved)
         about: Numbers = {"mode": plan.mode, "blocks": len(pieces.pairs), "blocks_skipped": pieces.skipped}
         return {"status": "passed", "changed": 1, **found, **about, "memory_bound_bytes": bound}
 
@@ -106,55 +107,45 @@ class Checker:
             out |= {f"{trace.sequence.name}_{k}": v for k, v in trace.sequence.to_json().items()}
         return {"status": "passed", **out, "memory_bound_bytes": self._largest}
 
-    def _equal(self, p: Pass, pieces: Pieces, plan: Plan) -> tuple[Numbers, frozenset[str]]:
+    def _equal(self, p: Pass, pieces: Pieces, small: Pieces, plan: Plan) -> tuple[Numbers, frozenset[str]]:
         """Outputs equal, or equal but for rounding; and the cuts whose meaning changed."""
-        same_source = plan.seeded.sequence.begins(plan.calibration.sequence)
-        traces = [plan.calibration] if same_source else [plan.calibration, plan.seeded]
-        tolerance = _exactly if p.keeps == "bits" else _rounded
-        shipped = [walk(pieces, t, tolerance) for t in traces]
-        worst, shown = max(zip(shipped, traces, strict=True), key=lambda found: found[0].error)
-        moved = frozenset[str]().union(*(w.moved for w in shipped))
-        if worst.error == 0:
+        exact = p.keeps == "bits"
+        tolerance = _exactly if exact else _rounded
+        shipped, shown = walk(pieces, plan.calibration, tolerance), plan.calibration
+        moved = shipped.moved
+        if shipped.error == 0 and not plan.seeded.sequence.begins(plan.calibration.sequence):
+            shipped, shown = walk(small, plan.seeded, tolerance), plan.seeded
+            moved |= shipped.moved
+        if shipped.error == 0:
             return {"max_error": 0.0}, moved
-        if p.keeps == "bits":
-            what = f"promises identical outputs; they differ by {worst.error:.3g} of the largest"
-            raise _broken(p, what, self._first(pieces, plan, worst, shown, _exactly))
+        if exact:
+            what = f"promises identical outputs; they differ by {shipped.error:.3g} of the largest"
+            whole = plan.mode == "whole" and shown is plan.calibration
+            raise _broken(p, what, _first(pieces, shown, plan.tokens) if whole else shipped.strayed)
 
         def rounding(graph: Graph) -> float:
             return algebra_bound(graph, rounds_constants=p.rounds_constants)
 
-        found, bound = (
-            walk(pieces, plan.seeded, rounding, wide=True),
-            max(rounding(old.graph) for old, _ in pieces.pairs),
-        )
+        found = walk(small, plan.seeded, rounding, wide=True)
+        bound = max(rounding(old.graph) for old, _ in small.pairs)
         if found.failed:
-            what = (
-                f"promises that only rounding moves; in float64 outputs differ by {found.error:.3g}, bound {bound:.3g}"
-            )
-            raise _broken(p, what, self._first(pieces, plan, found, plan.seeded, rounding, wide=True))
-        return {"max_error": worst.error, "max_error_f64": found.error, "bound_f64": bound}, moved
+            what = f"promises that only rounding moves; in float64 outputs differ by {found.error:.3g}"
+            raise _broken(p, f"{what}, bound {bound:.3g}", found.strayed)
+        about: Numbers = {"blocks_f64": len(small.pairs), "blocks_f64_skipped": small.skipped}
+        return {"max_error": shipped.error, "max_error_f64": found.error, "bound_f64": bound, **about}, (
+            moved | found.moved
+        )
 
-    def _first(
-        self, pieces: Pieces, plan: Plan, found: Walk, shown: Trace, tolerance: Tolerance, *, wide: bool = False
-    ) -> str:
-        """The block that went wrong first. Graphs compared whole are cut for that, now that time does not matter."""
-        if plan.mode == "blocks":
-            return found.strayed
-        names = shared_cuts(pieces.before, pieces.after, plan.tokens)
-        trace = Trace(shown.sequence)
-        trace.record(pieces.before, set(names))
-        return walk(Pieces.of(pieces.before, pieces.after, names), trace, tolerance, wide=wide).strayed
-
-    def _budget(self, p: Pass, pieces: Pieces, names: list[str], plan: Plan) -> Numbers:
+    def _budget(self, p: Pass, pieces: Pieces, small: Pieces, names: list[str], plan: Plan) -> Numbers:
         """The cost of an approximation, within the limits."""
         trace, options = plan.calibration, self.options
         if plan.mode == "blocks":
             streams = block_streams(pieces, trace)
-            block_streams(pieces, plan.seeded)  # its activations move too
         else:
             step = -(-max(len(names), 1) // MOST_CUTS)
             streams = whole_streams(pieces.before, pieces.after, names[::step], trace)
             trace.remember(pieces.pairs[-1][1], list(streams.after))
+        block_streams(small, plan.seeded)  # its activations move too
         where, share = streams.worst()[0] if streams.blame else ("", 0.0)
         out: Numbers = {"worst_block": where, "worst_block_error": share}
         old, new = logits_of(pieces.before, streams.before), logits_of(pieces.after, streams.after)
@@ -182,6 +173,14 @@ class Checker:
         }  # fmt: skip
 
 
+def _first(pieces: Pieces, trace: Trace, tokens: int) -> str:
+    """The block that went wrong first in graphs compared whole: they are cut now that time does not matter."""
+    names = shared_cuts(pieces.before, pieces.after, tokens)
+    again = Trace(trace.sequence)
+    again.record(pieces.before, set(names))
+    return walk(Pieces.of(pieces.before, pieces.after, names), again, _exactly).strayed
+
+
 def _exactly(graph: Graph) -> float:
     return 0.0
 
@@ -206,7 +205,7 @@ def memory_bound(pieces: Pieces, plan: Plan, kept: list[str]) -> int:
         long, short = (sequence_dims(graph, t.sequence.ids.size) for t in (plan.calibration, plan.seeded))
         for block, changed in zip(blocks, pieces.changed, strict=True):
             if changed:
-                runs += [peak_bytes(block.graph, long), peak_bytes(as_f64(block.graph), short)]
+                runs += [peak_bytes(block.graph, long), peak_bytes(block.graph, short, wide=True)]
     env = sequence_dims(pieces.before, plan.tokens)
     cuts = 2 * sum(v.tensor.nbytes(env) for n in pieces.before.nodes for v in n.results if v.name in set(kept))
     return stored + max(runs) + cuts + comparing_bytes(plan.base)
@@ -228,10 +227,10 @@ def make_plan(graph: Graph, options: EvidenceOptions) -> Plan:
     calibration, seeded = map(Trace, sequences(graph, options, tokens))
     if mode == "blocks":
         base = calibration.record(graph)
-        seeded.record(graph)
     else:
         (block,) = (old for old, _ in Pieces.of(graph, graph, []).pairs)
         base = calibration.outputs(graph, block, None)
+    seeded.record(graph)
     return Plan(mode, calibration, seeded, base)
 
 

@@ -21,20 +21,31 @@ def difference(before: Sequence[Array], after: Sequence[Array]) -> float:
 def _difference(a: Array, b: Array) -> float:
     if a.shape != b.shape:
         return float("inf")
-    worst = top = 0.0
+    worst = 0.0
     for start in range(0, a.size, CHUNK):
         x, y = a[start : start + CHUNK], b[start : start + CHUNK]
-        same = np.array_equal(x, y)
-        if not same and x.dtype.kind == "f" and not (np.isfinite(x).all() and np.isfinite(y).all()):
-            odd = ~(np.isfinite(x) & np.isfinite(y))
-            if not np.array_equal(x[odd], y[odd], equal_nan=True):
-                return float("inf")
-            x, y = x[~odd], y[~odd]
-        if x.size and not same:
+        if np.array_equal(x, y):
+            continue
+        if x.dtype.kind != "f":
             worst = max(worst, float(np.abs(np.subtract(x, y, dtype=np.float64)).max()))
+            continue
+        fine = np.isfinite(x) & np.isfinite(y)
+        if not fine.all():
+            if not np.array_equal(x[~fine], y[~fine], equal_nan=True):
+                return float("inf")
+            x, y = x[fine], y[fine]
         if x.size:
-            top = max(top, float(np.abs(x).max()))
-    return worst / max(top, 1e-300) if worst else 0.0
+            worst = max(worst, float(np.abs(x - y).max()))
+    return worst / max(_largest(a), 1e-300) if worst else 0.0
+
+
+def _largest(a: Array) -> float:
+    """Largest finite magnitude."""
+    top = 0.0
+    for start in range(0, a.size, CHUNK):
+        x = np.abs(a[start : start + CHUNK].astype(np.float64))
+        top = max(top, float(x[np.isfinite(x)].max(initial=0.0)))
+    return top
 
 
 def distance(before: Sequence[Array], after: Sequence[Array]) -> float:

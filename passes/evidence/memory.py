@@ -25,7 +25,8 @@ def peak_bytes(graph: Graph, env: Mapping[str, int], wide: bool = False) -> int:
     live = sum(sizes.values()) + cache_bytes(graph, env, wide)
     peak = live
     for i, node in enumerate(graph.nodes):
-        loaded = sum(const_bytes(graph.consts[v], wide) for v in dict.fromkeys(node.operands) if v in graph.consts)
+        widened = wide and node.op != "embedding"  # whose rows are widened, not its table
+        loaded = sum(const_bytes(graph.consts[v], widened) for v in dict.fromkeys(node.operands) if v in graph.consts)
         for value in node.results:
             sizes[value] = _nbytes(value, env, wide)
             live += sizes[value]

@@ -60,7 +60,7 @@ def test_bits_sees_one_step_of_one_weight(mode: Mode) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_algebra_fails_just_over_its_bound(mode: Mode) -> None:
     graph = model()
-    names = shared_cuts(graph, scaled_output(graph, 0.0), 16) if mode == "blocks" else []
+    names = shared_cuts(graph, scaled_output(graph, 0.0), 16)  # f64 goes by blocks either way
     bound = algebra_bound(Pieces.of(graph, graph, names).pairs[-1][0].graph)
     fine = check(lambda g: scaled_output(g, 0.9 * bound), "algebra", mode)
     assert fine["status"] == "passed"

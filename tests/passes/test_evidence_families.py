@@ -35,7 +35,7 @@ def test_every_pass_is_checked(family: tuple[str, Graph], mode: Literal["whole",
     result = run_pipeline(graph, phases, check=EvidenceOptions(mode=mode, tokens=40))
     assert {e.check["status"] for e in result.ledger} == {"passed"}
     changed = [e for e in result.ledger if e.check["changed"]]
-    assert len(changed) >= 4
+    assert len(changed) >= 2
     assert all(e.check["mode"] == mode and int(e.check["memory_bound_bytes"]) > 0 for e in changed)
     assert result.checks["calibration_tokens"] == 40
     costs = [c for e in result.ledger for c in (e.cost_before, e.cost_after) if c is not None]
