@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from fretsaw.ir import parse
 from fretsaw.ir.errors import UsageError
 from fretsaw.passes.api import Pass
 from fretsaw.passes.kit.compose import check_together, compose
 from fretsaw.passes.kit.recipe import Gates, Recipe, Step, load_recipe, parse_step
 from fretsaw.passes.kit.registry import Registry
+from fretsaw.passes.pipeline import run_pipeline
+from tests.passes.llama_text import llama
 
 RECIPE = """# what we ship
 plugins = ["more/mine.py"]
@@ -179,3 +182,11 @@ def test_at_most_once(tmp_path: Path) -> None:
         f"a is requested twice, and it runs once\nr.toml:4\nthe first is at {tmp_path}/r.toml:2: remove one"
     )
     assert together(tmp_path, named("a", repeats=True), named("a", repeats=True)) == ""
+
+
+def test_the_example(root: Path) -> None:
+    recipe = load_recipe(root / "examples" / "recipe.toml")
+    _, passes = compose(recipe, registry=Registry.built_in())
+    assert [p.name for p in passes] == ["fold_norm_gain"] and recipe.gates == Gates(0.01, 0.99)
+    result = run_pipeline(parse(llama(1), seed=0), extra=passes)
+    assert next(e for e in result.ledger if e.name == "fold_norm_gain").hit > 0
