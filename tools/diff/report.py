@@ -11,6 +11,7 @@ from fretsaw.tools.diff.group import Line, grouped
 from fretsaw.tools.diff.match import match
 from fretsaw.tools.report.source import Source
 
+MOST = 60  # lines of one part for people
 QUIET = ("passes", "producer")  # parts of the manifest that the evidence tells in full, or that say who wrote it
 
 
@@ -57,7 +58,8 @@ class Report:
         }
         for title, found in parts.items():
             if found:
-                out += [title, *(f"  {line}" for line in found)]
+                out += [title, *(f"  {line}" for line in found[:MOST])]
+                out += [f"  ... {len(found) - MOST} more: --json has all"] if len(found) > MOST else []
         out += [] if out else ["no differences"]
         return out + [f"note: {remark}" for remark in self.remarks]
 
