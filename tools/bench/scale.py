@@ -129,20 +129,21 @@ def main() -> int:
         return 0
     found: dict[str, list[dict[str, float]]] = {}
     for path in options.read:
-        found |= json.loads(path.read_text())
+        for name, rows in json.loads(path.read_text()).items():
+            found[name] = [*found.get(name, []), *rows]
     for name in MODELS:
         for layers in filter(None, getattr(options, name).split(",")):
             command = [sys.executable, "-m", "fretsaw.tools.bench.scale", "--one", name, layers]
             row = json.loads(
                 subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
             )
-            found.setdefault(name, []).append(row)
+            found[name] = sorted([*found.get(name, []), row], key=lambda r: r["layers"])
+            if options.json:
+                options.json.write_text(json.dumps(found, indent=1) + "\n")
             print(name, "  ".join(f"{k} {v:.4g}" for k, v in row.items()), flush=True)
     for name, rows in found.items():
         slope, base, r2 = fit([r["layers"] for r in rows], [r["canonical_cpu_s"] for r in rows])
         print(f"{name}: canonical_cpu_s = {base:.3f} + {slope:.4f} * layers, R2 = {r2:.4f}")
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
     if options.svg:
         options.svg.write_text(plot(found))
     return 0

@@ -8,7 +8,7 @@ import numpy as np
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 360, 60, 130, 30, 50
 COLORS = ("#1f5fa8", "#c2500a")
-LABELS = {"llama": "Llama-3.1-8B config", "moe": "Qwen3-235B-A22B config"}
+LABELS = {"llama": "Llama-3.1-8B", "moe": "Qwen3-235B-A22B"}
 Rows = Sequence[Mapping[str, float]]
 
 
@@ -50,8 +50,8 @@ def plot(found: Mapping[str, Rows]) -> str:
     out.append(f'<text x="{x:.1f}" y="{y + 38:.1f}" text-anchor="middle">layers</text>')
     for color, (name, rows) in zip(COLORS, found.items(), strict=False):
         slope, base, r2 = fit([r["layers"] for r in rows], [r["canonical_cpu_s"] for r in rows])
-        last = max(r["layers"] for r in rows)
-        (x0, y0), (x1, y1) = at(0, max(base, 0)), at(last, base + slope * last)
+        first, last = (f(r["layers"] for r in rows) for f in (min, max))
+        (x0, y0), (x1, y1) = at(first, base + slope * first), at(last, base + slope * last)
         out.append(f'<path d="M{x0:.1f} {y0:.1f}L{x1:.1f} {y1:.1f}" stroke="{color}" fill="none"/>')
         for row in rows:
             x, y = at(row["layers"], row["canonical_cpu_s"])
