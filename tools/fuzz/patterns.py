@@ -107,7 +107,11 @@ def linear(p: Pieces, x: Value, out: int) -> Value:
 def gated(p: Pieces) -> Value:
     x = norm(p) if p.chance(0.5) else p.x()
     gate, up = linear(p, x, 6), linear(p, x if p.chance(0.9) else p.x(), 6)
-    return linear(p, p.op("mul", p.op(p.rng.choice(("silu", "gelu", "relu")), gate), up), WIDTH)
+    if p.chance(0.3):  # SiLU written out
+        act = p.op("mul", gate, p.op("sigmoid", gate))
+    else:
+        act = p.op(p.rng.choice(("silu", "gelu", "relu")), gate)
+    return linear(p, p.op("mul", act, up), WIDTH)
 
 
 def turn(p: Pieces, x: Value) -> Value:
