@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from fretsaw.ir.errors import UsageError
+from fretsaw.passes.evidence.divergence import log_softmax, token_kl
 
 Logits = np.ndarray  # [n, V] float
 BLOCK = 128  # tokens whose logits are held at once
@@ -98,14 +99,6 @@ def evaluate(
     return tally.result(reference is not None)
 
 
-def log_softmax(logits: Logits) -> np.ndarray:
-    """Log probabilities in f64, [n, V]."""
-    wide = logits.astype(np.float64)
-    wide -= wide.max(axis=-1, keepdims=True)
-    wide -= np.log(np.exp(wide).sum(axis=-1, keepdims=True))
-    return wide
-
-
 def _score(tally: Tally, targets: np.ndarray, mine: Logits, other: Logits | None) -> None:
     rows = np.arange(targets.size)
     q = log_softmax(mine)  # [n, V]
@@ -116,8 +109,7 @@ def _score(tally: Tally, targets: np.ndarray, mine: Logits, other: Logits | None
     p = log_softmax(other)
     tally.reference_nll -= float(p[rows, targets].sum())
     tally.same_top += int((p.argmax(-1) == q.argmax(-1)).sum())
-    # Summed in f64 a divergence of almost nothing can round below zero; it is none then.
-    tally.kl.append(np.maximum((np.exp(p) * (p - q)).sum(-1), 0.0))
+    tally.kl.append(token_kl(p, q))
 
 
 class ArtifactScorer:
