@@ -16,7 +16,7 @@ RULES: Mapping[str, tuple[str, frozenset[str], frozenset[str]]] = {
         "fretsaw.frontend", frozenset({"ir"}),
         frozenset({"numpy", "torch", "transformers", "tokenizers", "jinja2", "sympy"}),
     ),
-    "passes": ("fretsaw.passes", frozenset({"ir"}), frozenset({"numpy", "scipy"})),
+    "passes": ("fretsaw.passes", frozenset({"ir"}), frozenset({"networkx", "numpy", "scipy"})),
     "backends/artifact": ("fretsaw.backends.artifact", frozenset({"ir"}), frozenset({"numpy"})),
     "backends/tvm": ("fretsaw.backends.tvm", frozenset({"ir"}), frozenset({"numpy", "tvm", "tvm_ffi", "ml_dtypes"})),
     "backends": ("fretsaw.backends", frozenset({"ir"}), frozenset({"numpy"})),
