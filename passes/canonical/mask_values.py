@@ -36,6 +36,7 @@ from fretsaw.passes.canonical.affine import (
 )  # fmt: skip
 from fretsaw.passes.canonical.mask_meaning import Choice, Magnitude, Meaning, Unreadable, at
 from fretsaw.passes.canonical.mask_moves import MOVES
+from fretsaw.passes.canonical.mask_tables import read_table
 from fretsaw.passes.kit.edit import Decline
 from fretsaw.passes.kit.match import scalar
 
@@ -93,7 +94,10 @@ class _Reader:
         if held is not None:
             return _constant(held, kind)
         if value in self.g.consts:
-            raise Unreadable(f"%{value.name} is a table of constants", None)
+            table = read_table(self.g.consts[value])
+            if table is None:
+                raise Unreadable(f"%{value.name} is a table of constants", None)
+            return table
         if kind.dtype == "bool":
             return Fact(Datum(value.name, every))
         if kind.dtype in INTS:

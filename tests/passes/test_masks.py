@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fretsaw.ir import Graph, parse, run, sym
+from fretsaw.ir import Const, Graph, parse, run, sym
 from fretsaw.passes.api import Decline
 from fretsaw.passes.canonical.masks import Hiding, Mask, find_mask
 from tests.passes.kit import read
@@ -41,7 +41,6 @@ graph @g(%positions: i64[B, S], %flags: bool[B, S], %n: i64[B, 1], %f: f32[B, 1,
   %pk: i64[B, 1, 1, S] = reshape(%positions) {shape = [B, 1, 1, S]}
   %gap: i64[1, 1, S, S] = sub(%q, %k)
 """
-Seen = Callable[[int, int, int, dict[str, np.ndarray]], bool]
 
 
 def graph_of(lines: str) -> Graph:
@@ -220,6 +219,39 @@ def test_refused(lines: str, reason: str, at: str) -> None:
     found = find_mask(graph, [Hiding(graph.outputs[0], graph.nodes[0])], SHAPE)
     assert isinstance(found, Decline)
     assert (found.reason, found.at.out.name) == (reason, at)
+
+
+def table(values: np.ndarray) -> Mask | Decline:
+    """What a constant table [N, N], cut to [S, S], is as a mask."""
+    graph = read(
+        f"graph @g(%x: f32[B, S]) -> (%m) {{\n dim B in [1, 8]\n dim S in [1, 8]\n const %t: {kind(values)}[1, 8, 8]\n"
+        f" %r: {kind(values)}[1, S, 8] = slice(%t) {{axis = 1, end = S, start = 0}}\n"
+        f" %m: {kind(values)}[1, S, S] = slice(%r) {{axis = 2, end = S, start = 0}}\n}}"
+    )
+    consts = {v: Const.of(values[None]) for v in graph.consts}
+    graph = replace(graph, consts=consts)
+    return find_mask(graph, [Hiding(graph.outputs[0], graph.nodes[0])], SHAPE)
+
+
+def kind(values: np.ndarray) -> str:
+    return "bool" if values.dtype == bool else "f32"
+
+
+def test_tables() -> None:
+    """Masks that a model keeps as constants: GPT-2 its triangle, others a band."""
+    gap = np.arange(8)[None] - np.arange(8)[:, None]
+    low = np.float32(-1e30)
+    assert table(gap <= 0) == Mask(0)
+    assert table((gap <= 0) & (gap > -3)) == Mask(0, 2)
+    assert table(abs(gap) < 3) == Mask(2, 2)
+    assert table(gap < 8) == Mask()
+    assert table(np.where(gap <= 0, np.float32(0), low)) == Mask(0)
+    for odd in (gap >= 0, (gap <= 0) & (gap != -2), gap > 0, np.where(gap <= 0, np.float32(0), np.float32(-1))):
+        assert isinstance(table(odd), Decline)
+    mixed = np.where(gap <= 0, np.float32(0), low)
+    mixed[0, 7] = -2e30
+    found = table(mixed)
+    assert isinstance(found, Decline) and found.reason == "the mask cannot be read: %t is a table of constants"
 
 
 COMPARE = {"le": np.less_equal, "lt": np.less, "ge": np.greater_equal, "gt": np.greater}
