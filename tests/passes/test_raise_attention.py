@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from fretsaw.ir import Graph, Node
+from fretsaw.ir import Graph, Node, parse, to_text
 from fretsaw.passes.api import apply
 from fretsaw.passes.canonical.raise_attention import raise_attention, written_out
 from tests.passes.kit import equivalent, error_in_eps, golden, read, untouched
@@ -221,3 +223,67 @@ def _with(graph: Graph, name: str, value: float) -> Graph:
         for n in graph.nodes
     ]
     return replace(graph, nodes=tuple(nodes))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    scale=st.sampled_from(["", "mul", "div"]), cap=st.booleans(), shared=st.booleans(), sink=st.booleans(),
+    masks=st.lists(st.tuples(st.sampled_from(["seen", "near"]), st.sampled_from(["where", "add"])), max_size=3),
+    seed=st.integers(0, 2**16),
+)  # fmt: skip
+def test_any_combination(
+    scale: str, cap: bool, shared: bool, sink: bool, masks: list[tuple[str, str]], seed: int
+) -> None:
+    """Scale, cap, masks, shared heads and sinks, each there or not: raised with those attributes, and equivalent."""
+    names = {name for name, _ in masks}
+    graph = read(combined(scale, cap, shared, sink, masks), seed=seed)
+    after, declines = apply(raise_attention, graph)
+    if names == {"near"}:  # a window without causality sees all keys ahead: no known mask
+        assert after is graph and "a query sees 1 keys back and all ahead" in declines[0].reason
+        return
+    (node,) = [n for n in after.nodes if n.op == "attention"]
+    assert not written_out(after) and apply(raise_attention, after)[0] is after
+    assert to_text(parse(to_text(after))) == to_text(after)
+    got = {name: node.attr(name) for name in ("causal", "window", "scale", "softcap")}
+    want = {"causal": "seen" in names, "window": 2 if "near" in names else 0,
+            "scale": {"": 1.0, "mul": 0.5, "div": 2.0}[scale], "softcap": 3.0 if cap else 0.0}  # fmt: skip
+    assert got == want and (node.get("sinks") is not None) == sink
+    assert node["k"].tensor.shape[2] == (2 if shared else 4)
+    assert error_in_eps(graph, after, seed) <= 4 * BOUND  # logits of scale 2 sharpen the softmax
+
+
+def combined(scale: str, cap: bool, shared: bool, sink: bool, masks: list[tuple[str, str]]) -> str:
+    """The text of an attention written out."""
+    kv = "%k: f32[B, 2, S, 4], %v: f32[B, 2, S, 6]"
+    head = HEAD if shared else HEAD.replace(kv, kv.replace("B, 2", "B, 4"))
+    lines = FULL[len(HEAD) :].strip().split("\n")
+    start = "\n  ".join(lines[i].strip() for i in (0, 1, 2)) + "\n  %gap: i64[S, S] = sub(%qi, %i)\n  "
+    start += "%near: bool[S, S] = lt(%gap, %two)\n  "
+    start += "\n  ".join(line.strip() for line in lines[4:10]) if shared else ""
+    k, v, at = ("%kr", "%vr", "%l") if shared else ("%k", "%v", "%l")
+    body = [f"%kt: f32[B, 4, 4, S] = transpose({k}) {{perm = [0, 1, 3, 2]}}", "%l: f32[B, 4, S, S] = matmul(%q, %kt)"]
+
+    def step(op: str) -> None:
+        nonlocal at
+        name = f"%n{len(body)}"
+        body.append(f"{name}: f32[B, 4, S, S] = {op.replace('@', at)}")
+        at = name
+
+    for op in [f"{scale}(@, %scale)"] * bool(scale) + ["div(@, %cap)", "tanh(@)", "mul(@, %cap)"] * cap:
+        step(op)
+    for name, how in masks:
+        if how == "add":
+            body.append(f"%a{len(body)}: f32[S, S] = where(%{name}, %zero, %low)")
+            step(f"add(@, %a{len(body) - 1})")
+        else:
+            step(f"where(%{name}, @, %inf)")
+    if sink:
+        body += ["%s4: f32[1, 4, 1, 1] = reshape(%sink) {shape = [1, 4, 1, 1]}",
+                 "%sx: f32[B, 4, S, 1] = expand(%s4) {shape = [B, 4, S, 1]}",
+                 f"%j: f32[B, 4, S, S + 1] = concat({at}, %sx) {{axis = 3}}",
+                 "%p: f32[B, 4, S, S + 1] = softmax(%j) {axis = 3}",
+                 "%w: f32[B, 4, S, S] = slice(%p) {axis = 3, end = S, start = 0}"]  # fmt: skip
+    else:
+        body.append(f"%w: f32[B, 4, S, S] = softmax({at}) {{axis = 3}}")
+    body.append(f"%y: f32[B, 4, S, 6] = matmul(%w, {v})")
+    return head + "  " + start + "\n  " + "\n  ".join(body) + "\n}"
