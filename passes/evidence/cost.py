@@ -43,12 +43,13 @@ class Cost:
 
 
 def cost(graph: Graph, tokens: int = TOKENS) -> Cost:
-    """The cost of one sequence of ``tokens`` tokens (fewer where the graph takes fewer).
+    """The cost of one sequence of ``tokens`` tokens, also where the model's context is shorter: costs of graphs compare
+    only at one length, and a packed program no longer knows the context.
 
     Raises:
         FretsawError: an op does not say what it costs (our bug).
     """
-    env = sequence_dims(graph, tokens)
+    env = sequence_dims(graph, tokens, within=False)
     key = tuple(sorted(env.items()))
     flops = written = 0
     for node in graph.nodes:
@@ -63,15 +64,19 @@ def cost(graph: Graph, tokens: int = TOKENS) -> Cost:
     return Cost(flops, sum(const.nbytes for const in consts), written, elements)
 
 
-def sequence_dims(graph: Graph, tokens: int) -> dict[str, int]:
+def sequence_dims(graph: Graph, tokens: int, *, within: bool = True) -> dict[str, int]:
     """Values of the graph's symbols for one sequence of ``tokens`` tokens: a leading axis of inputs that have a second
-    one is the batch, every other symbol counts tokens. Ranges of the symbols hold."""
+    one is the batch, and so is B of ``cu`` [B + 1]; every other symbol counts tokens. They stay ``within`` the ranges
+    of the graph, so within the model's context, unless told otherwise."""
     batch = {
         str(v.type.shape[0])
         for v in graph.inputs
         if isinstance(v.type, TensorType) and v.type.rank > 1 and isinstance(v.type.shape[1], Dim)
     }
-    return {name: min(max(1 if name in batch else tokens, low), high) for name, (low, high) in graph.dims.items()}
+    offsets = [d for v in graph.inputs if v.name == "cu" for d in v.tensor.shape]
+    batch |= {name for d in offsets if isinstance(d, Dim) for name in d.symbols}
+    wanted = {name: max(1 if name in batch else tokens, low) for name, (low, _) in graph.dims.items()}
+    return {name: min(n, graph.dims[name][1]) for name, n in wanted.items()} if within else wanted
 
 
 def node_flops(node: Node, env: Mapping[str, int]) -> int:
