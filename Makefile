@@ -85,8 +85,9 @@ format: $(VENV)/.installed  ## Rewrite sources in the house format
 	$(BIN)/ruff format .
 	$(if $(strip $(CXX_SOURCES)),$(BIN)/clang-format -i $(CXX_SOURCES))
 
+# One thread each: the workers share the cores, and thread pools that spin on more than there are only wait.
 pytest: native-build
-	FRETSAW_BUILD=$(abspath build/cmake) $(BIN)/python -m pytest -q -W error -n $(JOBS) --dist loadfile --durations 25
+	FRETSAW_BUILD=$(abspath build/cmake) OMP_NUM_THREADS=1 TVM_NUM_THREADS=1 $(BIN)/python -m pytest -q -W error -n $(JOBS) --dist loadfile --durations 25
 
 .PHONY: native-build cxx-build fuzz-build
 native-build: $(VENV)/.installed  ## The runtime and its test tools, Release, in build/cmake
