@@ -19,6 +19,7 @@ from fretsaw.frontend.import_aten import import_program
 from fretsaw.frontend.model import Traced, build_model
 from fretsaw.frontend.modes import Attention, Experts
 from fretsaw.frontend.parameters import ParameterMap, map_parameters
+from fretsaw.frontend.pooling import append_pooling
 from fretsaw.ir import Const, Graph, verify
 from fretsaw.ir.errors import CaptureError, FretsawError
 
@@ -60,8 +61,8 @@ def capture_all(
     """Capture a checkpoint.
 
     A decoder maps ``input_ids`` and ``positions``, i64[B, S], to ``logits`` f32[B, S, V]; an encoder to
-    ``hidden`` f32[B, S, D]. Positions of a row count up by one. Weights are f32 constants that read the
-    checkpoint's files.
+    ``hidden`` f32[B, S, D], or to ``embeddings`` f32[B, D] where sentence-transformers' files say how. Positions of
+    a row count up by one. Weights are f32 constants that read the checkpoint's files.
 
     Args:
         progress: Called before each step and once after the last.
@@ -89,6 +90,8 @@ def capture_all(
     graph = import_program(
         program, _data(program, model, parameters), checkpoint.architecture, (MAX_BATCH, length), output
     )
+    if checkpoint.sentence is not None:
+        graph = append_pooling(graph, checkpoint.sentence)
     verify(graph, when="capture")
     _audit(
         graph,

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from fretsaw.frontend.families import Kind, find_family
 from fretsaw.frontend.safetensors import read_safetensors
+from fretsaw.frontend.sentence import MODULES, Sentence, read_sentence
 from fretsaw.ir import FileData
 from fretsaw.ir.errors import CaptureError
 
@@ -37,6 +38,7 @@ class Checkpoint:
         context: Longest sequence in tokens.
         eos_token_ids: Tokens that end generation, from generation_config.json or else config.json.
         files: The files that make the checkpoint, sorted by name.
+        sentence: What sentence-transformers' files say about an encoder's output, None where there are none.
     """
 
     path: Path
@@ -56,13 +58,15 @@ class Checkpoint:
     bos_token: str
     eos_token: str
     files: tuple[Path, ...]
+    sentence: Sentence | None = None
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 over names, sizes and bytes of all files; reads them once, streamed."""
         total = hashlib.sha256()
         for path in self.files:
-            total.update(f"{path.name}\0{path.stat().st_size}\0".encode())
+            name = path.relative_to(self.path).as_posix()
+            total.update(f"{name}\0{path.stat().st_size}\0".encode())
             with path.open("rb") as file:
                 while chunk := file.read(1 << 20):
                     total.update(chunk)
@@ -86,14 +90,18 @@ def load_checkpoint(directory: Path) -> Checkpoint:
     tokenizer = _read_json(path / "tokenizer_config.json")
     tokenizer_file = path / "tokenizer.json"
     eos = generation.get("eos_token_id", config.get("eos_token_id"))
+    sentence = None
+    if family.kind == "encoder":
+        sentence = read_sentence(path, _read_json, _read_list(path / MODULES))
+    extra = () if sentence is None else sentence.files
     return Checkpoint(
         path, config, architecture, family.model_type, family.kind, tensors,
         tokenizer_file.read_bytes() if tokenizer_file.is_file() else None, tokenizer, generation,
-        _chat_template(path, tokenizer), _context(config, path), _ids(eos, path),
+        _chat_template(path, tokenizer), _context(config, path, sentence), _ids(eos, path),
         next(iter(_ids(generation.get("bos_token_id", config.get("bos_token_id")), path)), None),
         next(iter(_ids(generation.get("pad_token_id", config.get("pad_token_id")), path)), None),
         _token(tokenizer.get("bos_token")), _token(tokenizer.get("eos_token")),
-        tuple(sorted([*weights, *(p for n in TEXT_FILES if (p := path / n).is_file())])),
+        tuple(sorted([*weights, *extra, *(p for n in TEXT_FILES if (p := path / n).is_file())])), sentence,
     )  # fmt: skip
 
 
@@ -107,13 +115,22 @@ def _read_json(path: Path, required: bool = False) -> Json:
                 hint="this is not a Hugging Face model directory",
             )
         return {}
-    try:
-        value = json.loads(path.read_bytes().decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise CaptureError(f"{path.name} is not valid JSON: {error}", where=str(path)) from None
+    value = _parse(path)
     if not isinstance(value, dict):
         raise CaptureError(f"{path.name} is not a JSON object", where=str(path))
     return value
+
+
+def _read_list(path: Path) -> object:
+    """Any JSON value; None when the file is missing."""
+    return _parse(path) if path.is_file() else None
+
+
+def _parse(path: Path) -> object:
+    try:
+        return json.loads(path.read_bytes().decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise CaptureError(f"{path.name} is not valid JSON: {error}", where=str(path)) from None
 
 
 def _refuse(config: Json, path: Path) -> None:
@@ -183,13 +200,15 @@ def _chat_template(path: Path, tokenizer: Json) -> str | None:
     return template if isinstance(template, str) else None
 
 
-def _context(config: Json, path: Path) -> int:
+def _context(config: Json, path: Path, sentence: Sentence | None) -> int:
     context = config.get("max_position_embeddings")
     if not isinstance(context, int) or isinstance(context, bool) or not 1 <= context < 1 << 31:
         raise CaptureError(
             f"max_position_embeddings must be a positive integer, is {context!r}",
             where=str(path / "config.json"),
         )
+    if sentence is not None and sentence.max_tokens is not None:
+        return min(context, sentence.max_tokens)
     return context
 
 

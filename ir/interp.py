@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from fretsaw.ir.dims import Dim, evaluate
+from fretsaw.ir.dims import Dim, evaluate, sym
 from fretsaw.ir.errors import FretsawError, VerifyError
 from fretsaw.ir.node import Graph, Node, Value
 from fretsaw.ir.op import Attr, get_op
@@ -29,8 +29,9 @@ def bind_dims(graph: Graph, inputs: Mapping[str, object]) -> dict[str, int]:
         if not isinstance(array, np.ndarray) or array.ndim != value.type.rank:
             raise VerifyError(f"input %{value.name} must be an array of rank {value.type.rank}", where=graph.name)
         for dim, size in zip(value.type.shape, array.shape, strict=True):
-            if isinstance(dim, Dim) and len(dim.terms) == 1 and dim.terms[0][1] == 1 and len(dim.terms[0][0]) == 1:
-                env.setdefault(dim.terms[0][0][0], size)
+            if isinstance(dim, Dim) and dim.terms[0][1] == 1 and len(dim.terms[0][0]) == 1 and len(dim.symbols) == 1:
+                rest = evaluate(dim - sym(dim.terms[0][0][0]), {})  # B + 1 says what B is, too
+                env.setdefault(dim.terms[0][0][0], size - rest)
     for value in graph.inputs:
         if isinstance(value.type, TensorType):
             try:

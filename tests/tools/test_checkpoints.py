@@ -19,8 +19,8 @@ QUIET = Reporter(quiet=True)
 def minilm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A stand-in for the package's folder."""
     source = tmp_path / "package"
-    (source / "model").mkdir(parents=True)
-    for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md"):
+    (source / "model" / "1_Pooling").mkdir(parents=True)
+    for name in (*checkpoints.MINILM_FILES, "README.md"):
         (source / "model" / name).write_text(name)
     monkeypatch.setattr(checkpoints, "package_folder", lambda module, package: source)
     return source
@@ -29,8 +29,9 @@ def minilm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_minilm_is_copied(minilm: Path, tmp_path: Path) -> None:
     target = tmp_path / "deep" / "minilm"
     checkpoints.write_example("minilm", target, QUIET)
-    assert sorted(p.name for p in target.iterdir()) == [
-        "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
+    assert sorted(p.relative_to(target).as_posix() for p in target.rglob("*") if p.is_file()) == [
+        "1_Pooling/config.json", "config.json", "model.safetensors", "modules.json", "sentence_bert_config.json",
+        "tokenizer.json", "tokenizer_config.json",
     ]  # fmt: skip
     assert [p.name for p in target.parent.iterdir()] == ["minilm"]
 

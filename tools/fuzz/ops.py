@@ -196,6 +196,21 @@ def _cached_attention(g: Maker) -> Choice:
     return [g.handle(), q, *sinks], attrs
 
 
+def _segment_attention(g: Maker) -> Choice:
+    kind, t, e, kv = g.dtype(sorted(FLOATS)), g.dim(), g.dim(), g.rng.randint(1, 2)
+    heads = kv * g.rng.randint(1, 3)
+    operands = [g.tensor(kind, (t, heads, e)), g.tensor(kind, (t, kv, e)), g.tensor(kind, (t, kv, g.dim()))]
+    operands.append(g.ints((g.dim() + 1,)))
+    return ([*operands, g.tensor(kind, (heads,))] if g.chance(0.3) else operands), _attention_attrs(g)
+
+
+def _pool(g: Maker, *, packed: bool) -> Choice:
+    lead = (g.dim(),) if packed else (g.dim(), g.dim())
+    x = g.tensor(g.dtype(sorted(FLOATS)), (*lead, g.dim()))
+    kind = g.rng.choice(("first", "last", "mean", "max", "mean_sqrt"))
+    return [x, *([g.ints((g.dim() + 1,))] if packed else [])], {"kind": kind}
+
+
 def _router(g: Maker) -> Choice:
     experts = g.rng.randint(1, 6)
     logits = g.tensor(g.dtype(sorted(FLOATS)), (g.dim(), experts))
@@ -225,5 +240,7 @@ EMITTERS: dict[str, Emitter] = {
     "gather": _gather, "scatter": _scatter, "take": _take, "embedding": _embedding, "iota": _iota, "full": _full,
     "linear": _linear, "matmul": _matmul, "rms_norm": lambda g: _norm(g, 1), "layer_norm": lambda g: _norm(g, 2),
     "topk": _topk, "rope": _rope, "attention": _attention, "kv_append": _kv_append,
+    "segment_attention": _segment_attention, "pool": lambda g: _pool(g, packed=False),
+    "segment_pool": lambda g: _pool(g, packed=True), "l2_norm": lambda g: ([g.pick(sorted(FLOATS), low=1)], {}),
     "cached_attention": _cached_attention, "router": _router, "experts": _experts,
 }  # fmt: skip
