@@ -117,7 +117,9 @@ def _with_calibration(options: CompileOptions, checkpoint: Checkpoint) -> Eviden
     ids = Tokenizer.from_str(checkpoint.tokenizer_json.decode()).encode(text).ids
     if len(ids) < 2:
         raise UsageError(f"the calibration text {options.calib} has {len(ids)} tokens, at least 2 are needed")
-    return replace(options.evidence, calib=tuple(ids), calib_source=options.calib.name)
+    return replace(
+        options.evidence, calib=tuple(ids), calib_source=options.calib.name, tokens=0
+    )  # 0: as many as a text has
 
 
 def _run_passes(graph: Graph, options: CompileOptions, reporter: Reporter) -> PipelineResult:

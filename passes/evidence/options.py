@@ -16,7 +16,8 @@ class EvidenceOptions:
         check: Run the graph before and after every pass. False stamps every pass ``unchecked: --no-check``.
         calib: Token ids of the calibration text; empty: a seeded sequence of ``tokens`` ids.
         calib_source: Name of that text for people, as it stands in the ledger.
-        tokens: Most tokens that a check runs over; a longer calibration text is cut.
+        tokens: Most tokens that a check runs over; a longer calibration text is cut. 0: 512 of a calibration text,
+            128 of a seeded sequence, which more tokens would not make a better one.
         max_kl: Largest mean KL divergence, in nats per token, from the graph before a pass and from the first graph
             to the graph after it; None: no limit. Holds for passes of class ``budget``.
         min_top1: Smallest share of tokens whose most likely successor stays the same, 0 to 1; None: no limit.
@@ -30,13 +31,15 @@ class EvidenceOptions:
     check: bool = True
     calib: tuple[int, ...] = ()
     calib_source: str = ""
-    tokens: int = 512
+    tokens: int = 0
     max_kl: float | None = None
     min_top1: float | None = None
     seed: int = 0
     mode: Literal["auto", "whole", "blocks"] = "auto"
 
     def __post_init__(self) -> None:
+        if self.tokens == 0:
+            object.__setattr__(self, "tokens", 512 if self.calib else 128)
         if self.tokens < 2:
             raise UsageError(f"checks need at least 2 tokens, not {self.tokens}")
         if len(self.calib) == 1:
