@@ -26,6 +26,7 @@ enum class Status : int {
   kOutOfMemory = 12,
   kIo = 13,  // disk full, write failed
   kCancelled = 14,
+  kBusy = 15,  // a bounded queue is full
 };
 
 // Name of a status as used in --json output, e.g. "corrupt".

@@ -34,6 +34,8 @@ const char* StatusName(Status status) {
       return "io";
     case Status::kCancelled:
       return "cancelled";
+    case Status::kBusy:
+      return "busy";
   }
   return "unknown";
 }

@@ -23,6 +23,7 @@ inline double MsSince(Clock::time_point start) {
 // when the process began to load the artifact.
 Result<int> RunGenerate(const Options& options, Artifact artifact, Clock::time_point start);
 Result<int> RunBench(const Options& options, Artifact artifact, Clock::time_point start);
+Result<int> RunBatch(const Options& options, Artifact artifact, Clock::time_point start);
 Result<int> RunVerify(const Options& options, const Artifact& artifact);
 
 // Set by Ctrl-C; a second one ends the process at once.
@@ -30,6 +31,7 @@ const std::atomic<bool>& Interrupted();
 void CatchInterrupt();
 
 inline constexpr int kInterruptedExit = 130;  // 128 + SIGINT, as shells report it
+inline constexpr int kSomeFailedExit = 20;    // --batch went through, but some lines have errors
 
 // The "memory" object of --json.
 nlohmann::ordered_json MemoryJson(const Session& session, const Manifest& manifest);

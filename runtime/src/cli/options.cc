@@ -11,12 +11,14 @@ constexpr const char* kExamples = R"(Examples:
   fretsaw-run model.fsaw --chat --system "Answer briefly." --prompt "What is a tensor?"
   fretsaw-run model.fsaw --prompt-file notes.txt --temperature 0.8 --top-p 0.95 --seed 7
   fretsaw-run model.fsaw --ids 1,504,3575 --json
+  fretsaw-run model.fsaw --batch prompts.jsonl --out results.jsonl --kv-memory 2GB
   fretsaw-run model.fsaw --bench --prefill 512 --decode 64 --threads 2 --json
   fretsaw-run model.fsaw --verify
 
 Exit codes: 0 ok, 2 usage, 3 file not found, 4 not an artifact, 5 newer version, 6 truncated,
 7 corrupt, 8 processor lacks a feature, 9 bad input, 10 prompt too long, 11 unsupported,
-12 out of memory, 13 input or output failed, 130 interrupted, 1 a bug in Fretsaw.)";
+12 out of memory, 13 input or output failed, 15 results in use by another process, 20 lines of a
+batch failed, 130 interrupted, 1 a bug in Fretsaw.)";
 
 void AddInput(CLI::App* app, Options* o) {
   auto* prompt =
@@ -61,6 +63,24 @@ void AddMachine(CLI::App* app, Options* o) {
   app->add_flag("--verify", o->verify, "Check every digest first; without a prompt, only that");
 }
 
+void AddBatch(CLI::App* app, Options* o) {
+  auto* batch = app->add_option("--batch", o->batch,
+                                "File with a request a line, as JSON; - reads standard input");
+  auto* out =
+      app->add_option("--out", o->out, "File for the results, with --batch; goes on where it ends");
+  batch->needs(out);
+  out->needs(batch);
+  app->add_option("--max-batch-tokens", o->max_batch_tokens, "Most tokens of a step, with --batch")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1 << 30));
+  app->add_option("--max-sequences", o->max_sequences, "Most requests at once, with --batch")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 4096));
+  app->add_option("--kv-memory", o->kv_memory,
+                  "Bytes of KV cache, with --batch, e.g. 2GB; default: 1GB, or one whole context")
+      ->transform(CLI::AsSizeValue(false));
+}
+
 void AddOutput(CLI::App* app, Options* o) {
   app->add_flag("--json", o->json, "Print one JSON object instead of streaming text");
   app->add_flag("--quiet,-q", o->quiet, "No summary on standard error");
@@ -77,13 +97,19 @@ void AddOutput(CLI::App* app, Options* o) {
 }
 
 VoidResult CheckTogether(const Options& o) {
+  if (o.batch && (o.bench || o.has_prompt())) {
+    return Error{Status::kUsage,
+                 "--batch reads its prompts from a file; leave out --prompt, --prompt-file, --ids "
+                 "and --bench"};
+  }
   if (o.bench && o.has_prompt()) {
     return Error{Status::kUsage,
                  "--bench makes its own prompt; leave out --prompt, --prompt-file and --ids"};
   }
-  if (!o.bench && !o.verify && !o.has_prompt()) {
-    return Error{Status::kUsage,
-                 "no prompt: give --prompt TEXT, --prompt-file FILE, --ids LIST, or --bench"};
+  if (!o.bench && !o.verify && !o.batch && !o.has_prompt()) {
+    return Error{
+        Status::kUsage,
+        "no prompt: give --prompt TEXT, --prompt-file FILE, --ids LIST, --batch FILE, or --bench"};
   }
   if (o.context && *o.context < 1) {
     return Error{Status::kUsage, "context: " + std::to_string(*o.context) +
@@ -107,6 +133,7 @@ Result<Parsed> ParseOptions(int argc, const char* const* argv) {
   AddInput(&app, &options);
   AddGeneration(&app, &options);
   AddMachine(&app, &options);
+  AddBatch(&app, &options);
   AddOutput(&app, &options);
   try {
     app.parse(argc, argv);

@@ -29,6 +29,10 @@ struct Options {
   bool json = false;
   bool quiet = false;
   bool bench = false;
+  std::optional<std::string> batch;  // file of requests; "-": standard input
+  std::optional<std::string> out;    // file of results
+  int64_t max_batch_tokens = 2048, max_sequences = 64;
+  std::optional<uint64_t> kv_memory;  // bytes
   int64_t prefill = 512, decode = 64, repeat = 3;
 
   bool has_prompt() const { return prompt || prompt_file || ids; }

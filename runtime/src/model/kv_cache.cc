@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 namespace fretsaw {
@@ -33,23 +34,36 @@ Result<KvCache> KvCache::Create(const KvInfo& kv, int64_t tokens, int64_t sequen
   if (tokens < 1 || sequences < 1) {
     return Error{Status::kUsage, "a KV cache needs room for at least one token of one sequence"};
   }
+  int64_t pages = 0;
+  const bool overflow =
+      __builtin_mul_overflow(CeilDiv(tokens, kv.page_tokens), kv.layers * kv.kv_heads, &pages) ||
+      __builtin_mul_overflow(pages, sequences, &pages);
+  return CreateWithPages(kv, tokens, sequences, overflow ? INT64_MAX : pages);
+}
+
+Result<KvCache> KvCache::CreateWithPages(const KvInfo& kv, int64_t tokens, int64_t sequences,
+                                         int64_t pages) {
+  if (tokens < 1 || sequences < 1 || pages < 1) {
+    return Error{Status::kUsage, "a KV cache needs room for at least one token of one sequence"};
+  }
   KvCache cache(kv, tokens, sequences);
-  int64_t pages = 0, bytes = 0;
-  const bool overflow = __builtin_mul_overflow(cache.pages_per_row_, cache.rows(), &pages) ||
-                        __builtin_mul_overflow(pages, sequences, &pages) ||
-                        __builtin_mul_overflow(pages, kv.PagePairBytes(), &bytes);
+  int64_t bytes = 0;
   const auto too_large = [&] {
     return Error{Status::kOutOfMemory, "no memory for a KV cache of " + std::to_string(tokens) +
                                            " tokens for " + std::to_string(sequences) +
                                            " sequence(s); choose a smaller context"};
   };
-  if (overflow || pages > INT32_MAX) return too_large();
+  if (pages > INT32_MAX || __builtin_mul_overflow(pages, kv.PagePairBytes(), &bytes)) {
+    return too_large();
+  }
   cache.pages_ = pages;
   const auto element = static_cast<uint64_t>(DTypeBytes(kv.dtype));
   const auto page_elements = static_cast<uint64_t>(pages) * static_cast<uint64_t>(kv.page_tokens);
   cache.k_pages_ = ReservePages(page_elements * static_cast<uint64_t>(kv.key_size) * element);
   cache.v_pages_ = ReservePages(page_elements * static_cast<uint64_t>(kv.value_size) * element);
   if (cache.k_pages_ == nullptr || cache.v_pages_ == nullptr) return too_large();
+  cache.references_.resize(static_cast<size_t>(pages), 0);
+  cache.held_.resize(static_cast<size_t>(pages), 0);
   cache.free_.resize(static_cast<size_t>(pages));
   for (int64_t i = 0; i < pages; ++i) {
     cache.free_[static_cast<size_t>(i)] = static_cast<int32_t>(pages - 1 - i);
@@ -63,14 +77,57 @@ KvCache::KvCache(KvCache&& other) noexcept
       sequences_(other.sequences_),
       pages_per_row_(other.pages_per_row_),
       pages_(other.pages_),
+      used_(other.used_),
       k_pages_(std::exchange(other.k_pages_, nullptr)),
       v_pages_(std::exchange(other.v_pages_, nullptr)),
-      free_(std::move(other.free_)) {}
+      free_(std::move(other.free_)),
+      references_(std::move(other.references_)),
+      held_(std::move(other.held_)) {}
 
 KvCache::~KvCache() {
   const auto elements = static_cast<size_t>(pages_ * kv_.page_tokens * DTypeBytes(kv_.dtype));
   if (k_pages_ != nullptr) munmap(k_pages_, elements * static_cast<size_t>(kv_.key_size));
   if (v_pages_ != nullptr) munmap(v_pages_, elements * static_cast<size_t>(kv_.value_size));
+}
+
+int64_t KvCache::ColumnsFor(int64_t tokens) const { return CeilDiv(tokens, kv_.page_tokens); }
+
+int32_t KvCache::Take() {
+  const int32_t page = free_.back();
+  free_.pop_back();
+  references_[static_cast<size_t>(page)] = 1;
+  ++used_;
+  return page;
+}
+
+void KvCache::Refer(int32_t page) {
+  if (references_[static_cast<size_t>(page)]++ == 0) ++used_;
+}
+
+void KvCache::Unrefer(int32_t page) {
+  const auto i = static_cast<size_t>(page);
+  if (--references_[i] > 0) return;
+  --used_;
+  if (held_[i] == 0) free_.push_back(page);
+}
+
+void KvCache::Hold(int32_t page) { held_[static_cast<size_t>(page)] = 1; }
+
+void KvCache::Drop(int32_t page) {
+  const auto i = static_cast<size_t>(page);
+  held_[i] = 0;
+  if (references_[i] == 0) free_.push_back(page);
+}
+
+void KvCache::CopyPage(int32_t from, int32_t to) {
+  const auto copy = [&](float* pages, int64_t size) {
+    const auto bytes = static_cast<size_t>(size * kv_.page_tokens * DTypeBytes(kv_.dtype));
+    auto* base = reinterpret_cast<char*>(pages);
+    std::memcpy(base + static_cast<size_t>(to) * bytes, base + static_cast<size_t>(from) * bytes,
+                bytes);
+  };
+  copy(k_pages_, kv_.key_size);
+  copy(v_pages_, kv_.value_size);
 }
 
 Sequence::Sequence(KvCache* cache)
@@ -86,29 +143,47 @@ std::span<const int32_t> Sequence::row(int64_t row) const {
   return std::span(table_).subspan(start, static_cast<size_t>(counts_[static_cast<size_t>(row)]));
 }
 
+bool Sequence::WouldWriteShared(size_t row) const {
+  const int64_t page_tokens = cache_->kv_.page_tokens;
+  if (lens_[row] % page_tokens == 0) return false;
+  const auto start = row * static_cast<size_t>(cache_->pages_per_row());
+  const auto page =
+      static_cast<size_t>(table_[start + static_cast<size_t>(lens_[row] / page_tokens)]);
+  return cache_->references_[page] > 1 || cache_->held_[page] != 0;
+}
+
+int64_t Sequence::Wanted(int64_t tokens) const {
+  int64_t wanted = 0;
+  for (size_t r = 0; r < lens_.size() && tokens > 0; ++r) {
+    wanted += std::max<int64_t>(0, cache_->ColumnsFor(lens_[r] + tokens) - counts_[r]);
+    wanted += WouldWriteShared(r) ? 1 : 0;
+  }
+  return wanted;
+}
+
 VoidResult Sequence::Reserve(int64_t tokens) {
   if (tokens > room()) {
     return Error{Status::kPromptTooLong, std::to_string(length_ + tokens) +
                                              " tokens do not fit a context of " +
                                              std::to_string(cache_->tokens())};
   }
-  const int64_t page_tokens = cache_->kv_.page_tokens;
-  int64_t wanted = 0;
-  for (size_t r = 0; r < lens_.size(); ++r) {
-    wanted += std::max<int64_t>(0, CeilDiv(lens_[r] + tokens, page_tokens) - counts_[r]);
-  }
+  const int64_t wanted = Wanted(tokens);
   if (wanted > cache_->free_pages()) {
     return Error{Status::kOutOfMemory, "the KV cache has " + std::to_string(cache_->free_pages()) +
                                            " free pages, " + std::to_string(wanted) +
                                            " are needed"};
   }
+  if (wanted == 0) return Ok{};
   for (size_t r = 0; r < lens_.size(); ++r) {
-    const int64_t needed = CeilDiv(lens_[r] + tokens, page_tokens);
-    int32_t* row = table_.data() + r * static_cast<size_t>(cache_->pages_per_row());
-    while (counts_[r] < needed) {
-      row[counts_[r]++] = cache_->free_.back();
-      cache_->free_.pop_back();
+    int32_t* row = RowData(r);
+    if (WouldWriteShared(r)) {
+      int32_t& last = row[lens_[r] / cache_->kv_.page_tokens];
+      const int32_t own = cache_->Take();
+      cache_->CopyPage(last, own);
+      cache_->Unrefer(std::exchange(last, own));
     }
+    const int64_t needed = cache_->ColumnsFor(lens_[r] + tokens);
+    while (counts_[r] < needed) row[counts_[r]++] = cache_->Take();
     longest_row_ = std::max<int64_t>(longest_row_, counts_[r]);
   }
   return Ok{};
@@ -122,12 +197,67 @@ void Sequence::Commit(int64_t tokens) {
 void Sequence::Reset() {
   // Last row and last page first, so that the stack hands them out in the same order again.
   for (size_t r = lens_.size(); r-- > 0;) {
-    const int32_t* row = table_.data() + r * static_cast<size_t>(cache_->pages_per_row());
-    while (counts_[r] > 0) cache_->free_.push_back(row[--counts_[r]]);
+    const int32_t* row = RowData(r);
+    while (counts_[r] > 0) cache_->Unrefer(row[--counts_[r]]);
     lens_[r] = 0;
   }
   length_ = 0;
   longest_row_ = 0;
+}
+
+void Sequence::ForkFrom(const Sequence& other) {
+  if (this == &other) return;
+  Reset();
+  length_ = other.length_;
+  lens_ = other.lens_;
+  for (size_t r = 0; r < lens_.size(); ++r) {
+    // Pages that the other one has reserved ahead stay its own.
+    const int64_t count = cache_->ColumnsFor(lens_[r]);
+    const auto from = other.row(static_cast<int64_t>(r)).first(static_cast<size_t>(count));
+    std::copy(from.begin(), from.end(), RowData(r));
+    for (const int32_t page : from) cache_->Refer(page);
+    counts_[r] = static_cast<int32_t>(count);
+    longest_row_ = std::max(longest_row_, count);
+  }
+}
+
+VoidResult Sequence::Rollback(int64_t tokens) {
+  const int64_t most = *std::min_element(lens_.begin(), lens_.end());
+  if (tokens < 0 || tokens > most) {
+    return Error{Status::kUsage,
+                 "cannot forget " + std::to_string(tokens) + " tokens of " + std::to_string(most)};
+  }
+  length_ -= tokens;
+  longest_row_ = 0;
+  for (size_t r = 0; r < lens_.size(); ++r) {
+    lens_[r] -= static_cast<int32_t>(tokens);
+    const int64_t keep = cache_->ColumnsFor(lens_[r]);
+    while (counts_[r] > keep) cache_->Unrefer(RowData(r)[--counts_[r]]);
+    longest_row_ = std::max<int64_t>(longest_row_, counts_[r]);
+  }
+  return Ok{};
+}
+
+void Sequence::AppendColumn(std::span<const int32_t> pages) {
+  for (size_t r = 0; r < lens_.size(); ++r) {
+    cache_->Refer(pages[r]);
+    RowData(r)[counts_[r]++] = pages[r];
+    longest_row_ = std::max<int64_t>(longest_row_, counts_[r]);
+  }
+  Commit(cache_->kv_.page_tokens);
+}
+
+void Sequence::ReplaceColumn(int64_t column, std::span<const int32_t> pages) {
+  for (size_t r = 0; r < lens_.size(); ++r) {
+    cache_->Refer(pages[r]);
+    cache_->Unrefer(std::exchange(RowData(r)[column], pages[r]));
+  }
+}
+
+int64_t Sequence::pages() const {
+  int64_t sum = 0;
+  for (const int32_t count : counts_) sum += count;
+  return sum;
 }
 
 }  // namespace fretsaw

@@ -3,6 +3,9 @@
 // A page holds the keys [key_size, page_tokens] or the values [page_tokens, value_size] of one
 // layer and one kv head; page n of the two pools belongs together. Every (layer, sequence, head)
 // has its own length and its own row of pages, so that a policy may keep different tokens in each.
+//
+// A page may be in several sequences (fork, shared prefix) and is written only by a sequence that
+// has it alone: before a token goes into a page that others see too, the sequence copies the page.
 #pragma once
 
 #include <cstdint>
@@ -21,6 +24,9 @@ class KvCache {
   // Room for `sequences` sequences of up to `tokens` tokens each. The memory is reserved now and
   // becomes resident as pages are first written. Errors: kOutOfMemory.
   static Result<KvCache> Create(const KvInfo& kv, int64_t tokens, int64_t sequences = 1);
+  // The same with `pages` page pairs for all sequences together, however few that is.
+  static Result<KvCache> CreateWithPages(const KvInfo& kv, int64_t tokens, int64_t sequences,
+                                         int64_t pages);
 
   KvCache(KvCache&& other) noexcept;
   KvCache& operator=(KvCache&&) = delete;
@@ -34,6 +40,17 @@ class KvCache {
   int64_t tokens() const { return tokens_; }
   int64_t pages() const { return pages_; }
   int64_t free_pages() const { return static_cast<int64_t>(free_.size()); }
+  // Pages that some sequence holds; the rest is free or only held.
+  int64_t used_pages() const { return used_; }
+  // Sequences that hold a page.
+  int32_t references(int32_t page) const { return references_[static_cast<size_t>(page)]; }
+  // Pages of one row, or of all rows, for that many tokens.
+  int64_t ColumnsFor(int64_t tokens) const;
+  int64_t PagesFor(int64_t tokens) const { return ColumnsFor(tokens) * rows(); }
+
+  // Keeps a page of a sequence alive, with its contents, until Drop; at most once a page.
+  void Hold(int32_t page);
+  void Drop(int32_t page);
   uint64_t bytes() const { return static_cast<uint64_t>(pages_ * kv_.PagePairBytes()); }
   float* k_pages() const { return k_pages_; }
   float* v_pages() const { return v_pages_; }
@@ -42,11 +59,19 @@ class KvCache {
   friend class Sequence;
   KvCache(const KvInfo& kv, int64_t tokens, int64_t sequences);
 
+  int32_t Take();              // a free page, with one reference
+  void Refer(int32_t page);    // one reference more
+  void Unrefer(int32_t page);  // one less; the last one frees a page that nobody holds
+  void CopyPage(int32_t from, int32_t to);
+
   KvInfo kv_;
   int64_t tokens_, sequences_, pages_per_row_, pages_;
+  int64_t used_ = 0;
   float* k_pages_ = nullptr;
   float* v_pages_ = nullptr;
-  std::vector<int32_t> free_;  // a stack; the lowest numbers come out first
+  std::vector<int32_t> free_;        // a stack; the lowest numbers come out first
+  std::vector<int32_t> references_;  // [pages]
+  std::vector<uint8_t> held_;        // [pages]
 };
 
 // One sequence's place in a cache. Gives its pages back when it ends. The cache must outlive it and
@@ -63,7 +88,10 @@ class Sequence {
   // Tokens that still fit.
   int64_t room() const { return cache_->tokens() - length_; }
 
-  // Makes sure that every row has pages for `tokens` more tokens. No memory is allocated.
+  // Free pages that Reserve(tokens) would take.
+  int64_t Wanted(int64_t tokens) const;
+  // Makes sure that every row has pages of its own for `tokens` more tokens; the last page is
+  // copied if it is partly filled and somebody else's too. No memory is allocated.
   // Errors: kPromptTooLong (over the capacity), kOutOfMemory (no free pages; nothing changed).
   VoidResult Reserve(int64_t tokens);
   // Records that `tokens` tokens were appended by a step.
@@ -71,12 +99,32 @@ class Sequence {
   // Forgets everything and gives all pages back.
   void Reset();
 
+  // Takes over what `other`, of the same cache, holds; both go on from there. Pages are shared.
+  // Forgets what this sequence had.
+  void ForkFrom(const Sequence& other);
+  // Forgets the last `tokens` tokens. Errors: kUsage (fewer than that in some row; nothing
+  // changed).
+  VoidResult Rollback(int64_t tokens);
+
+  // Appends a page full of tokens that is in the cache already, one page number a row. The length
+  // must be a multiple of the page size, without pages reserved ahead.
+  void AppendColumn(std::span<const int32_t> pages);
+  // Takes these pages for full page `column` of every row in place of its own of the same contents.
+  void ReplaceColumn(int64_t column, std::span<const int32_t> pages);
+
   std::span<const int32_t> lens() const { return lens_; }  // [layers * kv_heads]
   // Pages of row `layer * kv_heads + head`, in order.
   std::span<const int32_t> row(int64_t row) const;
   int64_t longest_row() const { return longest_row_; }  // pages
+  int64_t pages() const;                                // of all rows together
 
  private:
+  int32_t* RowData(size_t row) {
+    return table_.data() + row * static_cast<size_t>(cache_->pages_per_row());
+  }
+  // Whether the next token of the row would be written into a page that is not ours alone.
+  bool WouldWriteShared(size_t row) const;
+
   KvCache* cache_;
   int64_t length_ = 0;
   int64_t longest_row_ = 0;

@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 
 #include <set>
+#include <vector>
 
 namespace fretsaw {
 namespace {
@@ -67,6 +68,96 @@ TEST_CASE("kv: more than the capacity is refused and changes nothing") {
 TEST_CASE("kv: impossible sizes") {
   CHECK(KvCache::Create(SmallKv(), 0).error().status == Status::kUsage);
   CHECK(KvCache::Create(SmallKv(), INT64_MAX / 2).error().status == Status::kOutOfMemory);
+}
+
+TEST_CASE("kv: fewer pages than the sequences could fill") {
+  auto created = KvCache::CreateWithPages(SmallKv(), 24, 4, 13);
+  REQUIRE(created.ok());
+  CHECK(created.value().bytes() == 13 * 8 * 9 * 4);
+  Sequence a(&created.value()), b(&created.value());
+  REQUIRE(a.Reserve(16).ok());
+  CHECK(b.Reserve(1).error().message == "the KV cache has 1 free pages, 6 are needed");
+  CHECK(KvCache::CreateWithPages(SmallKv(), 24, 4, 0).error().status == Status::kUsage);
+}
+
+TEST_CASE("kv: a fork shares pages until one of the two writes") {
+  auto created = KvCache::Create(SmallKv(), 24, 3);
+  REQUIRE(created.ok());
+  KvCache& cache = created.value();
+  Sequence a(&cache), b(&cache), c(&cache);
+  REQUIRE(a.Reserve(20).ok());
+  a.Commit(12);  // a full page, half a page, and one reserved ahead
+  const auto held = cache.used_pages();
+  b.ForkFrom(a);
+  CHECK(cache.used_pages() == held);
+  CHECK(b.length() == 12);
+  CHECK(b.pages() == 12);
+  CHECK(b.Wanted(1) == 6);
+  const int32_t shared = a.row(5)[1];
+  const auto at = [&](int32_t page) { return cache.k_pages() + int64_t{page} * 8 * 4; };
+  at(shared)[3] = 7.0f;
+  REQUIRE(b.Reserve(1).ok());
+  CHECK(b.row(5)[0] == a.row(5)[0]);
+  CHECK(b.row(5)[1] != shared);
+  CHECK(a.row(5)[1] == shared);
+  CHECK(at(b.row(5)[1])[3] == 7.0f);
+  CHECK(cache.references(shared) == 1);
+  CHECK(a.Wanted(1) == 0);  // alone again: writes in place
+  c.ForkFrom(b);
+  a.Reset();
+  b.Reset();
+  CHECK(cache.used_pages() == 12);
+  CHECK(c.Wanted(1) == 0);
+  c.Reset();
+  CHECK(cache.free_pages() == cache.pages());
+}
+
+TEST_CASE("kv: rollback gives pages back and never spoils somebody else's") {
+  auto created = KvCache::Create(SmallKv(), 24, 2);
+  REQUIRE(created.ok());
+  KvCache& cache = created.value();
+  Sequence a(&cache), b(&cache);
+  REQUIRE(a.Reserve(17).ok());
+  a.Commit(17);
+  b.ForkFrom(a);
+  CHECK(b.Rollback(18).error().message == "cannot forget 18 tokens of 17");
+  CHECK(b.Rollback(-1).error().status == Status::kUsage);
+  REQUIRE(b.Rollback(5).ok());  // into the middle of a page that a has too
+  CHECK(b.length() == 12);
+  CHECK(b.longest_row() == 2);
+  REQUIRE(b.Reserve(1).ok());
+  CHECK(b.row(0)[1] != a.row(0)[1]);
+  REQUIRE(a.Rollback(17).ok());
+  CHECK(a.length() == 0);
+  CHECK(a.longest_row() == 0);
+  CHECK(cache.used_pages() == b.pages());
+}
+
+TEST_CASE("kv: a held page outlives its sequence and is copied before it is written") {
+  auto created = KvCache::Create(SmallKv(), 24, 2);
+  REQUIRE(created.ok());
+  KvCache& cache = created.value();
+  std::vector<int32_t> column;
+  {
+    Sequence a(&cache);
+    REQUIRE(a.Reserve(8).ok());
+    a.Commit(8);
+    for (int64_t row = 0; row < cache.rows(); ++row) {
+      column.push_back(a.row(row)[0]);
+      cache.Hold(column.back());
+    }
+  }
+  CHECK(cache.used_pages() == 0);
+  CHECK(cache.free_pages() == cache.pages() - 6);
+  Sequence b(&cache);
+  b.AppendColumn(column);
+  CHECK(b.length() == 8);
+  CHECK(b.Wanted(1) == 6);
+  REQUIRE(b.Rollback(1).ok());
+  REQUIRE(b.Reserve(1).ok());
+  CHECK(b.row(0)[0] != column[0]);
+  for (const int32_t page : column) cache.Drop(page);
+  CHECK(cache.free_pages() == cache.pages() - 6);
 }
 
 }  // namespace

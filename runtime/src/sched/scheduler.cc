@@ -1,0 +1,308 @@
+#include "sched/scheduler.h"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "sched/chunk_plan.h"
+#include "sched/scheduled.h"
+
+namespace fretsaw {
+
+Scheduler::Scheduler(Stepper* stepper, const GenerationRules& rules,
+                     const SchedulerOptions& options, KvCache cache)
+    : stepper_(stepper),
+      rules_(rules),
+      options_(options),
+      budget_(std::min(options.max_batch_tokens, stepper->chunk_tokens())),
+      cache_(std::move(cache)),
+      prefixes_(&cache_) {
+  stepper_->Prepare(cache_);
+  stats_.pages = cache_.pages();
+}
+
+Scheduler::~Scheduler() = default;
+
+Result<std::unique_ptr<Scheduler>> Scheduler::Create(Stepper* stepper, const KvInfo& kv,
+                                                     const GenerationRules& rules,
+                                                     const SchedulerOptions& options) {
+  const auto at_least_one = [](const char* name, int64_t value) {
+    return Error{Status::kUsage, std::string(name) + ": " + std::to_string(value) +
+                                     " is impossible; it must be at least 1"};
+  };
+  if (options.max_batch_tokens < 1)
+    return at_least_one("max-batch-tokens", options.max_batch_tokens);
+  if (options.max_sequences < 1) return at_least_one("max-sequences", options.max_sequences);
+  if (options.max_queue < 1) return at_least_one("max-queue", options.max_queue);
+  if (options.context < 1) return at_least_one("context", options.context);
+  const int64_t rows = kv.layers * kv.kv_heads;
+  const int64_t columns = (options.context + kv.page_tokens - 1) / kv.page_tokens;
+  int64_t pages = 0;
+  if (__builtin_mul_overflow(rows * columns, options.max_sequences, &pages)) pages = INT64_MAX;
+  if (options.kv_bytes > 0) {
+    const auto column_bytes = static_cast<uint64_t>(kv.PagePairBytes() * rows);
+    const uint64_t whole_columns = options.kv_bytes / column_bytes;
+    if (whole_columns == 0) {
+      return Error{Status::kUsage, "kv-memory: " + std::to_string(options.kv_bytes) +
+                                       " bytes hold no token; " + std::to_string(column_bytes) +
+                                       " bytes hold the first " + std::to_string(kv.page_tokens)};
+    }
+    pages = std::min(pages, static_cast<int64_t>(whole_columns) * rows);
+  }
+  auto cache = KvCache::CreateWithPages(kv, options.context, options.max_sequences, pages);
+  if (!cache) return cache.error();
+  return std::unique_ptr<Scheduler>(
+      new Scheduler(stepper, rules, options, std::move(cache).value()));
+}
+
+Result<int64_t> Scheduler::Submit(ScheduledRequest request) {
+  auto generation = Generation::Create(request.generate, rules_, cache_.tokens());
+  if (!generation) return generation.error();
+  const int64_t prompt = std::ssize(request.generate.prompt);
+  // The last token is sampled and never appended.
+  const int64_t most = std::min(cache_.tokens() - prompt, request.generate.max_new_tokens - 1);
+  const int64_t pages = cache_.PagesFor(prompt + most);
+  if (pages > cache_.pages()) {
+    const auto mib = [&](int64_t count) {
+      return std::to_string((count * cache_.kv().PagePairBytes() + (1 << 20) - 1) >> 20) + " MiB";
+    };
+    return Error{Status::kOutOfMemory,
+                 "prompt and max-new-tokens are " + std::to_string(prompt + most) +
+                     " tokens, which need " + mib(pages) + " of KV cache; it has " +
+                     mib(cache_.pages()) + "; shorten them or raise --kv-memory"};
+  }
+  auto queued = std::make_unique<Request>(std::move(request), std::move(generation).value(), pages);
+  const std::lock_guard lock(mutex_);
+  if (queued_ >= options_.max_queue) {
+    return Error{Status::kBusy, "the queue is full: " + std::to_string(queued_) +
+                                    " requests wait; try again later"};
+  }
+  ++queued_;
+  queued->id = next_id_++;
+  inbox_.push_back(std::move(queued));
+  return inbox_.back()->id;
+}
+
+void Scheduler::Cancel(int64_t id) {
+  const std::lock_guard lock(mutex_);
+  cancelled_.push_back(id);
+}
+
+void Scheduler::Intake() {
+  std::vector<int64_t> cancelled;
+  {
+    const std::lock_guard lock(mutex_);
+    for (auto& request : inbox_) waiting_.push_back(std::move(request));
+    inbox_.clear();
+    cancelled.swap(cancelled_);
+  }
+  if (cancelled.empty()) return;
+  const auto end = [&](const std::unique_ptr<Request>& request) {
+    if (std::find(cancelled.begin(), cancelled.end(), request->id) != cancelled.end()) {
+      End(request.get(), FinishReason::kCancelled);
+    }
+  };
+  std::for_each(waiting_.begin(), waiting_.end(), end);
+  std::for_each(running_.begin(), running_.end(), end);
+  DropEnded();
+}
+
+void Scheduler::EndOverdue() {
+  const auto now = Clock::now();
+  const auto end = [&](const std::unique_ptr<Request>& request) {
+    const auto& deadline = request->asked.deadline;
+    if (deadline && *deadline <= now) End(request.get(), FinishReason::kDeadline);
+  };
+  std::for_each(waiting_.begin(), waiting_.end(), end);
+  std::for_each(running_.begin(), running_.end(), end);
+  DropEnded();
+}
+
+bool Scheduler::TryAdmit(Request* request) {
+  request->sequence.emplace(&cache_);
+  if (options_.share_prefixes) {
+    prefixes_.Extend(request->prompt(), request->most_shared(), &*request->sequence,
+                     &request->cursor);
+  }
+  // What everybody may still come to take; the pages held are counted once, however many hold them.
+  int64_t wanted = request->pages - request->sequence->pages();
+  for (const auto& other : running_) wanted += other->pages - other->sequence->pages();
+  if (cache_.used_pages() + wanted > cache_.pages()) {
+    request->sequence.reset();
+    request->cursor = {};
+    return false;
+  }
+  request->fed = request->sequence->length();
+  stats_.shared_tokens += request->fed;
+  request->admitted = Clock::now();
+  return true;
+}
+
+void Scheduler::Admit() {
+  int64_t admitted = 0;
+  while (!waiting_.empty() && std::ssize(running_) < options_.max_sequences &&
+         TryAdmit(waiting_.front().get())) {
+    running_.push_back(std::move(waiting_.front()));
+    waiting_.pop_front();
+    ++admitted;
+  }
+  if (admitted == 0) return;
+  const std::lock_guard lock(mutex_);
+  queued_ -= admitted;
+}
+
+Result<bool> Scheduler::Step() {
+  Intake();
+  EndOverdue();
+  Admit();
+  if (running_.empty()) return false;
+  batch_.clear();
+  entries_.clear();
+  PlanDecodes();
+  PlanPrefills();
+  auto ran = RunBatch();
+  DropEnded();
+  return ran;
+}
+
+void Scheduler::PlanDecodes() {
+  const bool prefills = std::any_of(running_.begin(), running_.end(),
+                                    [](const auto& request) { return request->reading(); });
+  for (const auto& request : running_) {
+    if (!request->reading()) batch_.push_back(request.get());
+  }
+  // Decoding comes first, but leaves prompts a quarter of a step, or none would start while more
+  // sequences run than fit in a step. Who waited longest goes first then.
+  const int64_t kept = prefills && budget_ > 1 ? std::max<int64_t>(1, budget_ / 4) : 0;
+  const auto most = static_cast<size_t>(budget_ - kept);
+  if (batch_.size() > most) {
+    std::stable_sort(batch_.begin(), batch_.end(), [](const Request* a, const Request* b) {
+      return a->last_step < b->last_step;
+    });
+    batch_.resize(most);
+  }
+  for (Request* request : batch_) {
+    entries_.push_back({&*request->sequence, {&request->next, 1}, LogitRows::kLast});
+  }
+}
+
+bool Scheduler::FollowsAnother(const Request& request) const {
+  const int64_t page = cache_.kv().page_tokens;
+  const int64_t at = request.cursor.column * page;
+  if (request.fed != at || at + page > request.most_shared()) return false;
+  const auto wanted = request.prompt().subspan(static_cast<size_t>(at), static_cast<size_t>(page));
+  for (const auto& other : running_) {
+    if (other.get() == &request) return false;  // only older ones: the oldest follows nobody
+    if (!other->reading() || other->cursor.entry != request.cursor.entry) continue;
+    const auto theirs = other->prompt().subspan(static_cast<size_t>(at));
+    if (theirs.size() >= wanted.size() &&
+        std::equal(wanted.begin(), wanted.end(), theirs.begin())) {
+      return true;
+    }
+  }
+  return false;
+}
+
+void Scheduler::PlanPrefills() {
+  const int64_t budget = budget_ - std::ssize(batch_);
+  if (budget == 0) return;
+  std::vector<Request*> reading;
+  std::vector<int64_t> remaining;
+  for (const auto& request : running_) {
+    if (!request->reading()) continue;
+    if (options_.share_prefixes) {
+      const int64_t found = prefixes_.Extend(request->prompt(), request->most_shared(),
+                                             &*request->sequence, &request->cursor);
+      request->fed += found;
+      stats_.shared_tokens += found;
+      // Somebody older is computing the very page that comes next: wait for it.
+      if (FollowsAnother(*request)) continue;
+    }
+    reading.push_back(request.get());
+    remaining.push_back(request->remaining());
+  }
+  const auto chunks = DividePrefill(budget, remaining);
+  for (size_t i = 0; i < reading.size(); ++i) {
+    if (chunks[i] == 0) continue;
+    Request* request = reading[i];
+    const auto tokens = request->prompt().subspan(static_cast<size_t>(request->fed),
+                                                  static_cast<size_t>(chunks[i]));
+    const bool last = chunks[i] == remaining[i];
+    entries_.push_back({&*request->sequence, tokens, last ? LogitRows::kLast : LogitRows::kNone});
+    batch_.push_back(request);
+  }
+}
+
+Result<bool> Scheduler::RunBatch() {
+  int64_t wanted = 0;
+  for (const BatchEntry& entry : entries_)
+    wanted += entry.sequence->Wanted(std::ssize(entry.tokens));
+  prefixes_.Reclaim(wanted);
+  auto logits = stepper_->Step(cache_, entries_);
+  if (!logits) {
+    for (Request* request : batch_) Deliver(request, logits.error());
+    return logits.error();
+  }
+  ++stats_.steps;
+  stats_.peak_used_pages = std::max(stats_.peak_used_pages, cache_.used_pages());
+  const auto vocab = static_cast<size_t>(stepper_->vocab_size());
+  std::span<const float> rest = logits.value();
+  for (size_t i = 0; i < batch_.size(); ++i) {
+    Request* request = batch_[i];
+    request->last_step = stats_.steps;
+    if (request->reading()) {
+      const int64_t count = std::ssize(entries_[i].tokens);
+      request->fed += count;
+      stats_.prompt_tokens += count;
+      if (options_.share_prefixes) {
+        prefixes_.Publish(request->prompt(), &*request->sequence, &request->cursor);
+      }
+    }
+    if (entries_[i].rows == LogitRows::kNone) continue;
+    TakeLogits(request, rest.first(vocab));
+    rest = rest.subspan(vocab);
+  }
+  return true;
+}
+
+void Scheduler::TakeLogits(Request* request, std::span<const float> logits) {
+  auto token =
+      request->generation.Next(logits, request->sequence->room(), request->asked.on_token, false);
+  if (!request->first_token) request->first_token = Clock::now();
+  ++stats_.new_tokens;
+  if (!token) return Deliver(request, token.error());
+  request->next = token.value();
+  if (token.value() < 0) Deliver(request, std::nullopt);
+}
+
+void Scheduler::End(Request* request, FinishReason finish) {
+  auto ended = request->generation.End(finish, request->asked.on_token);
+  Deliver(request, ended ? std::nullopt : std::optional(ended.error()));
+}
+
+void Scheduler::Deliver(Request* request, std::optional<Error> error) {
+  if (std::exchange(request->ended, true)) return;
+  Finished finished = request->Report(Clock::now());
+  finished.error = std::move(error);
+  request->sequence.reset();  // its pages are free before anybody hears of it
+  if (request->asked.on_finish) request->asked.on_finish(std::move(finished));
+}
+
+void Scheduler::DropEnded() {
+  const auto ended = [](const std::unique_ptr<Request>& request) { return request->ended; };
+  std::erase_if(running_, ended);
+  const auto dropped = static_cast<int64_t>(std::erase_if(waiting_, ended));
+  if (dropped == 0) return;
+  const std::lock_guard lock(mutex_);
+  queued_ -= dropped;
+}
+
+SchedulerStats Scheduler::stats() const {
+  SchedulerStats stats = stats_;
+  stats.waiting = std::ssize(waiting_);
+  stats.running = std::ssize(running_);
+  stats.used_pages = cache_.used_pages();
+  return stats;
+}
+
+}  // namespace fretsaw

@@ -1,0 +1,130 @@
+// A program in closed form that keeps its tokens in the pages of the cache, in every row, and reads
+// them back: the next token is a hash of all tokens so far. A wrong page, length, position or order
+// changes the tokens that come out.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "artifact/manifest.h"
+#include "model/generation.h"
+#include "model/program.h"
+#include "model/stepper.h"
+
+namespace fretsaw::testing {
+
+inline constexpr int64_t kVocab = 97;
+inline constexpr int32_t kEos = 96;
+inline constexpr int64_t kPage = 4;
+
+inline KvInfo FakeKv() {
+  KvInfo kv;
+  kv.layers = 2;
+  kv.kv_heads = 2;
+  kv.key_size = 1;
+  kv.value_size = 1;
+  kv.page_tokens = kPage;
+  return kv;
+}
+
+inline uint64_t Mix(uint64_t state, int32_t token, int64_t position) {
+  state ^= static_cast<uint64_t>(token) * 0x9e3779b97f4a7c15u + static_cast<uint64_t>(position);
+  state *= 0xff51afd7ed558ccdu;
+  return state ^ (state >> 31);
+}
+
+inline void FakeLogits(uint64_t state, std::span<float> row) {
+  for (size_t v = 0; v < row.size(); ++v) {
+    row[v] = static_cast<float>(Mix(state, static_cast<int32_t>(v), 0) >> 40) * 0x1p-22f;
+  }
+}
+
+class FakeProgram : public Program {
+ public:
+  Result<std::span<const float>> Step(const StepArgs& a) override {
+    ++steps;
+    last_tokens = std::ssize(a.tokens);
+    last_batch = a.batch;
+    if (on_step) on_step();
+    if (fail) return Error{Status::kInternal, "made to fail"};
+    logits_.assign(a.rows.size() * static_cast<size_t>(kVocab), 0);
+    const int64_t rows = a.layers * a.kv_heads;
+    for (int64_t b = 0; b < a.batch; ++b) {
+      const int32_t begin = a.cu[static_cast<size_t>(b)], end = a.cu[static_cast<size_t>(b) + 1];
+      for (int64_t row = 0; row < rows; ++row) {
+        for (int32_t t = begin; t < end; ++t) {
+          *At(a, a.k_pages, b, row, Len(a, b, row) + t - begin) =
+              static_cast<float>(a.tokens[static_cast<size_t>(t)] + 128 * row);
+          *At(a, a.v_pages, b, row, Len(a, b, row) + t - begin) =
+              static_cast<float>(a.positions[static_cast<size_t>(t)]);
+        }
+      }
+      for (size_t r = 0; r < a.rows.size(); ++r) {
+        if (a.rows[r] < begin || a.rows[r] >= end) continue;
+        uint64_t state = 1;
+        for (int64_t row = 0; row < rows; ++row) {
+          for (int64_t i = 0; i < Len(a, b, row) + a.rows[r] - begin + 1; ++i) {
+            state = Mix(state, static_cast<int32_t>(*At(a, a.k_pages, b, row, i) - 128 * row),
+                        static_cast<int64_t>(*At(a, a.v_pages, b, row, i)));
+          }
+        }
+        FakeLogits(state, std::span(logits_).subspan(r * kVocab, kVocab));
+      }
+    }
+    return std::span<const float>(logits_);
+  }
+
+  std::function<void()> on_step;
+  bool fail = false;
+  int64_t steps = 0, last_tokens = 0, last_batch = 0;
+
+ private:
+  static int64_t Len(const StepArgs& a, int64_t b, int64_t row) {
+    const int64_t layer = row / a.kv_heads, head = row % a.kv_heads;
+    return a.lens[static_cast<size_t>((layer * a.batch + b) * a.kv_heads + head)];
+  }
+  static float* At(const StepArgs& a, float* pages, int64_t b, int64_t row, int64_t token) {
+    const int64_t layer = row / a.kv_heads, head = row % a.kv_heads;
+    const int64_t of_row = ((layer * a.batch + b) * a.kv_heads + head) * a.max_pages;
+    const int32_t page = a.table[static_cast<size_t>(of_row + token / kPage)];
+    return pages + page * kPage + token % kPage;
+  }
+
+  std::vector<float> logits_;
+};
+
+// Greedy continuation without any cache: what must come out.
+inline std::vector<int32_t> Oracle(std::vector<int32_t> tokens, int64_t count, int64_t context) {
+  std::vector<int32_t> out;
+  std::vector<float> row(kVocab);
+  while (std::ssize(out) < count && std::ssize(tokens) <= context) {
+    uint64_t state = 1;
+    for (int64_t r = 0; r < 4; ++r) {
+      for (size_t i = 0; i < tokens.size(); ++i)
+        state = Mix(state, tokens[i], static_cast<int64_t>(i));
+    }
+    FakeLogits(state, row);
+    out.push_back(static_cast<int32_t>(std::max_element(row.begin(), row.end()) - row.begin()));
+    tokens.push_back(out.back());
+    if (out.back() == kEos) break;
+  }
+  return out;
+}
+
+struct FakeModel {
+  explicit FakeModel(int64_t chunk = 16)
+      : program(new FakeProgram),
+        stepper(FakeKv(), {"step", chunk, true}, kVocab, std::unique_ptr<Program>(program)) {}
+
+  GenerationRules rules() const { return {kVocab, {&kEos, 1}, nullptr}; }
+
+  FakeProgram* program;
+  Stepper stepper;
+};
+
+}  // namespace fretsaw::testing
