@@ -93,7 +93,7 @@ pytest: native-build
 native-build: $(VENV)/.installed  ## The runtime and its test tools, Release, in build/cmake
 	mkdir -p build
 	cmake -S . -B build/cmake $(CMAKE_FLAGS) -DCMAKE_BUILD_TYPE=Release > build/cmake-configure.log
-	cmake --build build/cmake -j $(JOBS)
+	cmake --build build/cmake -j $(JOBS) --target fretsaw fretsaw-run fretsaw-tokenizer-tool fretsaw-sampler-tool
 
 cxx-build: $(VENV)/.installed
 	mkdir -p build
