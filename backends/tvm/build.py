@@ -16,7 +16,7 @@ from fretsaw.backends.tvm.plan import plan
 from fretsaw.backends.tvm.plan.supported import check_supported
 from fretsaw.backends.tvm.relax_passes import step_passes
 from fretsaw.backends.tvm.steps import Plan, Tensor
-from fretsaw.ir import Graph, Value
+from fretsaw.ir import Dim, Graph, Value
 from fretsaw.ir.errors import LoweringError
 from fretsaw.ir.types import ITEMSIZE
 
@@ -34,7 +34,7 @@ class Program:
     Args:
         variants: Code by variant name, best first: (ELF shared object, CPU features it needs).
         tensors: Packed weights in the order of the step's parameters.
-        kv: Layers, heads and sizes of the cache, as in the manifest.
+        kv: Layers, heads and sizes of the cache, as in the manifest; empty for an encoder.
         program: Entry point and limits, as in the manifest.
         memory: Sizes in bytes, as in the manifest.
         plan: The launches, for reports.
@@ -59,24 +59,24 @@ def build(graph: Graph, options: TvmOptions | None = None, progress: Callable[[s
     check_supported(graph)
     tell("planning kernels")
     made = plan(graph, options)
-    kv = cache_geometry(graph, options)
+    kv = cache_geometry(graph, options) if made.cached else {}
     variants = {}
     for cpu in sorted(options.cpus, reverse=True):  # v4 before v3: best first
         tell(f"generating code for {cpu}")
         variants[f"llvm-{cpu}"] = (compile_variant(made, kv, options, cpu), REQUIRES[cpu])
     weights = sum(t.nbytes for t in made.tensors)
-    per_token = kv["layers"] * kv["kv_heads"] * (kv["key_size"] + kv["value_size"]) * ITEMSIZE["f32"]
+    per_token = 0
+    if kv:
+        per_token = kv["layers"] * kv["kv_heads"] * (kv["key_size"] + kv["value_size"]) * ITEMSIZE["f32"]
     memory = {
         "weights_bytes": weights,
         "kv_bytes_per_token": per_token,
         "workspace_bytes": workspace_bytes(made, options),
     }
-    program: dict[str, int | str | bool] = {
-        "entry": "step",
-        "chunk_tokens": options.chunk_tokens,
-        "empty_rows": True,  # kernels over no rows do nothing
-    }
-    return Program(variants, made.tensors, {**kv, "dtype": "f32"}, program, memory, made)
+    program: dict[str, int | str | bool] = {"entry": "encode", "chunk_tokens": options.chunk_tokens}
+    if kv:
+        program |= {"entry": "step", "empty_rows": True}  # kernels over no rows do nothing
+    return Program(variants, made.tensors, {**kv, "dtype": "f32"} if kv else {}, program, memory, made)
 
 
 def cache_geometry(graph: Graph, options: TvmOptions) -> dict[str, int]:
@@ -100,8 +100,9 @@ def cache_geometry(graph: Graph, options: TvmOptions) -> dict[str, int]:
 
 
 def workspace_bytes(made: Plan, options: TvmOptions) -> int:
-    """Most bytes of activations alive at once in a full step with one row of logits."""
-    env = {"T": options.chunk_tokens, "R": 1}
+    """Most bytes of activations alive at once in a full step: one row of logits, or one sequence per token."""
+    dims = [d for launch in made.launches for v in launch.outputs for d in v.tensor.shape if isinstance(d, Dim)]
+    env = {name: options.chunk_tokens for d in dims for name in d.symbols} | {"R": 1}
     last: dict[Value, int] = {}
     for i, launch in enumerate(made.launches):
         for arg in launch.inputs:

@@ -10,9 +10,12 @@ from tvm import relax, tirx
 from fretsaw.backends.tvm.kernels.isa import Isa
 from fretsaw.backends.tvm.options import TvmOptions
 from fretsaw.backends.tvm.steps import CacheSlot, Launch, Plan, Tensor
-from fretsaw.ir import Dim, DimLike, TensorType, Value
+from fretsaw.ir import Dim, DimLike, TensorType, Value, sym
 
 _TVM_DTYPE = {"f32": "float32", "f16": "float16", "bf16": "uint16", "i32": "int32", "i64": "int64"}
+
+
+OFFSETS = "B1"  # the size of cu
 
 
 class _Dims:
@@ -20,9 +23,20 @@ class _Dims:
 
     def __init__(self) -> None:
         self._vars: dict[str, tirx.Var] = {}
+        self._known: dict[str, tvm.ir.Expr] = {}  # symbols that are no variables of the program
 
     def var(self, name: str) -> tirx.Var:
         return self._vars.setdefault(name, tirx.Var(name, "int64"))
+
+    def offsets(self, kind: TensorType) -> relax.TensorType | None:
+        """The type of offsets [B + 1], None for any other: their size is a variable, and B is one less."""
+        (dim, *rest) = kind.shape
+        symbols = dim.symbols if isinstance(dim, Dim) else ()
+        if rest or len(symbols) != 1 or dim != sym(name := next(iter(symbols))) + 1:
+            return None
+        size = self.var(OFFSETS)
+        self._known[name] = size - 1
+        return relax.TensorType([size], _TVM_DTYPE[kind.dtype])
 
     def expr(self, dim: DimLike) -> tvm.ir.Expr:
         if not isinstance(dim, Dim):
@@ -31,7 +45,8 @@ class _Dims:
         for monomial, coefficient in dim.terms:
             term: tvm.ir.Expr = tirx.IntImm("int64", coefficient)
             for name in monomial:
-                term = self.var(name) if coefficient == 1 and monomial == (name,) else term * self.var(name)
+                factor = self._known.get(name, self.var(name))
+                term = factor if coefficient == 1 and monomial == (name,) else term * factor
             total = term if total is None else total + term
         assert total is not None
         return total
@@ -55,6 +70,8 @@ def cache_types(kv: Mapping[str, int], dims: _Dims) -> dict[str, relax.TensorTyp
 
 def emit(plan: Plan, kv: Mapping[str, int], options: TvmOptions, isa: Isa) -> tvm.IRModule:
     """Return the module; parameters of ``step`` are as docs/artifact.md lists them."""
+    if not plan.cached:
+        return _emit_encoder(plan, options, isa)
     dims, builder = _Dims(), relax.BlockBuilder()
     tokens, positions, rows = (relax.Var(v.name, dims.type(v.tensor)) for v in plan.inputs)
     cache = {name: relax.Var(name, kind) for name, kind in cache_types(kv, dims).items()}
@@ -74,6 +91,25 @@ def emit(plan: Plan, kv: Mapping[str, int], options: TvmOptions, isa: Isa) -> tv
     limits = {"T": options.chunk_tokens, "R": options.chunk_tokens}
     emitter = _Emitter(builder, dims, env, cache, weights, isa)
     with builder.function("step", params, attrs={"tir_var_upper_bound": limits, "relax.force_pure": True}):
+        with builder.dataflow():
+            for launch in plan.launches:
+                emitter.launch(launch, plan)
+            out = builder.emit_output(emitter.value(plan.outputs[0], plan))
+        builder.emit_func_output(out)
+    return builder.get()
+
+
+def _emit_encoder(plan: Plan, options: TvmOptions, isa: Isa) -> tvm.IRModule:
+    """The function ``encode``: the plan's inputs in order, then the weights."""
+    dims, builder = _Dims(), relax.BlockBuilder()
+    params: dict[Value, relax.Expr] = {}
+    for value in plan.inputs:
+        params[value] = relax.Var(value.name, dims.offsets(value.tensor) or dims.type(value.tensor))
+    weights = {t.name: relax.Var(_identifier(t.name), dims.type(t.type)) for t in plan.tensors}
+    limits = {"T": options.chunk_tokens, OFFSETS: options.chunk_tokens + 1}
+    emitter = _Emitter(builder, dims, dict(params), {}, weights, isa)
+    attrs = {"tir_var_upper_bound": limits, "relax.force_pure": True}
+    with builder.function("encode", [*params.values(), *weights.values()], attrs=attrs):
         with builder.dataflow():
             for launch in plan.launches:
                 emitter.launch(launch, plan)

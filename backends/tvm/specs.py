@@ -118,17 +118,18 @@ class NormSpec(Spec):
 
 @dataclass(frozen=True)
 class EmbeddingSpec(Spec):
-    """Inputs ids i32[T], panel-packed table; output [T, D]."""
+    """Inputs ids i32[T], table in panels or row by row; output [T, D]."""
 
     vocabulary: int
     width: int
     weight: str
     scale: float = 1.0
+    packed: bool = True
 
     def build(self, isa: Isa) -> tirx.PrimFunc:
         return embedding_kernel.embedding(
             embedding_kernel.EmbeddingSpec(
-                self.vocabulary, self.width, isa, WIDE[self.weight], scale=self.scale, name=self.name
+                self.vocabulary, self.width, isa, WIDE[self.weight], self.packed, self.scale, self.name
             )
         )
 

@@ -88,6 +88,11 @@ class Plan:
     tensors: tuple[Tensor, ...]
     aliases: dict[Value, Value] = field(default_factory=dict)  # same memory under another shape
 
+    @property
+    def cached(self) -> bool:
+        """The program reads a KV cache: it is a step of a decoder, not an encoder."""
+        return any(isinstance(arg, CacheSlot) for launch in self.launches for arg in launch.inputs)
+
     def source(self, value: Value) -> Value:
         """The value whose memory ``value`` is, through reshapes."""
         while value in self.aliases:

@@ -180,6 +180,11 @@ def square_relu(x: Expr) -> Expr:
     return bind(y * y)
 
 
+def sqrt(x: Expr) -> Expr:
+    """Return the square root, correctly rounded."""
+    return bind(tirx.call_llvm_pure_intrin(str(x.ty.dtype), "llvm.sqrt", x))
+
+
 def rsqrt(x: Expr) -> Expr:
     """Return 1 / sqrt(x), both correctly rounded."""
     root = tirx.call_llvm_pure_intrin(str(x.ty.dtype), "llvm.sqrt", x)

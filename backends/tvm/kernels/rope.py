@@ -93,7 +93,7 @@ def rope_angles(pairs: int, scaling: float = 1.0, name: str = "rope_angles") -> 
 
 
 @dataclass(frozen=True)
-class _Turn:
+class Turn:
     """Rotates one head of one token from a source row into a destination row."""
 
     spec: RopeSpec
@@ -141,7 +141,7 @@ def rope(spec: RopeSpec) -> tirx.PrimFunc:
     with kernel(spec.name) as k:
         t = dim("T")
         x = k.arg("x", (t, spec.heads, spec.head_dim))
-        turn = _Turn(spec, k.arg("cos", (t, spec.turned // 2)), k.arg("sin", (t, spec.turned // 2)))
+        turn = Turn(spec, k.arg("cos", (t, spec.turned // 2)), k.arg("sin", (t, spec.turned // 2)))
         gain = k.arg("gain", (spec.head_dim,)) if spec.q_norm else None
         out = k.arg("out", (t, spec.heads, spec.head_dim))
         with parallel(t) as token, loop(spec.heads) as h:
@@ -176,7 +176,7 @@ def rope_append(spec: RopeSpec) -> tirx.PrimFunc:
         else:
             q = key = value = k.arg("qkv", (t, (h + kv) * e + kv * ev))
             k0, v0 = h * e, (h + kv) * e
-        turn = _Turn(spec, k.arg("cos", (t, spec.turned // 2)), k.arg("sin", (t, spec.turned // 2)))
+        turn = Turn(spec, k.arg("cos", (t, spec.turned // 2)), k.arg("sin", (t, spec.turned // 2)))
         q_gain = k.arg("q_gain", (e,)) if spec.q_norm else None
         k_gain = k.arg("k_gain", (e,)) if spec.k_norm else None
         table = k.arg("table", (layers, b, kv, width), "int32")

@@ -78,7 +78,8 @@ class AttentionSite:
         return [(r.linear, r.rows.reshape(-1)) for r in parts if r is not None]
 
 
-def _branch(graph: Graph, value: Value) -> Branch:
+def branch_of(graph: Graph, value: Value) -> Branch:
+    """Trace q, k or v of an attention back to its projection."""
     norm = rope = None
     node = graph.producer(value)
     if node is not None and node.op == "rope" and graph.sole_use(value):
@@ -103,14 +104,15 @@ def attention_sites(graph: Graph) -> list[AttentionSite]:
         append = appends.get(node.int_attr("layer"))
         if append is None:
             raise refusal(graph, node, f"layer {node.attr('layer')} reads a cache that nobody fills", attr="layer")
-        q, k, v = (_branch(graph, x) for x in (node["q"], append["k"], append["v"]))
+        q, k, v = (branch_of(graph, x) for x in (node["q"], append["k"], append["v"]))
         site = AttentionSite(append, node, q, k, v)
-        _check_rope(graph, site)
+        check_rope(graph, site)
         sites.append(site)
     return sites
 
 
-def _check_rope(graph: Graph, site: AttentionSite) -> None:
+def check_rope(graph: Graph, site: AttentionSite) -> None:
+    """Refuse a layer whose q and k are rotated differently."""
     a, b = site.q.rope, site.k.rope
     if (a is None) != (b is None) or site.v.rope is not None or site.v.norm is not None:
         what = "the tvm backend rotates q and k alike and leaves v alone; this layer does otherwise"

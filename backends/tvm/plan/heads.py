@@ -15,10 +15,10 @@ PAGES = ("table", "lens", "cu", "k_pages", "v_pages")
 def cover_attention(ctx: Context, site: AttentionSite) -> None:
     """Plan the launches of one site."""
     heads, size, kv_heads, value_size = _geometry(site)
-    angles, pairs, layout = _angles(ctx, site)
+    angles, pairs, layout = angles_of(ctx, site)
     norms = [_gain(ctx, site, b) for b in (site.q, site.k)]
     fused = site.is_fused(ctx.graph)
-    projected = [_project(ctx, site)] if fused else [_flat(ctx, b) for b in (site.q, site.k, site.v)]
+    projected = [project(ctx, site)] if fused else [flat(ctx, b) for b in (site.q, site.k, site.v)]
     eps = {b.norm.float_attr("eps") for b in (site.q, site.k) if b.norm is not None}
     if len(eps) > 1:
         raise refusal(ctx.graph, site.attend, "q and k norms of one layer differ in eps")
@@ -41,7 +41,7 @@ def _geometry(site: AttentionSite) -> tuple[int, int, int, int]:
     return int(heads), int(size), int(kv_heads), int(value_size)  # type: ignore[arg-type]
 
 
-def _project(ctx: Context, site: AttentionSite) -> Value:
+def project(ctx: Context, site: AttentionSite) -> Value:
     """One GEMM that gives q | k | v; its rows are gathered from the linears behind them."""
     order = site.head_order()
     linears = site.linears
@@ -67,7 +67,7 @@ def _project(ctx: Context, site: AttentionSite) -> Value:
     return out
 
 
-def _flat(ctx: Context, branch: Branch) -> Value:
+def flat(ctx: Context, branch: Branch) -> Value:
     """q, k or v before norm and rotation, as [T, H*E]."""
     tokens, heads, size = branch.base.tensor.shape
     flat = ctx.temporary(branch.base.name, "f32", (tokens, heads * size))
@@ -75,7 +75,7 @@ def _flat(ctx: Context, branch: Branch) -> Value:
     return flat
 
 
-def _angles(ctx: Context, site: AttentionSite) -> tuple[list[Value], int, str]:
+def angles_of(ctx: Context, site: AttentionSite) -> tuple[list[Value], int, str]:
     """cos and sin of the step, computed once per (positions, frequencies)."""
     rope = site.q.rope
     if rope is None:

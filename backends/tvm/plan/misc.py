@@ -18,9 +18,11 @@ def _width(node: Node) -> int:
 
 
 def cover_embedding(ctx: Context, node: Node) -> None:
-    """Rows of the panel-packed table; a constant factor that follows is taken along."""
+    """Rows of the table, in the panels of the output head where it has the same; a constant factor that follows is
+    taken along."""
     table = ctx.const(node["table"], node, "table")
-    tensor = ctx.pool.panels([(table, None)], node["table"].name)
+    tied = any(use.node.op == "linear" for use in ctx.graph.uses(node["table"]))
+    tensor = ctx.pool.panels([(table, None)], node["table"].name) if tied else ctx.pool.table(table, node["table"].name)
     chain = Chain(ctx.graph, (node.out,))
     chain.grow(ctx.covered)
     scale, nodes, out = 1.0, [node], node.out
@@ -29,7 +31,7 @@ def cover_embedding(ctx: Context, node: Node) -> None:
             scale, nodes, out = factor, [node, *chain.nodes], chain.result
     vocabulary, width = node["table"].tensor.shape
     assert isinstance(vocabulary, int) and isinstance(width, int)
-    ctx.add(EmbeddingSpec(vocabulary, width, ctx.options.weights, scale), [node["ids"], tensor], [out], nodes)
+    ctx.add(EmbeddingSpec(vocabulary, width, ctx.options.weights, scale, tied), [node["ids"], tensor], [out], nodes)
 
 
 def cover_norm(ctx: Context, node: Node) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fretsaw.backends.tvm.options import TvmOptions
-from fretsaw.backends.tvm.plan import dense, heads, misc, moe
+from fretsaw.backends.tvm.plan import dense, heads, misc, moe, segments
 from fretsaw.backends.tvm.plan.attention import attention_sites
 from fretsaw.backends.tvm.plan.context import Context
 from fretsaw.backends.tvm.plan.refuse import refusal
@@ -25,6 +25,9 @@ def plan(graph: Graph, options: TvmOptions) -> Plan:
     ctx = Context(graph, options)
     for site in attention_sites(graph):
         heads.cover_attention(ctx, site)
+    for node in graph.nodes:
+        if node.op == "segment_attention":
+            segments.cover_segment_attention(ctx, node)
     for node in graph.nodes:
         if id(node) in ctx.covered:
             continue
@@ -50,6 +53,10 @@ def _cover(ctx: Context, node: Node) -> None:
         moe.cover_router(ctx, node)
     elif node.op == "experts":
         moe.cover_experts(ctx, node)
+    elif node.op == "segment_pool":
+        segments.cover_pool(ctx, node)
+    elif node.op == "l2_norm":
+        segments.cover_l2_norm(ctx, node)
     elif node.op in ("rope", "kv_append", "cached_attention", "cast"):
         raise refusal(ctx.graph, node, f"{node.op} stands where no kernel of the tvm backend covers it")
     else:

@@ -10,9 +10,10 @@ from fretsaw.ir import Graph, Node
 from fretsaw.ir.errors import LoweringError
 from fretsaw.ir.excerpt import excerpt, place
 
+SEGMENTS = frozenset(("segment_attention", "segment_pool", "l2_norm"))
 STRUCTURAL = frozenset(("linear", "embedding", "rms_norm", "layer_norm", "rope", "kv_append", "cached_attention",
                         "router", "experts", "take", "reshape", "slice", "clamp", "cast"))  # fmt: skip
-SUPPORTED = STRUCTURAL | UNARY | BINARY
+SUPPORTED = STRUCTURAL | SEGMENTS | UNARY | BINARY
 
 
 def check_supported(graph: Graph) -> None:
@@ -24,7 +25,7 @@ def check_supported(graph: Graph) -> None:
     if graph.phase != "packed":
         raise LoweringError(
             f"the tvm backend lowers packed programs, this one is {graph.phase}", where=graph.name,
-            hint="encoders have no packed form yet" if graph.phase != "captured" else "run the pass pipeline first",
+            hint="run the pass pipeline first",
         )  # fmt: skip
     missing: dict[str, list[Node]] = {}
     for node in graph.nodes:

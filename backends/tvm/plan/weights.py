@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Sequence
 import numpy as np
 
 from fretsaw.backends.tvm.kernels.isa import PANEL
-from fretsaw.backends.tvm.kernels.pack import pack_glu_panels, pack_panels
+from fretsaw.backends.tvm.kernels.pack import convert, pack_glu_panels, pack_panels
 from fretsaw.backends.tvm.options import WeightType
 from fretsaw.backends.tvm.specs import WIDE
 from fretsaw.backends.tvm.steps import Tensor
@@ -53,6 +53,13 @@ class TensorPool:
             return pack_panels(rows[0] if len(rows) == 1 else np.concatenate(rows), WIDE[self.weights])
 
         return self._add(key, name, self.weights, (-(-columns // PANEL), depth, PANEL), make)
+
+    def table(self, weight: Const, name: str) -> Tensor:
+        """[V, D] row by row, for lookups alone."""
+        shape = (_size(weight, 0), _size(weight, 1))
+        return self._add(
+            ("table", weight), name, self.weights, shape, lambda: convert(weight.load(), WIDE[self.weights])
+        )
 
     def glu_panels(self, weight: Const, gate: slice, up: slice, name: str) -> Tensor:
         """[F8, K, 16]: 8 gate columns, then their 8 up columns, from a weight [O, K] that holds both."""
