@@ -105,7 +105,8 @@ class Batch {
     bool more = true, worked = true;
     while (more || worked) {
       if (Interrupted().load()) break;
-      while (more && in_flight_ < 2 * options_.max_sequences && !fatal_) {
+      while (more && in_flight_ < 2 * options_.max_sequences &&
+             !reader_.WouldWait(in_flight_ == 0 ? 200 : 0)) {
         auto read = ReadOne(scheduler);
         if (!read) return read.error();
         more = read.value();

@@ -2,8 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <cstdio>
-#include <memory>
 #include <optional>
 #include <string>
 
@@ -22,16 +20,22 @@ class LineReader {
  public:
   // "-" is standard input. Errors: kFileNotFound.
   static Result<LineReader> Open(const std::string& path, size_t max_bytes);
+  LineReader(LineReader&& other) noexcept;
+  LineReader& operator=(LineReader&&) = delete;
+  ~LineReader();
 
   // The next line, or nothing at the end. What follows the last newline is a line if it is not
   // empty. Errors: kIo.
   Result<std::optional<Line>> Next();
+  // Whether Next would wait for somebody to write: a pipe without anything to read for `ms`
+  // milliseconds, or until a signal comes.
+  bool WouldWait(int ms) const;
 
  private:
-  LineReader(std::FILE* file, std::string name, size_t max_bytes);
-  bool Fill();
+  LineReader(int fd, std::string name, size_t max_bytes);
+  Result<bool> Fill();
 
-  std::unique_ptr<std::FILE, int (*)(std::FILE*)> file_;
+  int fd_;
   std::string name_;
   size_t max_bytes_;
   int64_t number_ = 0;
