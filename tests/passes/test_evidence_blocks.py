@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -94,10 +96,13 @@ def check(graph: Graph, after: Graph, keeps: str) -> Evidence:
 def test_untouched_blocks_are_skipped_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = model()
     ran: list[str] = []
-    real = Trace._run
-    monkeypatch.setattr(
-        Trace, "_run", lambda self, g, block, *rest: (ran.append(block.name), real(self, g, block, *rest))[1]
-    )
+    real: Callable[..., Any] = Trace._run
+
+    def counted(self: Trace, graph: Graph, block: Any, *rest: Any) -> Any:
+        ran.append(block.name)
+        return real(self, graph, block, *rest)
+
+    monkeypatch.setattr(Trace, "_run", counted)
     found = check(graph, replace(graph), "bits")
     assert found["blocks"] == found["blocks_skipped"] == len(names(graph)) + 1
     assert ran == []

@@ -56,7 +56,7 @@ def deep(tmp_path_factory: pytest.TempPathFactory) -> Graph:
 def swapped(graph: Graph) -> Graph:
     """Every residual sum with its operands exchanged, and every tanh as a quotient: all layers change, f32 rounds."""
     nodes: list[Node] = []
-    one = Const.of(np.float32(1.0).reshape(()))
+    one = Const.of(np.array(1.0, np.float32))
     unit = replace(graph.outputs[0], name="one", type=TensorType("f32"))
     for node in graph.nodes:
         if node.op == "tanh":

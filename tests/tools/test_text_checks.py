@@ -17,7 +17,7 @@ pytestmark = pytest.mark.native
 
 def checkpoint(pattern: str | None = None, template: str | None = None) -> Any:
     split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
-    tokenizer = {
+    tokenizer: dict[str, object] = {
         "version": "1.0",
         "added_tokens": [],
         "model": {"type": "BPE", "vocab": {"a": 0}, "merges": []},

@@ -105,7 +105,9 @@ def test_values_at_the_ends() -> None:
         math.sigmoid: ([0.5, 0.5, 1, 0, nan], SPECIAL[:5]),
     }
     for function, (want, x) in expected.items():
-        assert np.array_equal(mapped(function)(x.astype(np.float32)), np.float32(want), equal_nan=True), function
+        assert np.array_equal(mapped(function)(x.astype(np.float32)), np.array(want, np.float32), equal_nan=True), (
+            function
+        )
 
 
 def test_exp2_vanishes_below_the_normal_numbers() -> None:

@@ -47,7 +47,7 @@ def test_attention_of_any_ragged_batch(spec: AttentionSpec, batch: list[tuple[in
     q, k, v, table, lens, cu = args
     for b in range(len(batch)):
         rows = slice(cu[b], cu[b + 1])
-        one = [q[rows], k, v, table[:, b : b + 1], lens[:, b : b + 1], np.int32([0, cu[b + 1] - cu[b]])]
+        one = [q[rows], k, v, table[:, b : b + 1], lens[:, b : b + 1], np.array([0, cu[b + 1] - cu[b]], np.int32)]
         assert np.array_equal(attend(spec, one), got[rows]), b
 
 
@@ -60,7 +60,7 @@ def test_attention_of_any_chunking(length: int, cuts: list[int]) -> None:
     edges = sorted({0, length, *(c for c in cuts if c < length)})
     for a, b in zip(edges[:-1], edges[1:], strict=True):
         lens[LAYER] = a
-        part = attend(spec, [q[a:b], k, v, table, lens, np.int32([0, b - a])])
+        part = attend(spec, [q[a:b], k, v, table, lens, np.array([0, b - a], np.int32)])
         assert np.array_equal(part, whole[a:b]), (a, b)
 
 
