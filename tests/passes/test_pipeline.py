@@ -179,9 +179,9 @@ def test_thirty_layers_take_under_three_seconds_and_grow_linearly() -> None:
         graph = parse(llama(layers))
         best = float("inf")
         for _ in range(3):
-            start = time.perf_counter()
+            start = time.process_time()  # of this process: a busy machine must not fail it
             run_pipeline(graph, debug=False)
-            best = min(best, time.perf_counter() - start)
+            best = min(best, time.process_time() - start)
         return best
 
     short, long = seconds(10), seconds(30)
