@@ -57,10 +57,21 @@ def compile_checkpoint(source: Path, output: Path, options: CompileOptions, repo
     options = replace(options, evidence=_with_calibration(options, checkpoint))
     result = _run_passes(_capture(checkpoint, reporter), options, reporter)
     with reporter.phase("generate code") as phase:
-        program = build(result.graph, options.tvm, lambda note: phase.progress(0, note=note))
+        program = build(result.graph, _step_size(options.tvm, checkpoint), lambda note: phase.progress(0, note=note))
         phase.record.nodes = len(program.plan.launches)
         phase.record.nbytes = sum(len(code) for code, _ in program.variants.values())
     return _write(output, checkpoint, result, program, reporter)
+
+
+def _step_size(options: TvmOptions, checkpoint: Checkpoint) -> TvmOptions:
+    """The options, with steps that hold the longest text of an encoder, which cannot be cut.
+
+    Raises:
+        UsageError: a text may be longer than a step can be.
+    """
+    if checkpoint.kind == "decoder":
+        return options
+    return replace(options, chunk_tokens=max(options.chunk_tokens, checkpoint.context))
 
 
 def check_output(output: Path) -> None:

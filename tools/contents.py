@@ -14,6 +14,7 @@ from fretsaw.backends.artifact import validate_manifest
 from fretsaw.backends.artifact.layout import align
 from fretsaw.ir import to_text
 from fretsaw.ir.errors import LoweringError
+from fretsaw.passes.evidence.feeds import vocabulary
 
 if TYPE_CHECKING:
     from fretsaw.backends.tvm.build import Program
@@ -34,7 +35,7 @@ class Contents:
 
     @staticmethod
     def of(checkpoint: Checkpoint, result: PipelineResult, program: Program) -> Contents:
-        """Contents for a compiled decoder.
+        """Contents for a compiled model.
 
         Raises:
             ArtifactError: the manifest contradicts the sections (our bug).
@@ -87,7 +88,7 @@ def _manifest(
             "architecture": checkpoint.architecture,
             "kind": checkpoint.kind,
             "context": checkpoint.context,
-            "vocab_size": _vocabulary(result),
+            "vocab_size": _vocabulary(checkpoint, result),
             "checkpoint_sha256": checkpoint.digest,
         },
         "generation": {
@@ -105,7 +106,7 @@ def _manifest(
         }
     manifest |= {
         "weights": {"section": "weights", "tensors": list(placed)},
-        "kv": dict(program.kv),
+        **({"kv": dict(program.kv)} if checkpoint.kind == "decoder" else {"embedding": _embedding(checkpoint, result)}),
         "program": dict(program.program),
         "variants": [
             {"name": name, "section": f"code/{name}", "requires": list(requires)}
@@ -132,7 +133,20 @@ def checks_of(result: PipelineResult) -> str:
     return "passed" if all(entry.check["status"] == "passed" for entry in result.ledger) else "partial"
 
 
-def _vocabulary(result: PipelineResult) -> int:
+def _embedding(checkpoint: Checkpoint, result: PipelineResult) -> dict[str, object]:
+    """What an encoder gives: one vector per text, or without a pooling one per token."""
+    sentence = checkpoint.sentence
+    return {
+        "width": result.graph.outputs[0].tensor.shape[-1],
+        "pooling": None if sentence is None else sentence.pooling,
+        "normalize": sentence is not None and sentence.normalize,
+    }
+
+
+def _vocabulary(checkpoint: Checkpoint, result: PipelineResult) -> int:
+    """Rows of the logits, or of the table that an encoder looks its tokens up in."""
+    if checkpoint.kind == "encoder":
+        return vocabulary(result.graph)
     size = result.graph.outputs[0].tensor.shape[-1]
     if not isinstance(size, int):
         raise LoweringError(f"the number of logits must be fixed, is {size}", where=result.graph.name)

@@ -28,19 +28,29 @@ def artifact_tables(container: Container) -> Iterator[Table]:
 
 def model_rows(manifest: Manifest, file_bytes: int) -> Rows:
     """Name and value of what the artifact was made from, and of what it holds."""
-    model, kv = manifest["model"], manifest["kv"]
+    model = manifest["model"]
     return [
         ("architecture", f"{model['architecture']} ({model['family']}, {model['kind']})"),
         ("context", f"{number(model['context'])} tokens"),
         ("vocabulary", number(model["vocab_size"])),
-        (
-            "attention",
-            f"{number(kv['layers'])} layers, {number(kv['kv_heads'])} key-value heads of {number(kv['key_size'])}",
-        ),
+        _output_row(manifest),
         ("checkpoint", f"sha256 {model['checkpoint_sha256']}"),
         ("made by", ", ".join(f"{k} {v}" for k, v in manifest["producer"].items())),
         ("file", f"{size(file_bytes)}, format version {number(manifest['format_version'])}"),
     ]
+
+
+def _output_row(manifest: Manifest) -> tuple[str, str]:
+    """The cache of a decoder, or what an encoder gives."""
+    if "kv" in manifest:
+        kv = manifest["kv"]
+        layers, heads, width = (number(kv[key]) for key in ("layers", "kv_heads", "key_size"))
+        return "attention", f"{layers} layers, {heads} key-value heads of {width}"
+    made = manifest["embedding"]
+    width = number(made["width"])
+    if made["pooling"] is None:
+        return "output", f"{width} numbers per token"
+    return "output", f"{width} numbers per text, pooling {made['pooling']}{', length 1' * made['normalize']}"
 
 
 def variant_rows(manifest: Manifest, container: Container) -> Rows:

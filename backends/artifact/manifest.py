@@ -38,12 +38,15 @@ SCHEMA: Mapping[str, Kinds] = {
     "weights.tensors[].shape[]": int,
     "weights.tensors[].offset": int,
     "weights.tensors[].bytes": int,
-    "kv.layers": int,
-    "kv.kv_heads": int,
-    "kv.key_size": int,
-    "kv.value_size": int,
-    "kv.page_tokens": int,
-    "kv.dtype": str,
+    "kv?.layers": int,
+    "kv?.kv_heads": int,
+    "kv?.key_size": int,
+    "kv?.value_size": int,
+    "kv?.page_tokens": int,
+    "kv?.dtype": str,
+    "embedding?.width": int,
+    "embedding?.pooling": (str, _NONE),
+    "embedding?.normalize": bool,
     "program.entry": str,
     "program.chunk_tokens": int,
     "variants[].name": str,
@@ -86,6 +89,10 @@ def validate_manifest(manifest: Mapping[str, object], sections: Mapping[str, int
                 raise ArtifactError(f"manifest: {where} must be {_names(kinds)}, is {value!r}")
             if kinds is int and isinstance(value, int) and value < 0 and not where.startswith("generation"):
                 raise ArtifactError(f"manifest: {where} is negative: {value}")
+    kind = manifest["model"]["kind"]  # type: ignore[index]  # the walk above has seen it
+    needed = "embedding" if kind == "encoder" else "kv"
+    if needed not in manifest:
+        raise ArtifactError(f"manifest: {needed} is missing, which a model of kind {kind} has")
     for where, name in _named_sections(manifest):
         if name not in sections:
             raise ArtifactError(f"manifest: {where} names section {name}, which is not there")
@@ -152,5 +159,5 @@ def _walk(value: object, path: list[str], where: str) -> Iterator[tuple[str, obj
 
 def _names(kinds: Kinds) -> str:
     all_kinds = kinds if isinstance(kinds, tuple) else (kinds,)
-    words = {int: "a whole number", str: "text", dict: "an object", _NONE: "null"}
+    words = {int: "a whole number", bool: "true or false", str: "text", dict: "an object", _NONE: "null"}
     return " or ".join(words[k] for k in all_kinds)

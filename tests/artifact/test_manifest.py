@@ -23,13 +23,13 @@ SECTIONS = {
 
 @pytest.fixture(scope="module")
 def example(root: Path) -> dict[str, object]:
-    """The manifest shown in the documentation."""
+    """The manifest shown in the documentation, with the object that encoders have."""
     text = (root / "docs" / "artifact.md").read_text()
     block = re.search(r"```json\n(.*?)```", text, re.S)
     assert block is not None
     manifest = json.loads(block.group(1))
     assert isinstance(manifest, dict)
-    return manifest
+    return {**manifest, "embedding": {"width": 384, "pooling": "mean", "normalize": True}}
 
 
 def test_the_documented_example_is_valid(example: dict[str, object]) -> None:
@@ -40,6 +40,16 @@ def test_the_documented_example_is_valid(example: dict[str, object]) -> None:
 def test_without_a_tokenizer_and_with_unknown_keys(example: dict[str, object]) -> None:
     manifest = {key: value for key, value in example.items() if key != "tokenizer"}
     validate_manifest({**manifest, "from_the_future": [1]}, SECTIONS)
+
+
+def test_what_a_decoder_and_an_encoder_must_have(example: dict[str, object]) -> None:
+    without = {key: value for key, value in example.items() if key not in ("kv", "embedding")}
+    model = {**example["model"], "kind": "encoder"}  # type: ignore[dict-item]
+    validate_manifest({**without, "model": model, "embedding": example["embedding"]}, SECTIONS)
+    with pytest.raises(ArtifactError, match="embedding is missing, which a model of kind encoder has"):
+        validate_manifest({**without, "model": model}, SECTIONS)
+    with pytest.raises(ArtifactError, match="kv is missing, which a model of kind decoder has"):
+        validate_manifest(without, SECTIONS)
 
 
 def edited(manifest: dict[str, object], path: str, value: object, delete: bool) -> dict[str, object]:
