@@ -210,42 +210,58 @@ def test_memory_stays_under_the_limit_and_what_never_fits_is_refused(binary: Pat
     assert memory["kv_peak_bytes"] <= 5 * column
 
 
+def finished_lines(out: Path) -> set[int]:
+    """Numbers of the lines whose results are on disk, in their place or in the journal; a torn last line is none."""
+    files = [path for path in (out, out.with_name(out.name + ".journal")) if path.exists()]
+    lines = [line for path in files for line in path.read_bytes().splitlines(keepends=True)]
+    return {json.loads(line)["line"] for line in lines if line.endswith(b"\n")}
+
+
+def kill_after(command: list[str | Path], lines: bytes, out: Path, first: bool, wanted: int) -> set[int]:
+    """Kill a run once ``wanted`` lines are done, the first line among them if ``first``; return what is done.
+
+    The lines come through a pipe that stays open, so the run cannot end before the kill, however fast it is.
+    """
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
+        assert process.stdin is not None
+        process.stdin.write(lines)
+        process.stdin.flush()
+        done = finished_lines(out)
+        while len(done) < wanted or (first and 1 not in done):
+            assert process.poll() is None
+            time.sleep(0.001)
+            done = finished_lines(out)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    return finished_lines(out)
+
+
 def test_killed_at_any_moment_it_goes_on_without_redoing_lines(binary: Path, tiny: Tiny, tmp_path: Path) -> None:
     path = tiny.variation(lambda m, s: m["model"].update({"context": 4000}))  # type: ignore[attr-defined]
-    requests = some_requests(600, seed=1)
-    requests[0]["max_new_tokens"] = 2500  # everything else is early and goes through the journal
+    requests = some_requests(240, seed=1)
+    requests[0]["max_new_tokens"] = 2500  # while it runs, everything else is early and goes through the journal
+    lines = dump(requests)
+    assert len(lines) < 60000  # what a pipe takes while nobody reads
     (tmp_path / "whole").mkdir()
-    whole, _ = batch(binary, path, dump(requests), tmp_path / "whole")
-    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
-    journal = tmp_path / "out.jsonl.journal"
-    source.write_bytes(dump(requests))
-    command: list[str | Path] = [binary, path, "--batch", source, "--out", out, "--json", "--max-sequences", "4"]
-    kills, early, finished_before = 0, 0, 0
+    whole, _ = batch(binary, path, lines, tmp_path / "whole")
+    out = tmp_path / "out.jsonl"
+    command: list[str | Path] = [binary, path, "--batch", "-", "--out", out, "--json", "--max-sequences", "4"]
     rng = random.Random(3)
-    for _ in range(200):
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-            try:
-                stdout, stderr = process.communicate(timeout=0.04 + 0.1 * rng.random() + 0.02 * kills)
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
-                process.communicate()
-                kills += 1
-                if not out.exists():
-                    continue
-                written = out.read_bytes() + (journal.read_bytes() if journal.exists() else b"")
-                known = {json.loads(line)["line"] for line in written.splitlines(keepends=True) if line.endswith(b"\n")}
-                assert len(known) >= finished_before
-                finished_before = len(known)
-                early += journal.exists() and journal.stat().st_size > 0
-                continue
-        assert process.returncode == 0, stderr.decode()
-        summary = json.loads(stdout)
-        break
-    assert kills >= 3 and early >= 1
-    assert summary["resumed"] == finished_before
-    assert summary["done"] == 600 - finished_before
+    done: set[int] = set()
+    for kill in range(12):
+        part = b"".join(lines.splitlines(keepends=True)[: 40 + 16 * kill])
+        now = kill_after(command, part, out, kill == 8, min(len(done) + rng.randrange(1, 20), 40 + 16 * kill))
+        assert now >= done
+        done = now
+        # Counted in steps, 2,500 of line 1 are hundreds of other lines: some are in the journal whatever the speed.
+        assert out.with_name("out.jsonl.journal").stat().st_size > 0
+    assert 1 in done and len(done) < len(requests)
+    ended = subprocess.run(command, input=lines, capture_output=True, timeout=60, check=False)
+    assert ended.returncode == 0, ended.stderr.decode()
+    summary = json.loads(ended.stdout)
+    assert (summary["resumed"], summary["done"]) == (len(done), len(requests) - len(done))
     assert [strip(r) for r in results(out)] == [strip(r) for r in whole]
-    assert not journal.exists()
+    assert not (tmp_path / "out.jsonl.journal").exists()
 
 
 def strip(result: Result) -> Result:
@@ -333,25 +349,27 @@ def test_usage(binary: Path, tiny: Tiny, tmp_path: Path) -> None:
 
 def test_one_writer_at_a_time_and_interrupt_keeps_what_is_done(binary: Path, tiny: Tiny, tmp_path: Path) -> None:
     path = tiny.variation(lambda m, s: m["model"].update({"context": 60000}))  # type: ignore[attr-defined]
-    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    out = tmp_path / "out.jsonl"
     requests: list[Result] = [
         {"ids": [5], "max_new_tokens": 2},
         {"ids": [0], "max_new_tokens": 50000, "ignore_eos": True},
     ]
-    source.write_bytes(dump(requests))
-    command: list[str | Path] = [binary, path, "--batch", source, "--out", out]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        deadline = time.monotonic() + 30
-        while not (out.exists() and out.read_bytes()) and time.monotonic() < deadline:
-            time.sleep(0.02)
+    command: list[str | Path] = [binary, path, "--batch", "-", "--out", out]
+    # Its input stays open: however fast, it does not end by itself.
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        process.stdin.write(dump(requests))
+        process.stdin.flush()
+        while 1 not in finished_lines(out):
+            assert process.poll() is None
+            time.sleep(0.002)
         assert refused(binary, *command[1:]) == (
             15,
             f"fretsaw-run: error: '{out}' is being written by another process\n",
         )
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=30)
-        assert process.returncode == 130
-    assert [r["tokens"] for r in results(out)] == [[5, 10]]
+        assert process.wait(timeout=60) == 130
+    assert results(out)[0]["tokens"] == [5, 10]
 
 
 def test_a_full_disk_is_an_error_and_nothing_is_lost(binary: Path, tiny: Tiny, tmp_path: Path) -> None:
