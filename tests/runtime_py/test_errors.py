@@ -94,8 +94,18 @@ def test_artifacts_that_do_not_fit(binary: Path, tiny: Tiny) -> None:
     check(binary, [path, *ids], 8, "cannot run the artifact: llvm-x needs avx9000, sse99; compile it with --cpu")
     path = tiny.variation(lambda m, s: m["program"].update({"entry": "walk"}))  # type: ignore[attr-defined]
     check(binary, [path, *ids], 7, "no function 'walk'")
+
+    def encoder(manifest: dict[str, object], sections: dict[str, bytes]) -> None:
+        manifest["model"].update({"kind": "encoder"})  # type: ignore[attr-defined]
+        manifest["embedding"] = {"width": 4, "pooling": "mean", "normalize": True}
+        del manifest["kv"]
+
+    path = tiny.variation(encoder)
+    words = "the artifact holds a model of kind 'encoder', which embeds texts (fretsaw-run --embed)"
+    check(binary, [path, *ids], 11, words)
+    check(binary, [path, "--bench"], 11, words)
     path = tiny.variation(lambda m, s: m["model"].update({"kind": "encoder"}))  # type: ignore[attr-defined]
-    check(binary, [path, *ids], 11, "kind 'encoder'")
+    check(binary, [path, *ids], 7, "manifest: embedding: missing")
     path = tiny.variation(lambda m, s: m["kv"].update({"kv_heads": 1}))  # type: ignore[attr-defined]
     check(binary, [path, *ids], 1, "the step program failed")
     path = tiny.variation(lambda m, s: m["model"].update({"vocab_size": 200}))  # type: ignore[attr-defined]

@@ -130,6 +130,14 @@ KvInfo ReadKv(const Fields& fields) {
   return kv;
 }
 
+EmbeddingInfo ReadEmbedding(const Fields& fields) {
+  EmbeddingInfo embedding;
+  embedding.width = fields.Int("width", 1, kMaxSize);
+  if (fields.Has("pooling")) embedding.pooling = fields.String("pooling", 64);
+  embedding.normalize = fields.BoolOr("normalize", false);
+  return embedding;
+}
+
 ProgramInfo ReadProgram(const Fields& fields) {
   ProgramInfo program;
   program.entry = fields.String("entry", 256);
@@ -167,7 +175,11 @@ Manifest Read(const Fields& root, const Container& container) {
     manifest.tensors.push_back(ReadTensor(item, section.bytes.size()));
   }
   CheckNoOverlap(manifest.tensors);
-  manifest.kv = ReadKv(root.Object("kv"));
+  if (manifest.model.kind == "encoder") {
+    manifest.embedding = ReadEmbedding(root.Object("embedding"));
+  } else {
+    manifest.kv = ReadKv(root.Object("kv"));
+  }
   manifest.program = ReadProgram(root.Object("program"));
   manifest.variants = ReadVariants(root, container);
   return manifest;

@@ -58,6 +58,13 @@ struct KvInfo {
   }
 };
 
+// What an encoder gives for a text.
+struct EmbeddingInfo {
+  int64_t width = 0;    // numbers per text, or per token without a pooling
+  std::string pooling;  // empty: hidden states of every token
+  bool normalize = false;
+};
+
 struct ProgramInfo {
   std::string entry;
   int64_t chunk_tokens = 0;  // most tokens in one step
@@ -71,7 +78,8 @@ struct Manifest {
   std::optional<TokenizerInfo> tokenizer;
   std::string weights_section;
   std::vector<TensorInfo> tensors;
-  KvInfo kv;
+  KvInfo kv;                               // all zero in an encoder
+  std::optional<EmbeddingInfo> embedding;  // in an encoder, and only there
   ProgramInfo program;
   std::vector<VariantInfo> variants;  // best first
 

@@ -24,6 +24,7 @@ inline double MsSince(Clock::time_point start) {
 Result<int> RunGenerate(const Options& options, Artifact artifact, Clock::time_point start);
 Result<int> RunBench(const Options& options, Artifact artifact, Clock::time_point start);
 Result<int> RunBatch(const Options& options, Artifact artifact, Clock::time_point start);
+Result<int> RunEmbed(const Options& options, Artifact artifact, Clock::time_point start);
 Result<int> RunVerify(const Options& options, const Artifact& artifact);
 
 // Set by Ctrl-C; a second one ends the process at once.

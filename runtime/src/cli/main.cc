@@ -13,6 +13,7 @@ Result<int> Dispatch(const Options& options) {
   auto artifact = Artifact::Open(options.artifact);
   if (!artifact) return artifact.error();
   if (options.bench) return RunBench(options, std::move(artifact).value(), start);
+  if (options.embed) return RunEmbed(options, std::move(artifact).value(), start);
   if (options.batch) return RunBatch(options, std::move(artifact).value(), start);
   if (!options.has_prompt()) return RunVerify(options, artifact.value());
   return RunGenerate(options, std::move(artifact).value(), start);

@@ -12,6 +12,7 @@ constexpr const char* kExamples = R"(Examples:
   fretsaw-run model.fsaw --prompt-file notes.txt --temperature 0.8 --top-p 0.95 --seed 7
   fretsaw-run model.fsaw --ids 1,504,3575 --json
   fretsaw-run model.fsaw --batch prompts.jsonl --out results.jsonl --kv-memory 2GB
+  fretsaw-run encoder.fsaw --embed texts.txt --out vectors.npy
   fretsaw-run model.fsaw --bench --prefill 512 --decode 64 --threads 2 --json
   fretsaw-run model.fsaw --verify
 
@@ -66,10 +67,14 @@ void AddMachine(CLI::App* app, Options* o) {
 void AddBatch(CLI::App* app, Options* o) {
   auto* batch = app->add_option("--batch", o->batch,
                                 "File with a request a line, as JSON; - reads standard input");
-  auto* out =
-      app->add_option("--out", o->out, "File for the results, with --batch; goes on where it ends");
+  auto* out = app->add_option("--out", o->out,
+                              "File for the results, with --batch; goes on where it ends. "
+                              "NumPy file for the vectors, with --embed");
   batch->needs(out);
-  out->needs(batch);
+  app->add_option("--embed", o->embed,
+                  "File with a text a line, to get a vector for each; - reads standard input")
+      ->needs(out)
+      ->excludes(batch);
   app->add_option("--max-batch-tokens", o->max_batch_tokens, "Most tokens of a step, with --batch")
       ->capture_default_str()
       ->check(CLI::Range(1, 1 << 30));
@@ -97,6 +102,14 @@ void AddOutput(CLI::App* app, Options* o) {
 }
 
 VoidResult CheckTogether(const Options& o) {
+  if (o.out && !o.batch && !o.embed) {
+    return Error{Status::kUsage, "--out is the file for the results of --batch or --embed"};
+  }
+  if (o.embed && (o.bench || o.has_prompt())) {
+    return Error{Status::kUsage,
+                 "--embed reads its texts from a file; leave out --prompt, --prompt-file, --ids "
+                 "and --bench"};
+  }
   if (o.batch && (o.bench || o.has_prompt())) {
     return Error{Status::kUsage,
                  "--batch reads its prompts from a file; leave out --prompt, --prompt-file, --ids "
@@ -106,7 +119,7 @@ VoidResult CheckTogether(const Options& o) {
     return Error{Status::kUsage,
                  "--bench makes its own prompt; leave out --prompt, --prompt-file and --ids"};
   }
-  if (!o.bench && !o.verify && !o.batch && !o.has_prompt()) {
+  if (!o.bench && !o.verify && !o.batch && !o.embed && !o.has_prompt()) {
     return Error{
         Status::kUsage,
         "no prompt: give --prompt TEXT, --prompt-file FILE, --ids LIST, --batch FILE, or --bench"};

@@ -30,7 +30,8 @@ struct Options {
   bool quiet = false;
   bool bench = false;
   std::optional<std::string> batch;  // file of requests; "-": standard input
-  std::optional<std::string> out;    // file of results
+  std::optional<std::string> embed;  // file of texts, one a line; "-": standard input
+  std::optional<std::string> out;    // file of results, or of vectors
   int64_t max_batch_tokens = 2048, max_sequences = 64;
   std::optional<uint64_t> kv_memory;  // bytes
   int64_t prefill = 512, decode = 64, repeat = 3;

@@ -31,4 +31,19 @@ class Program {
   virtual Result<std::span<const float>> Step(const StepArgs& args) = 0;
 };
 
+// Arguments of one call of an encoder: whole texts one after another.
+struct EncodeArgs {
+  std::span<const int32_t> tokens;     // [T]
+  std::span<const int32_t> positions;  // [T]
+  std::span<const int32_t> cu;         // [B + 1], from 0 to T
+};
+
+class EncodeProgram {
+ public:
+  virtual ~EncodeProgram() = default;
+
+  // Returns embeddings [B, D], valid until the next call.
+  virtual Result<std::span<const float>> Encode(const EncodeArgs& args) = 0;
+};
+
 }  // namespace fretsaw

@@ -73,6 +73,74 @@ class Argument {
   ffi::Tensor tensor_;
 };
 
+std::vector<ffi::Tensor> WeightViews(const Manifest& manifest, std::span<const uint8_t> weights) {
+  std::vector<ffi::Tensor> views;
+  views.reserve(manifest.tensors.size());
+  for (const TensorInfo& info : manifest.tensors) {
+    views.push_back(View(weights.data() + info.offset, info.shape, ToDL(info.dtype)));
+  }
+  return views;
+}
+
+// What a program returned, if it is f32 [rows, columns]; `what` names it.
+Result<std::span<const float>> Checked(const ffi::Tensor& tensor, int64_t rows, int64_t columns,
+                                       const char* what) {
+  const DLDataType dtype = tensor.dtype();
+  if (tensor.ndim() != 2 || tensor.size(0) != rows || tensor.size(1) != columns ||
+      dtype.code != kDLFloat || dtype.bits != 32 || !tensor.IsContiguous()) {
+    return Error{Status::kCorrupt, std::string("the program returned something else than f32 ") +
+                                       what + " of shape [" + std::to_string(rows) + ", " +
+                                       std::to_string(columns) + "]"};
+  }
+  return std::span<const float>(static_cast<const float*>(tensor.data_ptr()),
+                                static_cast<size_t>(rows * columns));
+}
+
+class TvmEncoder : public EncodeProgram {
+ public:
+  TvmEncoder(ffi::Module library, ffi::Module vm, ffi::Function encode, const Manifest& manifest,
+             std::span<const uint8_t> weights, int threads)
+      : library_(std::move(library)),
+        vm_(std::move(vm)),
+        encode_(std::move(encode)),
+        width_(manifest.embedding->width),
+        threads_(threads),
+        weights_(WeightViews(manifest, weights)) {
+    for (const Argument* argument : {&tokens_, &positions_, &cu_}) {
+      packed_.emplace_back(argument->tensor());
+    }
+    for (const ffi::Tensor& tensor : weights_) packed_.emplace_back(tensor);
+  }
+
+  Result<std::span<const float>> Encode(const EncodeArgs& a) override {
+    if (auto ok = ConfigureTvmThreads(threads_); !ok) return ok.error();
+    tokens_.Set(a.tokens.data(), {std::ssize(a.tokens)});
+    positions_.Set(a.positions.data(), {std::ssize(a.positions)});
+    cu_.Set(a.cu.data(), {std::ssize(a.cu)});
+    try {
+      out_ = ffi::Tensor();
+      ffi::Any result;
+      encode_.CallPacked(packed_.data(), static_cast<int32_t>(packed_.size()), &result);
+      out_ = result.cast<ffi::Tensor>();
+    } catch (const std::exception& e) {
+      return Error{Status::kInternal, std::string("the encoder failed: ") + e.what()};
+    }
+    return Checked(out_, std::ssize(a.cu) - 1, width_, "embeddings");
+  }
+
+ private:
+  // Order matters, as in TvmProgram.
+  ffi::Module library_;
+  ffi::Module vm_;
+  ffi::Function encode_;
+  int64_t width_;
+  int threads_;
+  Argument tokens_{1, kInt32}, positions_{1, kInt32}, cu_{1, kInt32};
+  std::vector<ffi::Tensor> weights_;
+  std::vector<ffi::AnyView> packed_;  // borrows from the arguments and weights_
+  ffi::Tensor out_;
+};
+
 class TvmProgram : public Program {
  public:
   TvmProgram(ffi::Module library, ffi::Module vm, ffi::Function step, const Manifest& manifest,
@@ -189,6 +257,17 @@ Result<std::unique_ptr<Program>> TvmCode::Bind(const Manifest& manifest,
         state_->library, state_->vm, state_->step, manifest, weights, threads));
   } catch (const std::exception& e) {
     return Error{Status::kInternal, std::string("cannot bind the step program: ") + e.what()};
+  }
+}
+
+Result<std::unique_ptr<EncodeProgram>> TvmCode::BindEncoder(const Manifest& manifest,
+                                                            std::span<const uint8_t> weights,
+                                                            int threads) && {
+  try {
+    return std::unique_ptr<EncodeProgram>(std::make_unique<TvmEncoder>(
+        state_->library, state_->vm, state_->step, manifest, weights, threads));
+  } catch (const std::exception& e) {
+    return Error{Status::kInternal, std::string("cannot bind the encoder: ") + e.what()};
   }
 }
 

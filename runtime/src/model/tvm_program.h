@@ -27,6 +27,11 @@ class TvmCode {
   Result<std::unique_ptr<Program>> Bind(const Manifest& manifest, std::span<const uint8_t> weights,
                                         int threads) &&;
 
+  // The same for the code of an encoder with a pooling.
+  Result<std::unique_ptr<EncodeProgram>> BindEncoder(const Manifest& manifest,
+                                                     std::span<const uint8_t> weights,
+                                                     int threads) &&;
+
  private:
   struct State;
   explicit TvmCode(std::unique_ptr<State> state);
