@@ -11,6 +11,7 @@ import tvm
 
 from fretsaw.backends.tvm.emit import emit
 from fretsaw.backends.tvm.kernels.isa import Isa
+from fretsaw.backends.tvm.kv_storage import row_bytes
 from fretsaw.backends.tvm.options import TvmOptions
 from fretsaw.backends.tvm.plan import plan
 from fretsaw.backends.tvm.plan.supported import check_supported
@@ -18,7 +19,6 @@ from fretsaw.backends.tvm.relax_passes import step_passes
 from fretsaw.backends.tvm.steps import Plan, Tensor
 from fretsaw.ir import Dim, Graph, Value
 from fretsaw.ir.errors import LoweringError
-from fretsaw.ir.types import ITEMSIZE
 
 # CPU features that each level needs beyond SSE4.2, by the names that the runtime's detection uses.
 REQUIRES: Mapping[str, tuple[str, ...]] = {
@@ -67,7 +67,8 @@ def build(graph: Graph, options: TvmOptions | None = None, progress: Callable[[s
     weights = sum(t.nbytes for t in made.tensors)
     per_token = 0
     if kv:
-        per_token = kv["layers"] * kv["kv_heads"] * (kv["key_size"] + kv["value_size"]) * ITEMSIZE["f32"]
+        pair = row_bytes(kv["key_size"], options.kv) + row_bytes(kv["value_size"], options.kv)
+        per_token = kv["layers"] * kv["kv_heads"] * pair
     memory = {
         "weights_bytes": weights,
         "kv_bytes_per_token": per_token,
@@ -76,7 +77,7 @@ def build(graph: Graph, options: TvmOptions | None = None, progress: Callable[[s
     program: dict[str, int | str | bool] = {"entry": "encode", "chunk_tokens": options.chunk_tokens}
     if kv:
         program |= {"entry": "step", "empty_rows": True}  # kernels over no rows do nothing
-    return Program(variants, made.tensors, {**kv, "dtype": "f32"} if kv else {}, program, memory, made)
+    return Program(variants, made.tensors, {**kv, "dtype": options.kv} if kv else {}, program, memory, made)
 
 
 def cache_geometry(graph: Graph, options: TvmOptions) -> dict[str, int]:

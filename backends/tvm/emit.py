@@ -8,6 +8,8 @@ import tvm
 from tvm import relax, tirx
 
 from fretsaw.backends.tvm.kernels.isa import Isa
+from fretsaw.backends.tvm.kernels.kv_pages import TVM_TYPE
+from fretsaw.backends.tvm.kv_storage import KvType, page_shapes
 from fretsaw.backends.tvm.options import TvmOptions
 from fretsaw.backends.tvm.steps import CacheSlot, Launch, Plan, Tensor
 from fretsaw.ir import Dim, DimLike, TensorType, Value, sym
@@ -55,16 +57,17 @@ class _Dims:
         return relax.TensorType([self.expr(d) for d in kind.shape], _TVM_DTYPE[kind.dtype])
 
 
-def cache_types(kv: Mapping[str, int], dims: _Dims) -> dict[str, relax.TensorType]:
+def cache_types(kv: Mapping[str, int], storage: KvType, dims: _Dims) -> dict[str, relax.TensorType]:
     """Types of the runtime's cache arguments, in the order of the step's parameters (docs/artifact.md)."""
     b, m, n, lays = (dims.var(name) for name in ("B", "M", "N", "L"))
-    heads, page = kv["kv_heads"], kv["page_tokens"]
+    heads = kv["kv_heads"]
+    key, value = page_shapes(kv["key_size"], kv["value_size"], kv["page_tokens"], storage)
     return {
         "cu": relax.TensorType([dims.var("B1")], "int32"),
         "lens": relax.TensorType([lays, b, heads], "int32"),
         "table": relax.TensorType([lays, b, heads, m], "int32"),
-        "k_pages": relax.TensorType([n, kv["key_size"], page], "float32"),
-        "v_pages": relax.TensorType([n, page, kv["value_size"]], "float32"),
+        "k_pages": relax.TensorType([n, *key], TVM_TYPE[storage]),
+        "v_pages": relax.TensorType([n, *value], TVM_TYPE[storage]),
     }
 
 
@@ -74,7 +77,7 @@ def emit(plan: Plan, kv: Mapping[str, int], options: TvmOptions, isa: Isa) -> tv
         return _emit_encoder(plan, options, isa)
     dims, builder = _Dims(), relax.BlockBuilder()
     tokens, positions, rows = (relax.Var(v.name, dims.type(v.tensor)) for v in plan.inputs)
-    cache = {name: relax.Var(name, kind) for name, kind in cache_types(kv, dims).items()}
+    cache = {name: relax.Var(name, kind) for name, kind in cache_types(kv, options.kv, dims).items()}
     weights = {t.name: relax.Var(_identifier(t.name), dims.type(t.type)) for t in plan.tensors}
     params = [
         tokens,

@@ -23,6 +23,7 @@ from fretsaw.backends.tvm.kernels.emit import Buffer, Expr, Index, dim, kernel, 
 from fretsaw.backends.tvm.kernels.epilogue import Epilogue, Glu
 from fretsaw.backends.tvm.kernels.isa import Isa
 from fretsaw.backends.tvm.kernels.rows import for_columns
+from fretsaw.backends.tvm.kv_storage import KvType
 
 WIDE = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}  # the kernels' names of weight types
 
@@ -163,11 +164,12 @@ class AppendSpec(Spec):
     k_norm: bool
     eps: float
     separate: bool
+    kv: KvType = "f32"
 
     def build(self, isa: Isa) -> tirx.PrimFunc:
         spec = rope_kernel.RopeSpec(
             self.heads, self.head_dim, isa, self.kv_heads, self.value_dim, 2 * self.pairs, self.layout, self.page,
-            self.q_norm, self.k_norm, self.eps, self.separate, self.name,
+            self.q_norm, self.k_norm, self.eps, self.separate, self.kv, self.name,
         )  # fmt: skip
         return scalars_first(rope_kernel.rope_append(spec), scalars=1, outputs=1)
 
@@ -185,11 +187,12 @@ class AttentionSpec(Spec):
     window: int
     softcap: float
     sinks: bool
+    kv: KvType = "f32"
 
     def build(self, isa: Isa) -> tirx.PrimFunc:
         spec = attention_kernel.AttentionSpec(
             self.heads, self.kv_heads, self.head_dim, isa, self.value_dim, self.scale, self.page, self.window,
-            self.softcap, self.sinks, name=self.name,
+            self.softcap, self.sinks, kv=self.kv, name=self.name,
         )  # fmt: skip
         return scalars_first(attention_kernel.attention(spec), scalars=1, outputs=1)
 

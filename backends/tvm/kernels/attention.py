@@ -32,7 +32,9 @@ from fretsaw.backends.tvm.kernels.emit import (
     workspace,
 )
 from fretsaw.backends.tvm.kernels.isa import Isa
+from fretsaw.backends.tvm.kernels.kv_pages import KvPages, WidePage
 from fretsaw.backends.tvm.kernels.softmax_block import PageBlock
+from fretsaw.backends.tvm.kv_storage import KvType
 
 _STRIDE = 4  # decode tasks are dealt out in this stride, so that threads get segments of all lengths
 
@@ -51,6 +53,8 @@ class AttentionSpec:
         sinks: one more logit per head in the denominator.
         causal: False lets a query see its whole sequence (encoders).
         segment: pages per segment; results for one value are not bit-equal to those for another.
+        kv: how the pages are stored.
+        lse: also give the logarithm of each row's sum of exponentials, sinks included.
     """
 
     heads: int
@@ -65,6 +69,8 @@ class AttentionSpec:
     sinks: bool = False
     causal: bool = True
     segment: int = 8
+    kv: KvType = "f32"
+    lse: bool = False
     name: str = "attention"
 
     @property
@@ -94,13 +100,13 @@ class Cache:
     """The buffers of a call."""
 
     q: Buffer
-    k_pages: Buffer
-    v_pages: Buffer
+    pages: KvPages
     table: Buffer
     lens: Buffer
     cu: Buffer
     sinks: Buffer | None
     out: Buffer
+    lse: Buffer | None
     layer: Expr
     sequences: Expr
     table_width: Expr
@@ -127,7 +133,8 @@ def attention(spec: AttentionSpec) -> tirx.PrimFunc:
 
     Arguments in order: ``q f32[T, H, E]``; ``k_pages f32[NP, E, P]``; ``v_pages f32[NP, P, Ev]``;
     ``table i32[L, B, Hkv, MAXP]``; ``lens i32[L, B, Hkv]`` (before this step); ``cu i32[B + 1]``; ``sinks f32[H]`` if
-    asked; ``out f32[T, H * Ev]``; ``layer`` (int64). The step's own keys and values must already be in the pages.
+    asked; ``out f32[T, H * Ev]``; ``lse f32[T, H]`` if asked, natural logarithm; ``layer`` (int64). Pages in f16 have
+    these shapes, int8 pages are bytes (``kv_storage``). The step's own keys and values must already be in the pages.
     """
     if spec.heads % spec.kv_heads or spec.page % 16:
         raise ValueError("attention: heads must be a multiple of kv_heads, page a multiple of 16")
@@ -135,13 +142,13 @@ def attention(spec: AttentionSpec) -> tirx.PrimFunc:
         t, b, pages, width, layers = dim("T"), dim("B"), dim("NP"), dim("MAXP"), dim("L")
         cache = Cache(
             q=k.arg("q", (t, spec.heads, spec.head_dim)),
-            k_pages=k.arg("k_pages", (pages, spec.head_dim, spec.page)),
-            v_pages=k.arg("v_pages", (pages, spec.page, spec.values)),
+            pages=KvPages.declare(k, spec.kv, pages, spec.head_dim, spec.values, spec.page),
             table=k.arg("table", (layers, b, spec.kv_heads, width), "int32"),
             lens=k.arg("lens", (layers, b, spec.kv_heads), "int32"),
             cu=k.arg("cu", (b + 1,), "int32"),
             sinks=k.arg("sinks", (spec.heads,)) if spec.sinks else None,
             out=k.arg("out", (t, spec.heads * spec.values)),
+            lse=k.arg("lse", (t, spec.heads)) if spec.lse else None,
             layer=k.scalar("layer"),
             sequences=b,
             table_width=width,
@@ -173,22 +180,23 @@ def _plan(spec: AttentionSpec, cache: Cache, plan: Buffer) -> None:
                 store(plan, [1], tirx.max(load(plan, [1]), (cache.length(b, h) + span) // span))
 
 
-def _block(spec: AttentionSpec, cache: Cache, rows: int) -> PageBlock:
-    return PageBlock(spec.isa, rows, spec.head_dim, spec.values, spec.page, spec.soft_cap, cache.k_pages, cache.v_pages)
-
-
-def _segment(spec: AttentionSpec, cache: Cache, rows: Rows, states: RowStates, segment: Expr) -> None:
-    """Run the rows over the pages of one segment that any of them sees."""
+def _segment(
+    spec: AttentionSpec, cache: Cache, rows: Rows, states: RowStates, segment: Expr, wide: WidePage | None = None
+) -> None:
+    """Run the rows over the pages of one segment that any of them sees, each widened into ``wide`` first if given."""
     first_page = segment * spec.segment
     begin = bind(tirx.max(first_page, rows.lowest() // spec.page))
     end = bind(tirx.min(first_page + spec.segment, (rows.highest() + spec.page - 1) // spec.page))
-    block = _block(spec, cache, rows.height)
+    pages = wide or cache.pages
+    block = PageBlock(spec.isa, rows.height, spec.head_dim, spec.values, spec.page, spec.soft_cap, pages)
     with loop(tirx.max(end - begin, i64(0))) as i:
         index = bind(begin + i)
         base = bind(index * spec.page)
         page = bind(cache.page_of(rows.sequence, rows.kv_head, index))
         # One pass of all rows over the keys of a page and one over its values: each then stays in the first cache.
         for half in ("keys", "values"):
+            if wide is not None:
+                wide.fill_keys(page) if half == "keys" else wide.fill_values(page)
             with loop(rows.blocks) as j:
                 row0 = bind(j * rows.height)
                 low, high = rows.bounds(row0)
@@ -256,9 +264,10 @@ def _prefill(spec: AttentionSpec, cache: Cache, tiles: Expr) -> None:
         states = RowStates.allocate(spec, rows.padded)
         states.load_queries(spec, cache, rows)
         states.reset_whole()
+        wide = None if spec.kv == "f32" else WidePage.allocate(cache.pages, spec.isa.lanes)
         begin, end = bind(rows.lowest() // span), bind((rows.highest() + span - 1) // span)
         with loop(end - begin) as i:
             states.reset_part()
-            _segment(spec, cache, rows, states, bind(begin + i))
+            _segment(spec, cache, rows, states, bind(begin + i), wide)
             states.merge(rows.padded)
         states.finish(spec, cache, rows)

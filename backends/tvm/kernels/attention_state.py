@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tvm import tirx
+from tvm.script.ir_builder import tirx as T
 
 from fretsaw.backends.tvm.kernels import math
 from fretsaw.backends.tvm.kernels.emit import (
@@ -24,7 +25,7 @@ from fretsaw.backends.tvm.kernels.emit import (
     workspace,
 )
 from fretsaw.backends.tvm.kernels.rows import for_columns
-from fretsaw.backends.tvm.kernels.softmax_block import EMPTY, LOG2E, State
+from fretsaw.backends.tvm.kernels.softmax_block import EMPTY, LN2, LOG2E, State
 
 if TYPE_CHECKING:
     from fretsaw.backends.tvm.kernels.attention import AttentionSpec, Cache
@@ -178,6 +179,13 @@ class RowStates:
                 larger = bind(fmax(top, sink))
                 keep = math.exp2_nonpositive(bind(top - larger))
                 total = bind(fma(total, keep, math.exp2_nonpositive(bind(sink - larger))))
+                top = larger
+            if cache.lse is not None:
+                # The maximum is in units of log 2, and so is the sum's logarithm.
+                largest = (
+                    top if cache.sinks is None else bind(fmax(top, bind(load(cache.sinks, [head]) * splat(LOG2E, 1))))
+                )
+                store(cache.lse, [token, head], (largest + T.log2(total)) * splat(LN2, 1))
             factor = bind(keep / total)
             for_columns(
                 spec.values,

@@ -28,8 +28,10 @@ from fretsaw.backends.tvm.kernels.emit import (
     when,
 )
 from fretsaw.backends.tvm.kernels.isa import Isa
+from fretsaw.backends.tvm.kernels.kv_pages import KvPages
 from fretsaw.backends.tvm.kernels.norm import inverse_rms
 from fretsaw.backends.tvm.kernels.rows import for_columns, scale_by
+from fretsaw.backends.tvm.kv_storage import KvType
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class RopeSpec:
         page: P, slots in a page.
         q_norm, k_norm: RMSNorm per head before the rotation, with gains [E].
         separate: q, k and v come as three tensors instead of one merged projection.
+        kv: how the pages are stored.
     """
 
     heads: int
@@ -58,6 +61,7 @@ class RopeSpec:
     k_norm: bool = False
     eps: float = 1e-6
     separate: bool = False
+    kv: KvType = "f32"
     name: str = "rope"
 
     @property
@@ -164,7 +168,8 @@ def rope_append(spec: RopeSpec) -> tirx.PrimFunc:
     Arguments in order: ``qkv f32[T, (H + Hkv) * E + Hkv * Ev]`` (with ``separate``: ``q [T, H*E]``, ``k [T, Hkv*E]``,
     ``v [T, Hkv*Ev]``); ``cos f32[T, R/2]``; ``sin f32[T, R/2]``; ``q_gain f32[E]`` if ``q_norm``; ``k_gain f32[E]`` if
     ``k_norm``; ``table i32[L, B, Hkv, MAXP]``; ``lens i32[L, B, Hkv]``; ``cu i32[B + 1]``; ``k_pages f32[NP, E, P]``
-    and ``v_pages f32[NP, P, Ev]`` (written in place); ``q_out f32[T, H, E]``; ``layer`` (int64).
+    and ``v_pages f32[NP, P, Ev]`` (written in place, rounded to ``kv`` here and nowhere else; int8 pages are bytes);
+    ``q_out f32[T, H, E]``; ``layer`` (int64).
     """
     h, kv, e, ev = spec.heads, spec.kv_heads, spec.head_dim, spec.values
     with kernel(spec.name) as k:
@@ -182,8 +187,7 @@ def rope_append(spec: RopeSpec) -> tirx.PrimFunc:
         table = k.arg("table", (layers, b, kv, width), "int32")
         lens = k.arg("lens", (layers, b, kv), "int32")
         cu = k.arg("cu", (b + 1,), "int32")
-        k_pages = k.arg("k_pages", (pages, e, spec.page))
-        v_pages = k.arg("v_pages", (pages, spec.page, ev))
+        pool = KvPages.declare(k, spec.kv, pages, e, ev, spec.page)
         q_out = k.arg("q_out", (t, h, e))
         layer = k.scalar("layer")
         with parallel(t) as token:
@@ -197,11 +201,5 @@ def rope_append(spec: RopeSpec) -> tirx.PrimFunc:
                 at = bind(slot % spec.page)
                 rotated = scratch((e,))
                 turn.head(key, [token], k0 + head * e, k_gain, token, rotated, [])
-                with loop(e) as c:
-                    store(k_pages, [page, c, at], load(rotated, [c]))
-                for_columns(
-                    ev,
-                    spec.isa.lanes,
-                    lambda c, n: store(v_pages, [page, at, c], load(value, [token, v0 + head * ev + c], n)),
-                )
+                pool.append(page, at, rotated, (value, [token, v0 + head * ev]), spec.isa.lanes)
     return k.func

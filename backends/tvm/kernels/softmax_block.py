@@ -33,8 +33,10 @@ from fretsaw.backends.tvm.kernels.emit import (
     when,
 )
 from fretsaw.backends.tvm.kernels.isa import Isa
+from fretsaw.backends.tvm.kernels.kv_pages import KvPages
 
 LOG2E = 1.4426950408889634
+LN2 = 0.6931471805599453
 EMPTY = -1e30  # running maximum before the first visible slot; finite, so that EMPTY - EMPTY is 0
 
 
@@ -95,8 +97,7 @@ class PageBlock:
     value_dim: int
     page: int
     soft_cap: float
-    k_pages: Buffer
-    v_pages: Buffer
+    pages: KvPages
 
     def _vectors(self, width: int) -> int:
         budget = (12 if self.isa.lanes == 8 else 24) // self.rows
@@ -115,7 +116,7 @@ class PageBlock:
         with when(tirx.any(base < low[-1], base + self.page > high[0])):
             self._mask(state, row0, base, low, high)
         self._maxima(state, row0)
-        self._weights(state, row0)
+        self._weights(state, row0, page)
 
     def gather(self, state: State, row0: Expr, page: Expr, base: Expr, high: list[Expr]) -> None:
         """Second half: add the page's weighted values to those of the rows."""
@@ -134,16 +135,21 @@ class PageBlock:
                     store(row, [v, 0], splat(0.0, w))
 
             def at(e: Expr) -> None:
-                keys = [bind(load(self.k_pages, [page, e, col + v * self.isa.lanes], w)) for v, w in enumerate(widths)]
+                keys = [bind(self.pages.keys(page, e, col + v * self.isa.lanes, w)) for v, w in enumerate(widths)]
                 for r in range(self.rows):
                     for v, w in enumerate(widths):
                         old = load(acc[r], [v, 0], w)
                         store(acc[r], [v, 0], fma(splat(load(state.q, [row0 + r, e]), w), keys[v], old))
 
             unrolled(self.head_dim, at)
+            scales = [self.pages.key_scales(page, col + v * self.isa.lanes, w) for v, w in enumerate(widths)]
+            scales = [s if s is None else bind(s) for s in scales]
             for r in range(self.rows):
                 for v, w in enumerate(widths):
                     value = load(acc[r], [v, 0], w)
+                    scale = scales[v]
+                    if scale is not None:
+                        value = bind(value * scale)
                     if self.soft_cap:
                         value = math.soft_cap(value, self.soft_cap, LOG2E)
                     store(state.scores, [row0 + r, col + v * self.isa.lanes], value)
@@ -183,17 +189,19 @@ class PageBlock:
         for r in rows:
             store(state.shrink, [row0 + r], math.exp2_nonpositive(load(state.shrink, [row0 + r])))
 
-    def _weights(self, state: State, row0: Expr) -> None:
-        """Turn scores into weights, and add them to the running sums."""
+    def _weights(self, state: State, row0: Expr, page: Expr) -> None:
+        """Turn scores into weights, and add them to the running sums. What is left has the values' scales in it."""
         lanes, rows = self.isa.lanes, range(self.rows)
         sums = scratch((self.rows, lanes))
         tops = [bind(load(state.top, [row0 + r])) for r in rows]
         for r in rows:
             store(sums, [r, 0], splat(0.0, lanes))
         with loop(self.page // lanes) as v:
+            scale = self.pages.value_scales(page, v * lanes, lanes)
+            scale = scale if scale is None else bind(scale)
             for r in rows:
                 p = math.exp2_nonpositive(load(state.scores, [row0 + r, v * lanes], lanes) - splat(tops[r], lanes))
-                store(state.scores, [row0 + r, v * lanes], p)
+                store(state.scores, [row0 + r, v * lanes], p if scale is None else p * scale)
                 store(sums, [r, 0], load(sums, [r, 0], lanes) + p)
         for r in rows:
             total = fold(bind(load(sums, [r, 0], lanes)), lambda a, b: a + b)
@@ -209,7 +217,7 @@ class PageBlock:
                 store(acc[r], [v, 0], old * splat(load(state.shrink, [row0 + r]), w))
 
             def at(slot: Expr) -> None:
-                rows = [bind(load(self.v_pages, [page, slot, col + starts[v]], w)) for v, w in enumerate(widths)]
+                rows = [bind(self.pages.values(page, slot, col + starts[v], w)) for v, w in enumerate(widths)]
                 for r, v, w in cells:
                     store(
                         acc[r],

@@ -36,6 +36,7 @@ from fretsaw.backends.tvm.kernels.emit import (
     workspace,
 )
 from fretsaw.backends.tvm.kernels.isa import Isa
+from fretsaw.backends.tvm.kernels.kv_pages import KvPages
 from fretsaw.backends.tvm.kernels.rope import RopeSpec, Turn
 from fretsaw.backends.tvm.kernels.rows import for_columns
 from fretsaw.backends.tvm.kernels.softmax_block import EMPTY, LOG2E, PageBlock, State
@@ -210,7 +211,8 @@ def _copy(spec: VarlenSpec, call: _Call, blocks: _Pieces, count: Expr) -> None:
 
 def _attend(spec: VarlenSpec, call: _Call, blocks: _Pieces, tiles: _Pieces, held: Expr, count: Expr) -> None:
     size, rows = spec.block, spec.rows
-    block = PageBlock(spec.isa, _HEIGHT, spec.head_dim, spec.values, size, spec.soft_cap, call.keys, call.vals)
+    pages = KvPages("f32", call.keys, call.vals, spec.head_dim, spec.values, size)
+    block = PageBlock(spec.isa, _HEIGHT, spec.head_dim, spec.values, size, spec.soft_cap, pages)
     with parallel(count * spec.kv_heads) as task:
         h, piece = bind(task // count), bind(task % count)
         b, at = tiles.find(piece)

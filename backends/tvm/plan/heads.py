@@ -24,7 +24,7 @@ def cover_attention(ctx: Context, site: AttentionSite) -> None:
         raise refusal(ctx.graph, site.attend, "q and k norms of one layer differ in eps")
     spec = AppendSpec(
         heads, kv_heads, size, value_size, pairs, layout, ctx.options.page_tokens, norms[0] is not None,
-        norms[1] is not None, eps.pop() if eps else 1e-6, separate=not fused,
+        norms[1] is not None, eps.pop() if eps else 1e-6, separate=not fused, kv=ctx.options.kv,
     )  # fmt: skip
     q = site.q.rope.out if site.q.rope is not None else site.attend["q"]
     inputs: list[Arg] = [*projected, *angles, *(n for n in norms if n is not None), *map(CacheSlot, PAGES)]
@@ -111,7 +111,7 @@ def _attend(ctx: Context, site: AttentionSite, q: Value, geometry: tuple[int, in
     sinks = node.get("sinks")
     spec = AttentionSpec(
         heads, kv_heads, size, value_size, ctx.options.page_tokens, node.float_attr("scale"), node.int_attr("window"),
-        node.float_attr("softcap"), sinks is not None,
+        node.float_attr("softcap"), sinks is not None, ctx.options.kv,
     )  # fmt: skip
     inputs: list[Arg] = [q, *(CacheSlot(name) for name in ("k_pages", "v_pages", "table", "lens", "cu"))]
     if sinks is not None:

@@ -1,4 +1,8 @@
-"""Paged attention against an f64 softmax over ragged batches, and bit equality over chunks, batches and threads."""
+"""Paged attention against an f64 softmax over ragged batches, and bit equality over chunks, batches and threads.
+
+Every storage of the cache is compared with the f64 softmax over the numbers that its pages stand for, so the bound is
+the same for all: what rounding costs is not in it.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import pytest
 
 from fretsaw.backends.tvm.kernels.attention import AttentionSpec, attention
 from fretsaw.backends.tvm.kernels.isa import V3
+from fretsaw.backends.tvm.kv_storage import read_rows, store_rows
 from tests.backends.kernels.kernel_run import Array, Built, threads
 
 LAYER = 1
@@ -14,14 +19,30 @@ SPECS = [
     AttentionSpec(9, 3, 64, V3),
     AttentionSpec(4, 4, 24, V3, value_dim=16, page=32, segment=2, window=37, soft_cap=5.0),
     AttentionSpec(8, 1, 16, V3, page=16, segment=3, sinks=True),
-    AttentionSpec(14, 2, 80, V3, page=32, segment=2),
+    AttentionSpec(14, 2, 80, V3, page=32, segment=2, lse=True),
     AttentionSpec(4, 2, 12, V3, page=16, causal=False, segment=2),
+    AttentionSpec(9, 3, 64, V3, kv="f16"),
+    AttentionSpec(4, 4, 24, V3, value_dim=16, page=32, segment=2, window=37, soft_cap=5.0, kv="f16"),
+    AttentionSpec(8, 1, 16, V3, page=16, segment=3, sinks=True, kv="f16", lse=True),
+    AttentionSpec(9, 3, 64, V3, kv="int8"),
+    AttentionSpec(4, 4, 24, V3, value_dim=16, page=32, segment=2, window=37, soft_cap=5.0, kv="int8"),
+    AttentionSpec(8, 1, 16, V3, page=16, segment=3, sinks=True, kv="int8"),
+    AttentionSpec(14, 2, 80, V3, page=32, segment=2, kv="int8", lse=True),
 ]
-IDS = ["plain", "window-cap", "sinks", "wide-group", "bidirectional"]
+
+
+def name_of(spec: AttentionSpec) -> str:
+    marks = {
+        "window-cap": spec.window,
+        "sinks": spec.sinks,
+        "wide-group": spec.group == 7,
+        "both-ways": not spec.causal,
+    }
+    return "-".join([spec.kv, next((name for name, is_so in marks.items() if is_so), "plain"), *["lse"] * spec.lse])
 
 
 def make(spec: AttentionSpec, lens0: list[list[int]], counts: list[int]) -> list[Array]:
-    """Random queries and pages; unwritten slots hold NaN, so reading one shows."""
+    """Random queries and pages; unwritten slots hold NaN (int8: as their scale), so reading one shows."""
     rng = np.random.default_rng(len(counts))
     b, p, kv = len(counts), spec.page, spec.kv_heads
     most = max(-(-(max(n) + c) // p) for n, c in zip(lens0, counts, strict=True)) + 1
@@ -36,14 +57,23 @@ def make(spec: AttentionSpec, lens0: list[list[int]], counts: list[int]) -> list
                 used = max(0, min(p, lens0[i][h] + counts[i] - j * p))
                 k[table[LAYER, i, h, j], :, used:] = np.nan
                 v[table[LAYER, i, h, j], used:] = np.nan
+    k = np.stack([store_rows(x.T, spec.kv, transpose=True) for x in k])
+    v = np.stack([store_rows(x, spec.kv, transpose=False) for x in v])
     cu = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
     q = rng.standard_normal((cu[-1], spec.heads, spec.head_dim)).astype(np.float32)
     return [q, k, v, table, lens, cu]
 
 
-def reference(spec: AttentionSpec, args: list[Array], sinks: Array | None) -> Array:
+def rows_of(spec: AttentionSpec, pages: Array, size: int, *, transpose: bool) -> Array:
+    """What some pages stand for, one after another: f64 [n * P, size]."""
+    parts = [read_rows(page, size, spec.page, spec.kv, transpose=transpose) for page in pages]
+    return np.concatenate(parts).astype(np.float64)
+
+
+def reference(spec: AttentionSpec, args: list[Array], sinks: Array | None) -> tuple[Array, Array]:
+    """Outputs f64 [T, H * Ev] and logarithms of the sums of exponentials [T, H]."""
     q, k_pages, v_pages, table, lens, cu = args
-    out = np.zeros((len(q), spec.heads, spec.values))
+    out, lse = np.zeros((len(q), spec.heads, spec.values)), np.zeros((len(q), spec.heads))
     for b in range(len(cu) - 1):
         n = int(cu[b + 1] - cu[b])
         for h in range(spec.heads * (n > 0)):
@@ -51,8 +81,8 @@ def reference(spec: AttentionSpec, args: list[Array], sinks: Array | None) -> Ar
             start = int(lens[LAYER, b, kv])
             total = start + n
             pages = table[LAYER, b, kv, : -(-total // spec.page)]
-            k = k_pages[pages].transpose(0, 2, 1).reshape(-1, spec.head_dim)[:total].astype(np.float64)
-            v = v_pages[pages].reshape(-1, spec.values)[:total].astype(np.float64)
+            k = rows_of(spec, k_pages[pages], spec.head_dim, transpose=True)[:total]
+            v = rows_of(spec, v_pages[pages], spec.values, transpose=False)[:total]
             s = q[cu[b] : cu[b + 1], h] @ k.T * spec.factor
             if spec.soft_cap:
                 s = spec.soft_cap * np.tanh(s / spec.soft_cap)
@@ -64,32 +94,55 @@ def reference(spec: AttentionSpec, args: list[Array], sinks: Array | None) -> Ar
             top = s.max(1, keepdims=True) if sinks is None else np.maximum(s.max(1, keepdims=True), sinks[h])
             p = np.exp(s - top)
             rest = 0 if sinks is None else np.exp(sinks[h] - top)
-            out[cu[b] : cu[b + 1], h] = p / (p.sum(1, keepdims=True) + rest) @ v
-    return out.reshape(len(q), spec.heads * spec.values)
+            total_weight = p.sum(1, keepdims=True) + rest
+            out[cu[b] : cu[b + 1], h] = p / total_weight @ v
+            lse[cu[b] : cu[b + 1], h] = (top + np.log(total_weight))[:, 0]
+    return out.reshape(len(q), spec.heads * spec.values), lse
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=IDS)
+def run(spec: AttentionSpec, kernel: Built, args: list[Array], sinks: Array | None = None) -> tuple[Array, Array]:
+    """Outputs and logarithms (zeros where the kernel gives none) of one call."""
+    out, lse = np.zeros((len(args[0]), spec.heads * spec.values), np.float32), np.zeros((len(args[0]), spec.heads))
+    given = [*args, *([] if sinks is None else [sinks]), out, *([lse.astype(np.float32)] if spec.lse else [])]
+    made = kernel(*given, scalars=(LAYER,))
+    return (made[-2], made[-1]) if spec.lse else (made[-1], lse)
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=map(name_of, SPECS))
 def test_reference_and_invariance(spec: AttentionSpec) -> None:
     kernel, kv = Built(attention(spec)), spec.kv_heads
     sinks = np.random.default_rng(9).standard_normal(spec.heads).astype(np.float32) if spec.sinks else None
-
-    def run(args: list[Array]) -> Array:
-        out = np.zeros((len(args[0]), spec.heads * spec.values), np.float32)
-        return kernel(*args, *([] if sinks is None else [sinks]), out, scalars=(LAYER,))[-1]
-
     mixed = make(spec, [[0] * kv, [17 + 7 * i for i in range(kv)], [130] * kv, [5] * kv, [600] * kv], [70, 13, 1, 0, 1])
     with threads(1):
-        alone = run(mixed)
-    assert np.abs(alone - reference(spec, mixed, sinks)).max() < 4e-6
-    assert np.array_equal(run(mixed), alone)
-    assert run([mixed[0][:0], *mixed[1:5], np.zeros(6, np.int32)]).shape[0] == 0
+        alone, lse = run(spec, kernel, mixed, sinks)
+    want, want_lse = reference(spec, mixed, sinks)
+    assert np.abs(alone - want).max() < 4e-6
+    assert not spec.lse or np.abs(lse - want_lse).max() < 4e-6
+    for got, same in zip(run(spec, kernel, mixed, sinks), (alone, lse), strict=True):
+        assert np.array_equal(got, same)
+    assert run(spec, kernel, [mixed[0][:0], *mixed[1:5], np.zeros(6, np.int32)], sinks)[0].shape[0] == 0
     if not spec.causal:
         return
     length = 300
     q, k, v, table, lens, cu = make(spec, [[0] * kv], [length])
-    whole = run([q, k, v, table, lens, cu])
+    whole = run(spec, kernel, [q, k, v, table, lens, cu], sinks)
     for cuts in ([0, 1, 2, 3, 70, 71, 200, length], list(range(250, length + 1))):
         for a, b in zip(cuts[:-1], cuts[1:], strict=True):
             lens[LAYER] = a
-            part = run([q[a:b], k, v, table, lens, np.array([0, b - a], np.int32)])
-            assert np.array_equal(part, whole[a:b]), (a, b)
+            part = run(spec, kernel, [q[a:b], k, v, table, lens, np.array([0, b - a], np.int32)], sinks)
+            assert all(np.array_equal(p, w[a:b]) for p, w in zip(part, whole, strict=True)), (a, b)
+
+
+def test_results_of_two_parts_of_the_cache_merge_by_their_logarithms() -> None:
+    """exp(lse_i - lse) weighs the parts: attention over pages in two halves is attention over all of them."""
+    spec = AttentionSpec(4, 2, 16, V3, page=16, segment=2, causal=False, lse=True)
+    kernel = Built(attention(spec))
+    q, k, v, table, lens, cu = make(spec, [[95] * 2], [1])
+    whole, lse = run(spec, kernel, [q, k, v, table, lens, cu])
+    first, second = lens.copy(), lens.copy()
+    first[LAYER], second[LAYER] = 63, 31  # with the query's own slot: 64 and 32 slots
+    a, lse_a = run(spec, kernel, [q, k, v, table, first, cu])
+    b, lse_b = run(spec, kernel, [q, k, v, np.ascontiguousarray(table[..., 4:]), second, cu])
+    share = (np.repeat(np.exp(x - lse), spec.values, 1) for x in (lse_a, lse_b))
+    assert np.abs(next(share) * a + next(share) * b - whole).max() < 1e-6
+    assert np.abs(np.logaddexp(lse_a, lse_b) - lse).max() < 2e-6

@@ -15,13 +15,17 @@ from fretsaw.backends.tvm.kernels.norm import NormSpec, norm
 from fretsaw.backends.tvm.kernels.pack import pack_panels
 from fretsaw.backends.tvm.kernels.rope import RopeSpec, rope
 from tests.backends.kernels.kernel_run import Array, Built
-from tests.backends.kernels.test_attention import LAYER, make, reference
+from tests.backends.kernels.test_attention import LAYER, make, reference, run
 from tests.backends.kernels.test_gemm import close
 from tests.backends.kernels.test_rows import turn
 
 SPECS = (
     AttentionSpec(4, 2, 16, V3, page=16, segment=2),
     AttentionSpec(3, 3, 8, V3, page=16, segment=2, window=11),
+    AttentionSpec(4, 2, 16, V3, page=16, segment=2, kv="f16"),
+    AttentionSpec(3, 3, 8, V3, page=16, segment=2, window=11, kv="f16", lse=True),
+    AttentionSpec(4, 2, 16, V3, page=16, segment=2, kv="int8", lse=True),
+    AttentionSpec(3, 3, 20, V3, page=16, segment=2, window=11, kv="int8"),
 )
 few = settings(max_examples=25, deadline=None, derandomize=True)
 sequences = st.lists(st.tuples(st.integers(0, 70), st.integers(0, 40)), min_size=1, max_size=5)
@@ -32,35 +36,35 @@ def built(spec: AttentionSpec) -> Built:
     return Built(attention(spec))
 
 
-def attend(spec: AttentionSpec, args: list[Array]) -> Array:
-    out = np.zeros((len(args[0]), spec.heads * spec.values), np.float32)
-    return built(spec)(*args, out, scalars=(LAYER,))[-1]
+def attend(spec: AttentionSpec, args: list[Array]) -> tuple[Array, Array]:
+    return run(spec, built(spec), args)
 
 
 @given(st.sampled_from(SPECS), sequences)
 @few
 def test_attention_of_any_ragged_batch(spec: AttentionSpec, batch: list[tuple[int, int]]) -> None:
-    """Equal to an f64 softmax, and every sequence gets the bits that it gets alone."""
+    """Equal to an f64 softmax of what is stored, and every sequence gets the bits that it gets alone."""
     args = make(spec, [[n] * spec.kv_heads for n, _ in batch], [c for _, c in batch])
-    got = attend(spec, args)
-    assert np.abs(got - reference(spec, args, None)).max(initial=0) < 4e-6
+    got, lse = attend(spec, args)
+    want, want_lse = reference(spec, args, None)
+    assert np.abs(got - want).max(initial=0) < 4e-6
+    assert not spec.lse or np.abs(lse - want_lse).max(initial=0) < 4e-6
     q, k, v, table, lens, cu = args
     for b in range(len(batch)):
         rows = slice(cu[b], cu[b + 1])
         one = [q[rows], k, v, table[:, b : b + 1], lens[:, b : b + 1], np.array([0, cu[b + 1] - cu[b]], np.int32)]
-        assert np.array_equal(attend(spec, one), got[rows]), b
+        assert np.array_equal(attend(spec, one)[0], got[rows]), b
 
 
-@given(st.integers(1, 60), st.lists(st.integers(1, 59), max_size=4))
+@given(st.sampled_from(SPECS), st.integers(1, 60), st.lists(st.integers(1, 59), max_size=4))
 @few
-def test_attention_of_any_chunking(length: int, cuts: list[int]) -> None:
-    spec = SPECS[0]
+def test_attention_of_any_chunking(spec: AttentionSpec, length: int, cuts: list[int]) -> None:
     q, k, v, table, lens, cu = make(spec, [[0] * spec.kv_heads], [length])
-    whole = attend(spec, [q, k, v, table, lens, cu])
+    whole, _ = attend(spec, [q, k, v, table, lens, cu])
     edges = sorted({0, length, *(c for c in cuts if c < length)})
     for a, b in zip(edges[:-1], edges[1:], strict=True):
         lens[LAYER] = a
-        part = attend(spec, [q[a:b], k, v, table, lens, np.array([0, b - a], np.int32)])
+        part, _ = attend(spec, [q[a:b], k, v, table, lens, np.array([0, b - a], np.int32)])
         assert np.array_equal(part, whole[a:b]), (a, b)
 
 
