@@ -71,15 +71,16 @@ def _appears_whole(directory: Path) -> Iterator[Path]:
 
 def _unpack_gguf(source: Path, target: Path, reporter: Reporter) -> None:
     """Dequantize to float32 once: exactly what the 4-bit blocks say, in the format everything reads."""
-    os.environ.setdefault("TQDM_DISABLE", "1")  # read at import: one progress display is enough
     with reporter.phase("load libraries"):
         import torch
         from safetensors.torch import save_file
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoModelForCausalLM, AutoTokenizer, modeling_gguf_pytorch_utils
         from transformers.utils import logging
 
         logging.set_verbosity_error()
         logging.disable_progress_bar()
+        # One progress display is enough; this module does not ask the switch above.
+        modeling_gguf_pytorch_utils.tqdm = lambda items, **_: items
     file = next(source.glob("*.gguf")).name
     with reporter.phase("tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=file)
