@@ -13,6 +13,7 @@ FUZZ_SECONDS ?= 20
 JOBS ?= $(shell nproc)
 VENV := .venv
 BIN := $(VENV)/bin
+SITE_PACKAGES = $(shell $(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 PEERS := .venv-peers
 PY_FOLDERS := ir frontend passes backends tools runtime/python tests examples
 CXX_SOURCES = $(shell git ls-files 'runtime/*.h' 'runtime/*.cc' 'tests/*.cc' 'tests/*.h')
@@ -36,8 +37,13 @@ $(VENV)/.torch: $(VENV)/.debian
 	touch $@
 
 NATIVE := $(wildcard CMakeLists.txt runtime/CMakeLists.txt) $(wildcard runtime/include/*/*.h runtime/src/*/*.h runtime/src/*/*.cc runtime/python/*.py)
+# Without isolation the build finds the same interpreter and tvm-ffi next time, so that build/wheel is one build tree,
+# of the package and of its test tools.
 $(VENV)/.installed: $(VENV)/.torch pyproject.toml $(NATIVE)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,examples]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check scikit-build-core==1.1.2 apache-tvm-ffi==0.1.15
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation \
+	  -C cmake.define.FRETSAW_TESTS=ON -C 'build.targets=fretsaw;fretsaw-run' \
+	  -C cmake.define.TVM_DIR=$(SITE_PACKAGES)/tvm --editable '.[dev,examples]'
 	touch $@
 
 build/typing/.stamp: Makefile
@@ -86,14 +92,12 @@ format: $(VENV)/.installed  ## Rewrite sources in the house format
 	$(if $(strip $(CXX_SOURCES)),$(BIN)/clang-format -i $(CXX_SOURCES))
 
 # One thread each: the workers share the cores, and thread pools that spin on more than there are only wait.
-pytest: native-build
-	FRETSAW_BUILD=$(abspath build/cmake) OMP_NUM_THREADS=1 TVM_NUM_THREADS=1 $(BIN)/python -m pytest -q -W error -n $(JOBS) --dist loadfile --durations 25
+pytest: test-tools
+	FRETSAW_BUILD=$(abspath build/wheel) OMP_NUM_THREADS=1 TVM_NUM_THREADS=1 $(BIN)/python -m pytest -q -W error -n $(JOBS) --dist loadfile --durations 25
 
-.PHONY: native-build cxx-build fuzz-build
-native-build: $(VENV)/.installed  ## The runtime and its test tools, Release, in build/cmake
-	mkdir -p build
-	cmake -S . -B build/cmake $(CMAKE_FLAGS) -DCMAKE_BUILD_TYPE=Release > build/cmake-configure.log
-	cmake --build build/cmake -j $(JOBS) --target fretsaw fretsaw-run fretsaw-tokenizer-tool fretsaw-sampler-tool
+.PHONY: test-tools cxx-build fuzz-build
+test-tools: $(VENV)/.installed  ## The C++ tools that Python tests drive, beside the package's own build in build/wheel
+	cmake --build build/wheel -j $(JOBS) --target fretsaw-tokenizer-tool fretsaw-sampler-tool
 
 cxx-build: $(VENV)/.installed
 	mkdir -p build
