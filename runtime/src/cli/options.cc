@@ -110,6 +110,10 @@ VoidResult CheckTogether(const Options& o) {
                  "--embed reads its texts from a file; leave out --prompt, --prompt-file, --ids "
                  "and --bench"};
   }
+  if (o.embed && (o.chat || o.context || o.kv_memory || !o.stop.empty())) {
+    return Error{Status::kUsage,
+                 "--embed generates nothing; leave out --chat, --stop, --context and --kv-memory"};
+  }
   if (o.batch && (o.bench || o.has_prompt())) {
     return Error{Status::kUsage,
                  "--batch reads its prompts from a file; leave out --prompt, --prompt-file, --ids "
@@ -120,9 +124,10 @@ VoidResult CheckTogether(const Options& o) {
                  "--bench makes its own prompt; leave out --prompt, --prompt-file and --ids"};
   }
   if (!o.bench && !o.verify && !o.batch && !o.embed && !o.has_prompt()) {
-    return Error{
-        Status::kUsage,
-        "no prompt: give --prompt TEXT, --prompt-file FILE, --ids LIST, --batch FILE, or --bench"};
+    return Error{Status::kUsage,
+                 "no prompt: give --prompt TEXT, --prompt-file FILE, --ids LIST, --batch FILE, "
+                 "--embed FILE, "
+                 "or --bench"};
   }
   if (o.context && *o.context < 1) {
     return Error{Status::kUsage, "context: " + std::to_string(*o.context) +

@@ -20,12 +20,14 @@ Result<std::unique_ptr<Encoder>> Encoder::Load(Artifact artifact, const ModelOpt
   if (!manifest.embedding) {
     return Error{Status::kUnsupported,
                  "only encoders embed texts; the artifact holds a model of kind '" +
-                     manifest.model.kind + "'"};
+                     manifest.model.kind + "', which generates text (fretsaw-run --prompt)"};
   }
   if (manifest.embedding->pooling.empty()) {
-    return Error{Status::kUnsupported,
-                 "the artifact gives one vector per token: its checkpoint has no modules.json that "
-                 "says how to pool them"};
+    return Error{
+        Status::kUnsupported,
+        "the artifact gives one vector per token, because its checkpoint had no modules.json "
+        "that says how to pool them; add sentence-transformers' modules.json and "
+        "1_Pooling/config.json to the checkpoint and compile it again"};
   }
   if (manifest.program.chunk_tokens < manifest.model.context) {
     return Error{Status::kCorrupt, "program.chunk_tokens is " +
@@ -102,26 +104,6 @@ VoidResult Encoder::Step(std::vector<float>* out) {
   tokens_.clear();
   positions_.clear();
   return Ok{};
-}
-
-Result<std::vector<int32_t>> EncodeTruncated(const TextCodec& codec, std::string_view text,
-                                             int64_t limit) {
-  auto whole = codec.Encode(text, true);
-  if (!whole || std::ssize(whole.value()) <= limit) return whole;
-  auto plain = codec.Encode(text, false);
-  if (!plain) return plain;
-  const std::vector<int32_t>& all = whole.value();
-  const std::vector<int32_t>& own = plain.value();
-  // The special tokens are what surrounds the text's own.
-  const int64_t special = std::ssize(all) - std::ssize(own);
-  int64_t first = 0;
-  while (first < special && !std::equal(own.begin(), own.end(), all.begin() + first)) ++first;
-  std::vector<int32_t> cut(all.begin(), all.begin() + std::min(first, limit));
-  const int64_t kept = std::max<int64_t>(0, limit - special);
-  cut.insert(cut.end(), own.begin(), own.begin() + kept);
-  cut.insert(cut.end(), all.begin() + first + std::ssize(own), all.end());
-  cut.resize(static_cast<size_t>(std::min<int64_t>(std::ssize(cut), limit)));
-  return cut;
 }
 
 }  // namespace fretsaw

@@ -5,7 +5,6 @@
 #include <memory>
 #include <span>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "artifact/artifact.h"
@@ -13,7 +12,6 @@
 #include "model/model.h"
 #include "model/prefault.h"
 #include "model/program.h"
-#include "model/text_codec.h"
 
 namespace fretsaw {
 
@@ -50,10 +48,5 @@ class Encoder {
   std::unique_ptr<Prefault> prefault_;
   std::vector<int32_t> tokens_, positions_, cu_;  // of the step being filled
 };
-
-// Ids of a text with special tokens, at most `limit`: a longer text loses its end, not its special
-// tokens, as in Hugging Face's truncation. Errors: those of TextCodec::Encode.
-Result<std::vector<int32_t>> EncodeTruncated(const TextCodec& codec, std::string_view text,
-                                             int64_t limit);
 
 }  // namespace fretsaw

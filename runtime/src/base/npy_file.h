@@ -3,18 +3,20 @@
 
 #include <cstdint>
 #include <cstdio>
-#include <memory>
 #include <span>
 #include <string>
 
 #include "base/result.h"
 
-namespace fretsaw::cli {
+namespace fretsaw {
 
-// Writes PATH.part; Finish renames it to PATH. Destroyed without Finish, it removes what it wrote.
+// Writes PATH.part; Finish renames it to PATH, so PATH is what it was or whole, also after a kill
+// or a power cut. Destroyed without Finish, it removes what it wrote; what a kill leaves of
+// PATH.part the next run overwrites.
 class NpyFile {
  public:
-  // Errors: kIo.
+  // Errors: kUsage (PATH is something else than a plain file), kBusy (another process writes it),
+  // kIo.
   static Result<NpyFile> Create(const std::string& path, int64_t columns);
 
   NpyFile(NpyFile&& other) noexcept;
@@ -36,8 +38,8 @@ class NpyFile {
   Error Failed() const;
 
   std::string path_;
-  std::FILE* file_;
+  std::FILE* file_;  // null once finished
   int64_t columns_, rows_ = 0;
 };
 
-}  // namespace fretsaw::cli
+}  // namespace fretsaw
