@@ -82,10 +82,19 @@ def memory_rows(manifest: Manifest) -> Rows:
     context = memory["kv_bytes_per_token"] * model["context"]
     return [
         ("weights (mapped)", size(memory["weights_bytes"])),
-        ("KV cache, a token", size(memory["kv_bytes_per_token"])),
+        ("KV cache, a token", size(memory["kv_bytes_per_token"]) + _storage(manifest)),
         (f"KV cache, {number(model['context'])} tokens", size(context)),
         ("workspace", size(memory["workspace_bytes"])),
     ]
+
+
+def _storage(manifest: Manifest) -> str:
+    """How the cache is stored, and what it would take in f32."""
+    if "kv" not in manifest:
+        return ""
+    kv = manifest["kv"]
+    wide = kv["layers"] * kv["kv_heads"] * (kv["key_size"] + kv["value_size"]) * 4
+    return f" ({kv['dtype']})" if kv["dtype"] == "f32" else f" ({kv['dtype']}; {size(wide)} in f32)"
 
 
 def make_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> Table:

@@ -12,6 +12,7 @@ from math import prod
 from fretsaw.ir.errors import ArtifactError
 
 TENSOR_BYTES = {"f32": 4, "f16": 2, "bf16": 2, "i32": 4, "i64": 8}
+KV_TYPES = ("f32", "f16", "int8")
 Kinds = type | tuple[type, ...]
 _NONE = type(None)
 
@@ -93,6 +94,8 @@ def validate_manifest(manifest: Mapping[str, object], sections: Mapping[str, int
     needed = "embedding" if kind == "encoder" else "kv"
     if needed not in manifest:
         raise ArtifactError(f"manifest: {needed} is missing, which a model of kind {kind} has")
+    if "kv" in manifest and manifest["kv"]["dtype"] not in KV_TYPES:  # type: ignore[index]
+        raise ArtifactError(f"manifest: kv.dtype must be one of {', '.join(KV_TYPES)}, is {manifest['kv']['dtype']!r}")  # type: ignore[index]
     for where, name in _named_sections(manifest):
         if name not in sections:
             raise ArtifactError(f"manifest: {where} names section {name}, which is not there")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from fretsaw.backends.tvm.kv_storage import KvType
     from fretsaw.backends.tvm.options import WeightType
     from fretsaw.passes.api import Pass
     from fretsaw.passes.evidence.options import EvidenceOptions
@@ -25,6 +26,13 @@ FILE = click.Path(path_type=Path, dir_okay=False)
     default="f32",
     show_default=True,
     help="Storage type of matrices; arithmetic is f32 either way.",
+)
+@click.option(
+    "--kv",
+    type=click.Choice(["f32", "f16", "int8"]),
+    default="f32",
+    show_default=True,
+    help="Storage type of cached keys and values; arithmetic is f32 either way.",
 )
 @click.option(
     "--cpu",
@@ -61,6 +69,7 @@ def command(
     checkpoint: Path,
     output: Path,
     weights: WeightType,
+    kv: KvType,
     cpus: tuple[str, ...],
     chunk: int,
     passes: tuple[str, ...],
@@ -82,7 +91,7 @@ def command(
     \b
     Examples:
       fretsaw compile smollm2 -o smollm2.fsaw
-      fretsaw compile smollm2 -o small.fsaw --weights f16 --cpu x86-64-v3
+      fretsaw compile smollm2 -o small.fsaw --weights f16 --kv int8 --cpu x86-64-v3
       fretsaw compile smollm2 -o smollm2.fsaw --dump-ir build/ir
       fretsaw compile smollm2 -o smollm2.fsaw --plugin my_pass.py --pass my_pass:strength=2
       fretsaw compile smollm2 -o smollm2.fsaw --recipe recipe.toml --max-kl 0.01
@@ -97,7 +106,7 @@ def command(
     evidence = limits(asked, max_kl, min_top1, check=not no_check)
     reporter = Reporter(quiet=quiet or as_json)
     chosen = tuple(cpu for cpu in CPUS if cpu in cpus) or CPUS
-    tvm = TvmOptions(weights=weights, cpus=chosen, chunk_tokens=chunk)
+    tvm = TvmOptions(weights=weights, cpus=chosen, chunk_tokens=chunk, kv=kv)
     options = CompileOptions(tvm, requested, evidence, calib, dump_ir, debug_rules)
     size = compile_checkpoint(checkpoint, output, options, reporter)
     _show(reporter, output, size, as_json=as_json, quiet=quiet)

@@ -13,6 +13,7 @@ namespace {
 constexpr int64_t kMaxId = std::numeric_limits<int32_t>::max();
 constexpr int64_t kMaxSize = int64_t{1} << 20;    // heads, layers, head sizes
 constexpr int64_t kMaxExtent = int64_t{1} << 40;  // one dimension of a tensor
+constexpr int64_t kMaxColumn = int64_t{1} << 40;  // bytes of a page of every layer and head
 constexpr size_t kMaxTensors = size_t{1} << 20;
 constexpr size_t kMaxRank = 8;
 
@@ -118,6 +119,14 @@ void CheckNoOverlap(const std::vector<TensorInfo>& tensors) {
   }
 }
 
+KvStorage ReadStorage(const Fields& fields) {
+  const std::string name = fields.String("dtype", 64);
+  if (name == "f32") return KvStorage::kF32;
+  if (name == "f16") return KvStorage::kF16;
+  if (name == "int8") return KvStorage::kInt8;
+  throw Unsupported{fields.path() + ".dtype: '" + name + "' is not one of f32, f16, int8"};
+}
+
 KvInfo ReadKv(const Fields& fields) {
   KvInfo kv;
   kv.layers = fields.Int("layers", 1, 65536);
@@ -125,8 +134,13 @@ KvInfo ReadKv(const Fields& fields) {
   kv.key_size = fields.Int("key_size", 1, kMaxSize);
   kv.value_size = fields.Int("value_size", 1, kMaxSize);
   kv.page_tokens = fields.Int("page_tokens", 1, 65536);
-  kv.dtype = ReadDType(fields);
-  if (kv.dtype != DType::kF32) throw Unsupported{"kv.dtype: this runtime keeps the cache in f32"};
+  kv.storage = ReadStorage(fields);
+  // Each number above may be large, not all of them: sizes of caches are sums and products of this.
+  int64_t column = 0;
+  if (__builtin_mul_overflow(kv.layers * kv.kv_heads, kv.PagePairBytes(), &column) ||
+      column > kMaxColumn) {
+    fields.Fail("a page of every layer and head takes over 1 TiB");
+  }
   return kv;
 }
 

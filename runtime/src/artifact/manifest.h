@@ -47,14 +47,30 @@ struct TokenizerInfo {
   std::string bos_token, eos_token;   // empty when it has none
 };
 
+// How keys and values are stored. kInt8 is a byte a number and a f32 scale for each token.
+enum class KvStorage : uint8_t { kF32, kF16, kInt8 };
+
 struct KvInfo {
   int64_t layers = 0, kv_heads = 0;
   int64_t key_size = 0, value_size = 0;  // elements per token and head
   int64_t page_tokens = 0;
-  DType dtype = DType::kF32;
+  KvStorage storage = KvStorage::kF32;
 
-  int64_t PagePairBytes() const {  // one key page and one value page
-    return page_tokens * (key_size + value_size) * DTypeBytes(dtype);
+  int64_t KeyPageBytes() const { return page_tokens * RowBytes(key_size); }
+  int64_t ValuePageBytes() const { return page_tokens * RowBytes(value_size); }
+  int64_t PagePairBytes() const { return KeyPageBytes() + ValuePageBytes(); }
+
+ private:
+  int64_t RowBytes(int64_t size) const {
+    switch (storage) {
+      case KvStorage::kF32:
+        return size * 4;
+      case KvStorage::kF16:
+        return size * 2;
+      case KvStorage::kInt8:
+        return size + 4;
+    }
+    return 0;
   }
 };
 

@@ -11,14 +11,14 @@ namespace {
 
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-float* ReservePages(uint64_t bytes) {
+std::byte* ReservePages(uint64_t bytes) {
   void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) return nullptr;
   // Attention walks pages of many rows: large TLB entries help where the pool is large.
   constexpr uint64_t kHugePage = uint64_t{2} << 20;
   if (bytes >= 16 * kHugePage) madvise(memory, bytes, MADV_HUGEPAGE);
-  return static_cast<float*>(memory);
+  return static_cast<std::byte*>(memory);
 }
 
 }  // namespace
@@ -57,10 +57,8 @@ Result<KvCache> KvCache::CreateWithPages(const KvInfo& kv, int64_t tokens, int64
     return too_large();
   }
   cache.pages_ = pages;
-  const auto element = static_cast<uint64_t>(DTypeBytes(kv.dtype));
-  const auto page_elements = static_cast<uint64_t>(pages) * static_cast<uint64_t>(kv.page_tokens);
-  cache.k_pages_ = ReservePages(page_elements * static_cast<uint64_t>(kv.key_size) * element);
-  cache.v_pages_ = ReservePages(page_elements * static_cast<uint64_t>(kv.value_size) * element);
+  cache.k_pages_ = ReservePages(static_cast<uint64_t>(pages * kv.KeyPageBytes()));
+  cache.v_pages_ = ReservePages(static_cast<uint64_t>(pages * kv.ValuePageBytes()));
   if (cache.k_pages_ == nullptr || cache.v_pages_ == nullptr) return too_large();
   cache.references_.resize(static_cast<size_t>(pages), 0);
   cache.held_.resize(static_cast<size_t>(pages), 0);
@@ -85,9 +83,8 @@ KvCache::KvCache(KvCache&& other) noexcept
       held_(std::move(other.held_)) {}
 
 KvCache::~KvCache() {
-  const auto elements = static_cast<size_t>(pages_ * kv_.page_tokens * DTypeBytes(kv_.dtype));
-  if (k_pages_ != nullptr) munmap(k_pages_, elements * static_cast<size_t>(kv_.key_size));
-  if (v_pages_ != nullptr) munmap(v_pages_, elements * static_cast<size_t>(kv_.value_size));
+  if (k_pages_ != nullptr) munmap(k_pages_, static_cast<size_t>(pages_ * kv_.KeyPageBytes()));
+  if (v_pages_ != nullptr) munmap(v_pages_, static_cast<size_t>(pages_ * kv_.ValuePageBytes()));
 }
 
 int64_t KvCache::ColumnsFor(int64_t tokens) const { return CeilDiv(tokens, kv_.page_tokens); }
@@ -120,14 +117,11 @@ void KvCache::Drop(int32_t page) {
 }
 
 void KvCache::CopyPage(int32_t from, int32_t to) {
-  const auto copy = [&](float* pages, int64_t size) {
-    const auto bytes = static_cast<size_t>(size * kv_.page_tokens * DTypeBytes(kv_.dtype));
-    auto* base = reinterpret_cast<char*>(pages);
-    std::memcpy(base + static_cast<size_t>(to) * bytes, base + static_cast<size_t>(from) * bytes,
-                bytes);
+  const auto copy = [&](std::byte* pages, int64_t bytes) {
+    std::memcpy(pages + to * bytes, pages + from * bytes, static_cast<size_t>(bytes));
   };
-  copy(k_pages_, kv_.key_size);
-  copy(v_pages_, kv_.value_size);
+  copy(k_pages_, kv_.KeyPageBytes());
+  copy(v_pages_, kv_.ValuePageBytes());
 }
 
 Sequence::Sequence(KvCache* cache)

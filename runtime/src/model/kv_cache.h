@@ -8,6 +8,7 @@
 // has it alone: before a token goes into a page that others see too, the sequence copies the page.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -52,8 +53,9 @@ class KvCache {
   void Hold(int32_t page);
   void Drop(int32_t page);
   uint64_t bytes() const { return static_cast<uint64_t>(pages_ * kv_.PagePairBytes()); }
-  float* k_pages() const { return k_pages_; }
-  float* v_pages() const { return v_pages_; }
+  // Laid out as docs/artifact.md says for the storage.
+  void* k_pages() const { return k_pages_; }
+  void* v_pages() const { return v_pages_; }
 
  private:
   friend class Sequence;
@@ -67,8 +69,8 @@ class KvCache {
   KvInfo kv_;
   int64_t tokens_, sequences_, pages_per_row_, pages_;
   int64_t used_ = 0;
-  float* k_pages_ = nullptr;
-  float* v_pages_ = nullptr;
+  std::byte* k_pages_ = nullptr;
+  std::byte* v_pages_ = nullptr;
   std::vector<int32_t> free_;        // a stack; the lowest numbers come out first
   std::vector<int32_t> references_;  // [pages]
   std::vector<uint8_t> held_;        // [pages]

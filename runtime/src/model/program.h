@@ -18,8 +18,8 @@ struct StepArgs {
   std::span<const int32_t> lens;       // [L, B, K]
   std::span<const int32_t> table;      // [L, B, K, M], page numbers
   int64_t layers = 0, batch = 0, kv_heads = 0, max_pages = 0;
-  float* k_pages = nullptr;  // [pages, key_size, page_tokens], changed in place
-  float* v_pages = nullptr;  // [pages, page_tokens, value_size], changed in place
+  void* k_pages = nullptr;  // [pages, key_size, page_tokens], changed in place; KvStorage says how
+  void* v_pages = nullptr;  // [pages, page_tokens, value_size], changed in place
   int64_t pages = 0;
 };
 

@@ -18,6 +18,8 @@ namespace ffi = tvm::ffi;
 
 constexpr DLDevice kCpu{kDLCPU, 0};
 constexpr DLDataType kInt32{kDLInt, 32, 1};
+constexpr DLDataType kInt8{kDLInt, 8, 1};
+constexpr DLDataType kFloat16{kDLFloat, 16, 1};
 constexpr DLDataType kFloat32{kDLFloat, 32, 1};
 
 DLDataType ToDL(DType dtype) {
@@ -25,7 +27,7 @@ DLDataType ToDL(DType dtype) {
     case DType::kF32:
       return kFloat32;
     case DType::kF16:
-      return {kDLFloat, 16, 1};
+      return kFloat16;
     case DType::kBF16:
       return {kDLUInt, 16, 1};  // kernels widen the bits themselves
     case DType::kI32:
@@ -72,6 +74,19 @@ class Argument {
  private:
   ffi::Tensor tensor_;
 };
+
+// Pages of int8 are rows of bytes: codes, then scales.
+Argument PageArgument(KvStorage storage) {
+  switch (storage) {
+    case KvStorage::kF32:
+      return {3, kFloat32};
+    case KvStorage::kF16:
+      return {3, kFloat16};
+    case KvStorage::kInt8:
+      return {2, kInt8};
+  }
+  return {3, kFloat32};
+}
 
 std::vector<ffi::Tensor> WeightViews(const Manifest& manifest, std::span<const uint8_t> weights) {
   std::vector<ffi::Tensor> views;
@@ -150,7 +165,9 @@ class TvmProgram : public Program {
         step_(std::move(step)),
         vocab_size_(manifest.model.vocab_size),
         kv_(manifest.kv),
-        threads_(threads) {
+        threads_(threads),
+        k_pages_(PageArgument(kv_.storage)),
+        v_pages_(PageArgument(kv_.storage)) {
     weights_.reserve(manifest.tensors.size());
     for (const TensorInfo& info : manifest.tensors) {
       weights_.push_back(View(weights.data() + info.offset, info.shape, ToDL(info.dtype)));
@@ -171,8 +188,13 @@ class TvmProgram : public Program {
     rows_.Set(a.rows.data(), {std::ssize(a.rows)});
     lens_.Set(a.lens.data(), {a.layers, a.batch, a.kv_heads});
     table_.Set(a.table.data(), {a.layers, a.batch, a.kv_heads, a.max_pages});
-    k_pages_.Set(a.k_pages, {a.pages, kv_.key_size, kv_.page_tokens});
-    v_pages_.Set(a.v_pages, {a.pages, kv_.page_tokens, kv_.value_size});
+    if (kv_.storage == KvStorage::kInt8) {
+      k_pages_.Set(a.k_pages, {a.pages, kv_.KeyPageBytes()});
+      v_pages_.Set(a.v_pages, {a.pages, kv_.ValuePageBytes()});
+    } else {
+      k_pages_.Set(a.k_pages, {a.pages, kv_.key_size, kv_.page_tokens});
+      v_pages_.Set(a.v_pages, {a.pages, kv_.page_tokens, kv_.value_size});
+    }
     try {
       logits_ =
           ffi::Tensor();  // before the call: the program may reuse this memory for the new ones
@@ -206,7 +228,7 @@ class TvmProgram : public Program {
   KvInfo kv_;
   int threads_;
   Argument tokens_{1, kInt32}, positions_{1, kInt32}, cu_{1, kInt32}, rows_{1, kInt32};
-  Argument lens_{3, kInt32}, table_{4, kInt32}, k_pages_{3, kFloat32}, v_pages_{3, kFloat32};
+  Argument lens_{3, kInt32}, table_{4, kInt32}, k_pages_, v_pages_;
   std::vector<ffi::Tensor> weights_;
   std::vector<ffi::AnyView> packed_;  // borrows from the arguments and weights_
   ffi::Tensor logits_;

@@ -5,12 +5,24 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import tvm
 from tvm import relax
 
 from fretsaw.backends.tvm.build import Program
+from fretsaw.backends.tvm.kv_storage import KvType, store_rows
+
+
+def _poisoned(program: Program, count: int) -> list[np.ndarray]:
+    """Pages in which every slot is NaN: one that is read before it is written poisons the result."""
+    storage = next(kv for kv in get_args(KvType) if kv == program.kv["dtype"])
+    sizes = (int(program.kv["key_size"]), int(program.kv["value_size"]))
+    page = int(program.kv["page_tokens"])
+    rows = [np.full((page, size), np.nan, np.float32) for size in sizes]
+    pages = [store_rows(x, storage, transpose=i == 0) for i, x in enumerate(rows)]
+    return [np.repeat(p[None], count, 0) for p in pages]
 
 
 class PagedRunner:
@@ -28,9 +40,7 @@ class PagedRunner:
         order = np.random.default_rng(seed).permutation(count).astype(np.int32)
         self.table = order.reshape(layers, sequences, heads, pages_each)
         self.lens = np.zeros((layers, sequences, heads), np.int32)
-        nan = np.float32(np.nan)  # a slot that is read before it is written poisons the result
-        self.k_pages = tvm.runtime.tensor(np.full((count, kv["key_size"], page), nan))
-        self.v_pages = tvm.runtime.tensor(np.full((count, page, kv["value_size"]), nan))
+        self.k_pages, self.v_pages = (tvm.runtime.tensor(pool) for pool in _poisoned(program, count))
         self.capacity = pages_each * page
         self.weights = [tvm.runtime.tensor(t.make()) for t in program.tensors]
 

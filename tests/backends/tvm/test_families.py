@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fretsaw.backends.tvm.build import build
+from fretsaw.backends.tvm.kv_storage import KvType
 from fretsaw.backends.tvm.options import TvmOptions, WeightType
 from fretsaw.ir.errors import LoweringError
 from tests import families
@@ -19,8 +20,8 @@ COMPILED = ("llama", "llama_llama3", "llama_yarn", "qwen3", "gemma3", "phi3", "g
 LENGTH = 150  # over two pages of 64, over every tiny model's window
 
 
-def options(weights: WeightType = "f32") -> TvmOptions:
-    return TvmOptions(weights=weights, cpus=("x86-64-v3",))
+def options(weights: WeightType = "f32", kv: KvType = "f32") -> TvmOptions:
+    return TvmOptions(weights=weights, cpus=("x86-64-v3",), kv=kv)
 
 
 @pytest.mark.parametrize("name", COMPILED)
@@ -73,6 +74,27 @@ def test_narrow_weights_stay_near(weights: WeightType, bound: float, packed: Pac
     error = np.abs(got - want).max() / np.abs(want).max()
     assert 1e-6 < error < bound * 4  # it did round, and no more than that
     assert program.memory["weights_bytes"] < 0.6 * build(graph, options()).memory["weights_bytes"]
+
+
+@pytest.mark.parametrize(("name", "kv"), [("llama", "f16"), ("gemma3", "int8"), ("gpt_oss", "int8"), ("olmoe", "f16")])
+def test_narrow_caches_stay_near_and_chunks_do_not_show(name: str, kv: KvType, packed: Packed) -> None:
+    """Keys and values are rounded once: near transformers, and equal bits for any cut of the prompt."""
+    graph, model = packed(name)
+    ids = np.random.default_rng(0).integers(0, model.config.vocab_size, LENGTH)
+    want = families.reference(model, torch.tensor(ids[None])).numpy()[0]
+    program = build(graph, options(kv=kv))
+    whole = PagedRunner(program, V3).step([ids.tolist()])
+    # The median of the positions: where a router's choice is close, rounding may turn it, which is no small error.
+    error = np.median(np.abs(whole - want).max(1)) / np.abs(want).max()
+    assert 1e-5 < error < {"f16": 2.0**-10, "int8": 2.0**-6}[kv]  # it did round, and no more than that
+    chunked = PagedRunner(program, V3, sequences=2, seed=1)
+    cuts = [0, 1, 2, 64, 65, 129, LENGTH]
+    parts = [chunked.step([ids[a:b].tolist(), ids[:2].tolist()])[: b - a] for a, b in zip(cuts, cuts[1:], strict=False)]
+    np.testing.assert_array_equal(np.concatenate(parts), whole)
+    heads = program.kv["layers"] * program.kv["kv_heads"]
+    size = program.kv["key_size"] + program.kv["value_size"]
+    assert program.kv["dtype"] == kv
+    assert program.memory["kv_bytes_per_token"] == heads * (2 * size if kv == "f16" else size + 2 * 4)
 
 
 def test_rows_choose_logits(packed: Packed) -> None:

@@ -32,6 +32,19 @@ TEST_CASE("manifest: values arrive typed") {
   CHECK_FALSE(m.program.empty_rows);
 }
 
+TEST_CASE("manifest: the storage of the cache decides its bytes") {
+  const std::pair<const char*, int64_t> cases[] = {
+      {"f32", 4 * 8 * 4}, {"f16", 4 * 8 * 2}, {"int8", 4 * (8 + 2 * 4)}};
+  for (const auto& [name, bytes] : cases) {
+    std::string text = test::kManifest;
+    text.replace(text.find("\"dtype\": \"f32\"}"), 14, std::string("\"dtype\": \"") + name + "\"");
+    auto parsed = Parse(text);
+    REQUIRE(parsed.ok());
+    CHECK(parsed.value().kv.PagePairBytes() == bytes);
+    CHECK(parsed.value().kv.KeyPageBytes() == bytes / 2);
+  }
+}
+
 TEST_CASE("manifest: each inconsistency is refused with its path") {
   struct Case {
     const char *from, *to, *words;
@@ -57,8 +70,15 @@ TEST_CASE("manifest: each inconsistency is refused with its path") {
       {"[2, 3]", "[1099511627776, 1099511627776]", "shape of 'a' overflows"},
       {"[2, 3]", "[1,1,1,1,1,1,1,2,3]", "9 entries, at most 8"},
       {"\"page_tokens\": 4", "\"page_tokens\": 0", "kv.page_tokens: expected"},
-      {"\"dtype\": \"f32\"}", "\"dtype\": \"f16\"}", "keeps the cache in f32",
-       Status::kUnsupported},
+      {"\"dtype\": \"f32\"}", "\"dtype\": \"bf16\"}",
+       "kv.dtype: 'bf16' is not one of f32, f16, int8", Status::kUnsupported},
+      {"\"dtype\": \"f32\"}", "\"dtype\": 8}", "kv.dtype: expected a string"},
+      {"\"layers\": 2, \"kv_heads\": 1, \"key_size\": 4",
+       "\"layers\": 65536, \"kv_heads\": 65536, \"key_size\": 1048576",
+       "kv: a page of every layer and head takes over 1 TiB"},
+      {"\"layers\": 2, \"kv_heads\": 1, \"key_size\": 4, \"value_size\": 4",
+       "\"layers\": 65536, \"kv_heads\": 4096, \"key_size\": 128, \"value_size\": 129",
+       "kv: a page of every layer and head takes over 1 TiB"},
       {"\"chunk_tokens\": 4", "\"chunk_tokens\": 4, \"empty_rows\": 1",
        "program.empty_rows: expected true or false"},
       {"\"section\": \"code/x\"", "\"section\": \"code/y\"",

@@ -3,7 +3,10 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <cstddef>
 #include <set>
+#include <span>
 #include <vector>
 
 namespace fretsaw {
@@ -19,14 +22,35 @@ KvInfo SmallKv() {
   return kv;
 }
 
+constexpr KvStorage kStorages[] = {KvStorage::kF32, KvStorage::kF16, KvStorage::kInt8};
+
+KvInfo StoredAs(KvStorage storage) {
+  KvInfo kv = SmallKv();
+  kv.storage = storage;
+  return kv;
+}
+
+std::span<std::byte> KeyPage(const KvCache& cache, int32_t page) {
+  const auto bytes = static_cast<size_t>(cache.kv().KeyPageBytes());
+  return {static_cast<std::byte*>(cache.k_pages()) + static_cast<size_t>(page) * bytes, bytes};
+}
+
+std::span<std::byte> ValuePage(const KvCache& cache, int32_t page) {
+  const auto bytes = static_cast<size_t>(cache.kv().ValuePageBytes());
+  return {static_cast<std::byte*>(cache.v_pages()) + static_cast<size_t>(page) * bytes, bytes};
+}
+
 TEST_CASE("kv: size follows the tokens") {
-  auto cache = KvCache::Create(SmallKv(), 17, 2);
-  REQUIRE(cache.ok());
-  CHECK(cache.value().pages_per_row() == 3);
-  CHECK(cache.value().pages() == 3 * 6 * 2);
-  CHECK(cache.value().bytes() == 36 * 8 * 9 * 4);
-  cache.value().k_pages()[36 * 8 * 4 - 1] = 1;  // the last float is ours
-  cache.value().v_pages()[36 * 8 * 5 - 1] = 1;
+  const uint64_t token_bytes[] = {9 * 4, 9 * 2, 9 + 2 * 4};
+  for (const KvStorage storage : kStorages) {
+    auto cache = KvCache::Create(StoredAs(storage), 17, 2);
+    REQUIRE(cache.ok());
+    CHECK(cache.value().pages_per_row() == 3);
+    CHECK(cache.value().pages() == 3 * 6 * 2);
+    CHECK(cache.value().bytes() == 36 * 8 * token_bytes[static_cast<size_t>(storage)]);
+    KeyPage(cache.value(), 35).back() = std::byte{1};  // the last byte is ours
+    ValuePage(cache.value(), 35).back() = std::byte{1};
+  }
 }
 
 TEST_CASE("kv: no page is in two rows, and all come back") {
@@ -94,13 +118,12 @@ TEST_CASE("kv: a fork shares pages until one of the two writes") {
   CHECK(b.pages() == 12);
   CHECK(b.Wanted(1) == 6);
   const int32_t shared = a.row(5)[1];
-  const auto at = [&](int32_t page) { return cache.k_pages() + int64_t{page} * 8 * 4; };
-  at(shared)[3] = 7.0f;
+  std::fill_n(KeyPage(cache, shared).begin(), 5, std::byte{7});
   REQUIRE(b.Reserve(1).ok());
   CHECK(b.row(5)[0] == a.row(5)[0]);
   CHECK(b.row(5)[1] != shared);
   CHECK(a.row(5)[1] == shared);
-  CHECK(at(b.row(5)[1])[3] == 7.0f);
+  CHECK(KeyPage(cache, b.row(5)[1])[4] == std::byte{7});
   CHECK(cache.references(shared) == 1);
   CHECK(a.Wanted(1) == 0);  // alone again: writes in place
   c.ForkFrom(b);
@@ -110,6 +133,44 @@ TEST_CASE("kv: a fork shares pages until one of the two writes") {
   CHECK(c.Wanted(1) == 0);
   c.Reset();
   CHECK(cache.free_pages() == cache.pages());
+}
+
+TEST_CASE("kv: a copied page has every byte of the old one, and no neighbour changes") {
+  for (const KvStorage storage : kStorages) {
+    CAPTURE(static_cast<int>(storage));
+    auto created = KvCache::Create(StoredAs(storage), 24, 2);
+    REQUIRE(created.ok());
+    KvCache& cache = created.value();
+    const auto fill = [&](int32_t page) {
+      for (auto bytes : {KeyPage(cache, page), ValuePage(cache, page)}) {
+        for (size_t i = 0; i < bytes.size(); ++i) {
+          bytes[i] = static_cast<std::byte>(i * 7 + static_cast<size_t>(page));
+        }
+      }
+    };
+    const auto holds = [&](int32_t page, int32_t what) {
+      for (auto bytes : {KeyPage(cache, page), ValuePage(cache, page)}) {
+        for (size_t i = 0; i < bytes.size(); ++i) {
+          if (bytes[i] != static_cast<std::byte>(i * 7 + static_cast<size_t>(what))) return false;
+        }
+      }
+      return true;
+    };
+    for (int32_t page = 0; page < cache.pages(); ++page) fill(page);
+    Sequence a(&cache), b(&cache);
+    REQUIRE(a.Reserve(12).ok());
+    a.Commit(12);
+    b.ForkFrom(a);
+    REQUIRE(b.Reserve(1).ok());
+    std::set<int32_t> copies;
+    for (int64_t row = 0; row < cache.rows(); ++row) {
+      CHECK(holds(b.row(row)[1], a.row(row)[1]));
+      copies.insert(b.row(row)[1]);
+    }
+    for (int32_t page = 0; page < cache.pages(); ++page) {
+      if (!copies.contains(page)) CHECK(holds(page, page));
+    }
+  }
 }
 
 TEST_CASE("kv: rollback gives pages back and never spoils somebody else's") {

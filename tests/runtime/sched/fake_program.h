@@ -51,6 +51,7 @@ class FakeProgram : public Program {
     last_tokens = std::ssize(a.tokens);
     last_batch = a.batch;
     if (on_step) on_step();
+    if (on_args) on_args(a);
     if (fail) return Error{Status::kInternal, "made to fail"};
     logits_.assign(a.rows.size() * static_cast<size_t>(kVocab), 0);
     const int64_t rows = a.layers * a.kv_heads;
@@ -80,6 +81,7 @@ class FakeProgram : public Program {
   }
 
   std::function<void()> on_step;
+  std::function<void(const StepArgs&)> on_args;
   bool fail = false;
   int64_t steps = 0, last_tokens = 0, last_batch = 0;
 
@@ -88,11 +90,11 @@ class FakeProgram : public Program {
     const int64_t layer = row / a.kv_heads, head = row % a.kv_heads;
     return a.lens[static_cast<size_t>((layer * a.batch + b) * a.kv_heads + head)];
   }
-  static float* At(const StepArgs& a, float* pages, int64_t b, int64_t row, int64_t token) {
+  static float* At(const StepArgs& a, void* pages, int64_t b, int64_t row, int64_t token) {
     const int64_t layer = row / a.kv_heads, head = row % a.kv_heads;
     const int64_t of_row = ((layer * a.batch + b) * a.kv_heads + head) * a.max_pages;
     const int32_t page = a.table[static_cast<size_t>(of_row + token / kPage)];
-    return pages + page * kPage + token % kPage;
+    return static_cast<float*>(pages) + page * kPage + token % kPage;
   }
 
   std::vector<float> logits_;

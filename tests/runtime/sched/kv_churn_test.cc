@@ -28,7 +28,7 @@ struct Churn {
 
   float* At(const Live& live, int64_t row, int64_t token) {
     const int32_t page = live.sequence.row(row)[static_cast<size_t>(token / kPage)];
-    return cache.k_pages() + page * kPage + token % kPage;
+    return static_cast<float*>(cache.k_pages()) + page * kPage + token % kPage;
   }
 
   // What a step does: reserve, write into every row, commit.
