@@ -55,7 +55,9 @@ class LedgerEntry:
         p: Pass, phase: str, before: Graph, outcome: Outcome, demanded: int, seconds: float, check: Evidence
     ) -> LedgerEntry:
         sites = tuple(n.loc.module or _name(n) for n in outcome.hits)
-        declined = tuple(dict.fromkeys((_name(d.at), d.at.op, d.at.loc.module, d.reason) for d in outcome.declines))
+        done = {(_name(n), n.op) for n in outcome.hits}  # what stands there now is looked at once more, and left alone
+        left = [d for d in outcome.declines if (_name(d.at), d.at.op) not in done]
+        declined = tuple(dict.fromkeys((_name(d.at), d.at.op, d.at.loc.module, d.reason) for d in left))
         cost_before = cost(before)
         cost_after = cost_before if outcome.graph is before else cost(outcome.graph)
         return LedgerEntry(

@@ -10,7 +10,7 @@ import pytest
 
 from fretsaw.ir import Const, Graph, Node, parse, to_text
 from fretsaw.ir.errors import PassError, UsageError, VerifyError
-from fretsaw.passes.api import Edit, Outcome, Pass, graph_pass, rule
+from fretsaw.passes.api import Decline, Edit, Outcome, Pass, graph_pass, rule
 from fretsaw.passes.pipeline import PIPELINE, Event, plan_passes, run_pipeline
 from tests.passes.llama_text import llama
 
@@ -187,3 +187,21 @@ def test_thirty_layers_take_under_three_seconds_and_grow_linearly() -> None:
     short, long = seconds(10), seconds(30)
     assert long < 3
     assert long < 6 * short  # three times the layers; a quadratic step would give nine
+
+
+def test_a_site_that_was_rewritten_is_not_listed_as_declined() -> None:
+    """The last sweep looks at what an edit left there and finds nothing to do; another site was left alone."""
+
+    @rule(root="attention", phase="fused", keeps="budget")
+    def narrow(root: Node, g: Graph) -> Edit | Decline:
+        if "layers.1." in root.loc.module:
+            return Decline("not this one", at=root)
+        if root.int_attr("window") == 2:
+            return Decline("narrow already", at=root, already=True)
+        edit = Edit()
+        edit.rewrite_node(root, "attention", root.operands, {**dict(root.attrs), "window": 2})
+        return edit
+
+    entry = next(e for e in run_pipeline(model(2), extra=[narrow]).ledger if e.name == "narrow")
+    assert entry.hit == 1
+    assert [(where, why) for _, _, where, why in entry.declined] == [("model.layers.1.self_attn", "not this one")]
