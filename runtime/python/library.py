@@ -62,6 +62,15 @@ _SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
     "fsw_check_tokenizer": (c_int32, (c_char_p, c_size_t)),
     "fsw_check_chat_template": (c_int32, (c_char_p, c_size_t)),
     "fsw_model_info": (c_char_p, (c_void_p,)),
+    "fsw_embedding_width": (c_int64, (c_void_p,)),
+    "fsw_embed": (
+        c_int32,
+        (c_void_p, POINTER(c_int32), POINTER(c_int64), c_size_t, POINTER(c_float), c_size_t),
+    ),
+    "fsw_embed_texts": (
+        c_int32,
+        (c_void_p, POINTER(c_char_p), POINTER(c_size_t), c_size_t, POINTER(c_float), c_size_t, POINTER(c_size_t)),
+    ),
     "fsw_tokenize": (
         c_int32,
         (c_void_p, c_char_p, c_size_t, c_int32, POINTER(POINTER(c_int32)), POINTER(c_size_t)),
@@ -80,6 +89,16 @@ _SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
     "fsw_session_length": (c_int64, (c_void_p,)),
     "fsw_session_kv_bytes": (c_uint64, (c_void_p,)),
     "fsw_forward": (c_int32, (c_void_p, POINTER(c_int32), c_size_t, c_int32, POINTER(c_float), c_size_t)),
+    "fsw_batch_create": (c_int32, (c_void_p, c_void_p, POINTER(c_void_p))),
+    "fsw_batch_close": (None, (c_void_p,)),
+    "fsw_batch_submit": (
+        c_int32,
+        (c_void_p, POINTER(c_int32), c_size_t, POINTER(GenerateOptions), c_double, POINTER(c_int64)),
+    ),
+    "fsw_batch_cancel": (c_int32, (c_void_p, c_int64)),
+    "fsw_batch_step": (c_int32, (c_void_p, POINTER(c_int32))),
+    "fsw_batch_next": (c_int32, (c_void_p, c_void_p)),
+    "fsw_batch_get_stats": (c_int32, (c_void_p, c_void_p)),
     "fsw_generate": (
         c_int32,
         (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from ctypes import POINTER, byref, c_char_p, c_float, c_int32, c_size_t, c_void_p
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,24 +14,15 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from fretsaw.runtime.library import ON_TOKEN, GenerateOptions, GenerateResult, ModelOptions, check, load
+from fretsaw.runtime.batch import BatchOptions, Completed, Request, run
+from fretsaw.runtime.embed import Text, Vectors, embed
+from fretsaw.runtime.library import ON_TOKEN, GenerateResult, ModelOptions, check, load
+from fretsaw.runtime.sampling import Sampling, native_options
 from fretsaw.runtime.stream import iterate
 
 Ids = npt.NDArray[np.int32]
 Logits = npt.NDArray[np.float32]
 _FINISH = ("stop", "length", "stop_string", "cancelled")
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How tokens are drawn; the defaults are greedy. The same rules and order as transformers' generate."""
-
-    temperature: float = 0.0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -131,6 +122,34 @@ class Model:
         with self.session(room) as session:
             yield from session.generate(ids, max_new_tokens, sampling, stop, ignore_eos, result)
 
+    def batch(
+        self,
+        requests: Iterable[Request | str | Sequence[int]],
+        options: BatchOptions | None = None,
+        ordered: bool = True,
+    ) -> Iterator[Completed]:
+        """Run many requests at once; each gets the tokens that it gets alone.
+
+        Requests are taken as there is room for them. Results come in the order of the requests, or as they end. A
+        request that cannot be done has an ``error`` in its result, the others go on. Leaving the loop early cancels.
+        """
+        return run(self, requests, options or BatchOptions(), ordered)
+
+    def embed(self, texts: Sequence[Text]) -> Vectors:
+        """Vectors of an encoder, f32 ``[len(texts), width]``; other Python threads go on meanwhile.
+
+        A text's vector is the same bits alone and beside any others. Texts over the model's context are cut to it, with
+        a warning that counts them; token ids (special ones included) over it are an error.
+
+        Args:
+            texts: All str, or all token ids.
+
+        Raises:
+            RuntimeFailure: the model is a decoder, an id is outside the vocabulary, or there are too many.
+            TypeError: a single str, or a mix.
+        """
+        return embed(self._library, self._handle, texts)
+
     def close(self) -> None:
         """Free everything; sessions must be closed first."""
         if self._handle:
@@ -198,7 +217,7 @@ class Session:
         outcome = result if result is not None else Generation()
 
         def produce(put: Callable[[Token], bool]) -> None:
-            self._generate(list(prompt), max_new_tokens, sampling or Sampling(), stop, ignore_eos, outcome, put)
+            self._generate(list(prompt), max_new_tokens, sampling, stop, ignore_eos, outcome, put)
 
         for token in iterate(produce):
             if token.id >= 0:
@@ -210,26 +229,13 @@ class Session:
         self,
         prompt: list[int],
         max_new_tokens: int,
-        sampling: Sampling,
+        sampling: Sampling | None,
         stop: Sequence[str],
         ignore_eos: bool,
         outcome: Generation,
         put: Callable[[Token], bool],
     ) -> None:
-        stops = (c_char_p * len(stop))(*(s.encode() for s in stop))
-        options = GenerateOptions(
-            ctypes.sizeof(GenerateOptions),
-            max_new_tokens,
-            sampling.temperature,
-            sampling.top_k,
-            sampling.top_p,
-            sampling.min_p,
-            sampling.repetition_penalty,
-            sampling.seed,
-            int(ignore_eos),
-            stops,
-            len(stop),
-        )
+        options = native_options(max_new_tokens, sampling, stop, ignore_eos)
 
         def on_token(_user: int | None, token: int, text: int | None, size: int) -> int:
             return int(put(Token(token, _text(text, size))))

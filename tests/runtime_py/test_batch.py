@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -201,8 +202,8 @@ def test_memory_stays_under_the_limit_and_what_never_fits_is_refused(binary: Pat
     for result in got[:9]:
         assert result["tokens"] == expected_greedy([1] * 20, 5)
     assert message(got[9]) == (
-        "prompt and max-new-tokens are 48 tokens, which need 1 MiB of KV cache; it has 1 MiB; "
-        "shorten them or raise --kv-memory"
+        "prompt and max-new-tokens are 48 tokens, which need 10368 bytes of KV cache; it has 8640 bytes; "
+        "shorten them or raise kv-memory"
     )
     memory = summary["memory"]
     assert isinstance(memory, dict)
@@ -405,6 +406,22 @@ def test_a_full_disk_is_an_error_and_nothing_is_lost(binary: Path, tiny: Tiny, t
     got, summary = batch(binary, tiny.path, lines, tmp_path)
     assert summary["resumed"] != 0
     assert [strip(r) for r in got] == [strip(r) for r in whole]
+
+
+@pytest.mark.parametrize("stream", ["stderr", "stdout"])
+def test_who_watches_may_leave(binary: Path, tiny: Tiny, tmp_path: Path, stream: str) -> None:
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_bytes(dump(some_requests(20)))
+    command: list[str | Path] = [binary, tiny.path, "--batch", source, "--out", out]
+    if stream == "stdout":
+        command.append("--json")
+    read, write = os.pipe()
+    os.close(read)  # whatever is written fails
+    streams = {stream: write, ("stdout" if stream == "stderr" else "stderr"): subprocess.DEVNULL}
+    done = subprocess.run(command, timeout=60, check=False, **streams)  # type: ignore[call-overload]
+    os.close(write)
+    assert done.returncode == (13 if stream == "stdout" else 0)  # a summary that was asked for is missing
+    assert len(results(out)) == 20
 
 
 def test_a_device_is_no_place_for_results(binary: Path, tiny: Tiny, tmp_path: Path) -> None:

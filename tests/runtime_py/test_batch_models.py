@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fretsaw import runtime
 from fretsaw.backends.tvm.options import TvmOptions
 from fretsaw.tools.compiler import CompileOptions, compile_checkpoint
 from fretsaw.tools.reporter import Reporter
@@ -87,6 +88,18 @@ def test_tokens_are_those_of_single_runs(
     got = [json.loads(line)["tokens"] for line in out.read_text().splitlines()]
     assert got == compiled.alone
     assert json.loads(done.stdout)["shared_tokens"] > 0
+
+
+def test_the_binding_gives_the_same(compiled: Compiled) -> None:
+    names = ("temperature", "top_k", "top_p", "repetition_penalty", "seed")
+    with runtime.Model(compiled.artifact, threads=2) as model:
+        asked = [
+            runtime.Request(
+                r["ids"], r["max_new_tokens"], runtime.Sampling(**{n: r[n] for n in names if n in r}), ignore_eos=True
+            )  # type: ignore[arg-type]
+            for r in compiled.requests
+        ]
+        assert [r.tokens for r in model.batch(asked, runtime.BatchOptions(max_batch_tokens=50))] == compiled.alone
 
 
 def test_the_draws_are_draws(compiled: Compiled) -> None:

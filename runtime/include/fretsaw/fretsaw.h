@@ -1,6 +1,6 @@
 /* Fretsaw runtime, C interface.
  *
- * Loads an artifact (model.fsaw), runs it, generates text. Everything is a plain C type or an
+ * Loads an artifact (model.fsaw), runs it, generates text or embeds texts. Everything is a plain C type or an
  * opaque handle; nothing here throws, prints or exits.
  *
  * Errors: functions return FSW_OK (0) or a status; fsw_last_error() then has the words, for the
@@ -63,6 +63,21 @@ FSW_API fsw_status fsw_check_chat_template(const char* source, size_t bytes);
  * "threads": n, "weights_bytes": n, "has_tokenizer": bool, "has_chat_template": bool}. */
 FSW_API const char* fsw_model_info(fsw_model* model);
 
+/* Numbers in a vector of an encoder; 0: the model is a decoder. Sessions and generation need a
+ * decoder, embedding needs an encoder; the other kind gives FSW status unsupported. */
+FSW_API int64_t fsw_embedding_width(const fsw_model* model);
+/* One vector for each of `count` texts of token ids, special tokens included: text i has the ids
+ * from offsets[i] to offsets[i + 1]. Writes f32 [count, width], row major; `vector_floats` is the
+ * room in `vectors`. A text's vector is the same bits alone and beside any others. Errors: bad_input
+ * (an id outside the vocabulary), prompt_too_long; what is in `vectors` is then undefined. */
+FSW_API fsw_status fsw_embed(fsw_model* model, const int32_t* ids, const int64_t* offsets,
+                             size_t count, float* vectors, size_t vector_floats);
+/* The same for UTF-8 texts, tokenized with special tokens. Texts over the model's context are cut to
+ * it; *truncated (may be NULL) is how many were. Errors name the text, counted from 0. */
+FSW_API fsw_status fsw_embed_texts(fsw_model* model, const char* const* texts, const size_t* bytes,
+                                   size_t count, float* vectors, size_t vector_floats,
+                                   size_t* truncated);
+
 /* Ids of UTF-8 text of `bytes` bytes. */
 FSW_API fsw_status fsw_tokenize(fsw_model* model, const char* text, size_t bytes,
                                 int32_t add_special_tokens, const int32_t** ids, size_t* count);
@@ -119,6 +134,59 @@ typedef int32_t (*fsw_on_token)(void* user, int32_t token, const char* text, siz
 FSW_API fsw_status fsw_generate(fsw_session* session, const int32_t* prompt, size_t count,
                                 const fsw_generate_options* options, fsw_on_token on_token,
                                 void* user, fsw_generate_result* result);
+
+/* Many sequences at once: requests are submitted, steps run all of them together, and what has
+ * ended is taken. A request's tokens are those that it gets alone. */
+typedef struct fsw_batch fsw_batch;
+
+typedef struct {
+  size_t struct_bytes;      /* sizeof(fsw_batch_options) */
+  int64_t context;          /* tokens of one sequence; 0: the model's context */
+  int64_t max_batch_tokens; /* of one step, at most the program's chunk; 0: as many as it takes */
+  int64_t max_sequences;    /* running at once; 0: 64 */
+  int64_t max_queue;        /* waiting to run; 0: 256 */
+  uint64_t kv_bytes;        /* of all KV pages; 0: 1 GiB, or one context if that is more */
+} fsw_batch_options;
+
+typedef struct {
+  size_t struct_bytes; /* sizeof(fsw_batch_result), set by the caller */
+  int64_t id;          /* 0: nothing has ended that was not taken yet */
+  fsw_status status;   /* not 0: `error` says why, and there are no tokens */
+  const char* error;   /* "" without one */
+  const int32_t* tokens;
+  size_t token_count;
+  const char* text; /* not zero terminated */
+  size_t text_bytes;
+  int32_t finish; /* as in fsw_generate_result, or 4 deadline */
+  int64_t prompt_tokens;
+  double queue_ms, ttft_ms, total_ms; /* from submission: start, first token (0: none), end */
+} fsw_batch_result;
+
+/* `options` may be NULL. Close all batches of a model before the model. */
+FSW_API fsw_status fsw_batch_create(fsw_model* model, const fsw_batch_options* options,
+                                    fsw_batch** batch);
+/* Forgets what has not ended. */
+FSW_API void fsw_batch_close(fsw_batch* batch);
+/* Queues a request; `timeout_ms` under 0: none. Errors: of the prompt and options, out_of_memory
+ * (it could never run), busy (the queue is full). `options` may be NULL. */
+FSW_API fsw_status fsw_batch_submit(fsw_batch* batch, const int32_t* prompt, size_t count,
+                                    const fsw_generate_options* options, double timeout_ms,
+                                    int64_t* id);
+/* Ends a request at the next step with the tokens that it has; ignored when it has ended. */
+FSW_API fsw_status fsw_batch_cancel(fsw_batch* batch, int64_t id);
+/* Runs one step; *worked is 0 when there was nothing to do. */
+FSW_API fsw_status fsw_batch_step(fsw_batch* batch, int32_t* worked);
+typedef struct {
+  size_t struct_bytes; /* sizeof(fsw_batch_stats), set by the caller */
+  int64_t waiting, running, steps;
+  int64_t prompt_tokens, shared_tokens, new_tokens; /* computed, found in the cache, generated */
+  int64_t pages, used_pages, peak_used_pages;       /* KV pages: all, of running sequences, most */
+  uint64_t page_bytes;
+} fsw_batch_stats;
+
+FSW_API fsw_status fsw_batch_get_stats(fsw_batch* batch, fsw_batch_stats* stats);
+/* Takes one that has ended, in order of ending; its strings and tokens live until the next call. */
+FSW_API fsw_status fsw_batch_next(fsw_batch* batch, fsw_batch_result* result);
 
 #ifdef __cplusplus
 }

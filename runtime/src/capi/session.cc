@@ -3,12 +3,10 @@
 #include "capi/handles.h"
 #include "model/generator.h"
 
-namespace {
-
 using namespace fretsaw;  // NOLINT(build/namespaces): the whole file is a thin skin over it
 
-Result<GenerateRequest> ReadRequest(const int32_t* prompt, size_t count,
-                                    const fsw_generate_options* options) {
+Result<GenerateRequest> capi::ReadRequest(const int32_t* prompt, size_t count,
+                                          const fsw_generate_options* options) {
   GenerateRequest request;
   request.prompt.assign(prompt, prompt + count);
   if (options == nullptr) return request;
@@ -28,13 +26,12 @@ Result<GenerateRequest> ReadRequest(const int32_t* prompt, size_t count,
   return request;
 }
 
-}  // namespace
-
 fsw_status fsw_session_create(fsw_model* model, int64_t context, fsw_session** out) {
   return capi::Guard([&]() -> VoidResult {
     if (model == nullptr) return capi::NullArgument("model");
     if (out == nullptr) return capi::NullArgument("session");
     *out = nullptr;
+    if (auto ok = capi::NeedDecoder(*model); !ok) return ok.error();
     const std::lock_guard lock(model->mutex);
     auto session = Session::Create(model->model.get(), context);
     if (!session) return session.error();
@@ -98,7 +95,7 @@ fsw_status fsw_generate(fsw_session* session, const int32_t* prompt, size_t coun
   return capi::Guard([&]() -> VoidResult {
     if (session == nullptr) return capi::NullArgument("session");
     if (prompt == nullptr && count > 0) return capi::NullArgument("prompt");
-    auto request = ReadRequest(prompt, count, options);
+    auto request = capi::ReadRequest(prompt, count, options);
     if (!request) return request.error();
     OnToken forward;
     if (on_token != nullptr) {

@@ -1,6 +1,7 @@
 // --batch: many requests from a file, their results into another.
 #include <unistd.h>
 
+#include <csignal>
 #include <cstdio>
 #include <cstring>
 
@@ -286,6 +287,8 @@ Result<int> RunBatch(const Options& options, Artifact artifact, Clock::time_poin
   if (!scheduler) return scheduler.error();
   auto results = ResultsFile::Open(*options.out);
   if (!results) return results.error();
+  // Who watches the progress may leave; the results go to a file.
+  std::signal(SIGPIPE, SIG_IGN);
   Batch batch(options, codec.value(), fingerprint, std::move(reader).value(),
               std::move(results).value());
   const double load_ms = MsSince(start);

@@ -1,6 +1,7 @@
 #include "sched/prefix_index.h"
 
 #include <algorithm>
+#include <queue>
 #include <utility>
 
 namespace fretsaw {
@@ -74,12 +75,13 @@ void PrefixIndex::Publish(std::span<const int32_t> tokens, Sequence* sequence,
   }
 }
 
-bool PrefixIndex::InUse(const Entry& entry) const {
-  return std::any_of(entry.pages.begin(), entry.pages.end(),
-                     [&](int32_t page) { return cache_->references(page) > 0; });
+bool PrefixIndex::Removable(const Entry& entry) const {
+  // Sequences take and leave the pages of an entry together, so the first one speaks for all.
+  return entry.key != nullptr && entry.children == 0 &&
+         cache_->references(entry.pages.front()) == 0;
 }
 
-void PrefixIndex::Remove(int32_t id) {
+int32_t PrefixIndex::Remove(int32_t id) {
   Entry& entry = entries_[static_cast<size_t>(id)];
   for (const int32_t page : entry.pages) cache_->Drop(page);
   const int32_t parent = entry.key->parent;
@@ -87,18 +89,23 @@ void PrefixIndex::Remove(int32_t id) {
   found_.erase(found_.find(*entry.key));
   entry = {};
   free_.push_back(id);
+  return parent;
 }
 
 void PrefixIndex::Reclaim(int64_t pages) {
-  while (cache_->free_pages() < pages) {
-    int32_t oldest = -1;
-    for (int32_t id = 0; id < std::ssize(entries_); ++id) {
-      const Entry& entry = entries_[static_cast<size_t>(id)];
-      if (entry.key == nullptr || entry.children > 0 || InUse(entry)) continue;
-      if (oldest < 0 || entry.used < entries_[static_cast<size_t>(oldest)].used) oldest = id;
-    }
-    if (oldest < 0) return;
-    Remove(oldest);
+  if (cache_->free_pages() >= pages) return;
+  using Candidate = std::pair<int64_t, int32_t>;  // used, id
+  std::priority_queue<Candidate, std::vector<Candidate>, std::greater<>> oldest;
+  for (int32_t id = 0; id < std::ssize(entries_); ++id) {
+    const Entry& entry = entries_[static_cast<size_t>(id)];
+    if (Removable(entry)) oldest.push({entry.used, id});
+  }
+  while (cache_->free_pages() < pages && !oldest.empty()) {
+    const int32_t parent = Remove(oldest.top().second);
+    oldest.pop();
+    if (parent < 0) continue;
+    const Entry& entry = entries_[static_cast<size_t>(parent)];
+    if (Removable(entry)) oldest.push({entry.used, parent});
   }
 }
 

@@ -62,8 +62,8 @@ class PrefixIndex {
   };
 
   Key KeyAt(std::span<const int32_t> tokens, const PrefixCursor& cursor) const;
-  bool InUse(const Entry& entry) const;
-  void Remove(int32_t id);
+  bool Removable(const Entry& entry) const;
+  int32_t Remove(int32_t id);  // returns its parent
 
   KvCache* cache_;
   std::unordered_map<Key, int32_t, Hash> found_;

@@ -12,8 +12,11 @@ namespace fretsaw {
 using Clock = std::chrono::steady_clock;
 
 struct Scheduler::Request {
-  Request(ScheduledRequest request, Generation begun, int64_t most_pages)
-      : asked(std::move(request)), generation(std::move(begun)), pages(most_pages) {}
+  Request(ScheduledRequest request, Generation begun, int64_t most_pages, Clock::time_point now)
+      : asked(std::move(request)),
+        generation(std::move(begun)),
+        pages(most_pages),
+        submitted(now) {}
 
   std::span<const int32_t> prompt() const { return asked.generate.prompt; }
   int64_t remaining() const { return std::ssize(prompt()) - fed; }
@@ -47,7 +50,7 @@ struct Scheduler::Request {
   int32_t next = 0;  // the token to append, once the prompt is read
   int64_t last_step = 0;
   bool ended = false;
-  Clock::time_point submitted = Clock::now();
+  Clock::time_point submitted;
   std::optional<Clock::time_point> admitted, first_token;
 };
 

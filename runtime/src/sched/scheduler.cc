@@ -8,6 +8,12 @@
 #include "sched/scheduled.h"
 
 namespace fretsaw {
+namespace {
+
+// Tables of a step are sized for it; a step takes far fewer tokens.
+constexpr int64_t kMostSequences = 1 << 16;
+
+}  // namespace
 
 Scheduler::Scheduler(Stepper* stepper, const GenerationRules& rules,
                      const SchedulerOptions& options, KvCache cache)
@@ -33,6 +39,11 @@ Result<std::unique_ptr<Scheduler>> Scheduler::Create(Stepper* stepper, const KvI
   if (options.max_batch_tokens < 1)
     return at_least_one("max-batch-tokens", options.max_batch_tokens);
   if (options.max_sequences < 1) return at_least_one("max-sequences", options.max_sequences);
+  if (options.max_sequences > kMostSequences) {
+    return Error{Status::kUsage, "max-sequences: " + std::to_string(options.max_sequences) +
+                                     " is impossible; it must be at most " +
+                                     std::to_string(kMostSequences)};
+  }
   if (options.max_queue < 1) return at_least_one("max-queue", options.max_queue);
   if (options.context < 1) return at_least_one("context", options.context);
   const int64_t rows = kv.layers * kv.kv_heads;
@@ -63,15 +74,19 @@ Result<int64_t> Scheduler::Submit(ScheduledRequest request) {
   const int64_t most = std::min(cache_.tokens() - prompt, request.generate.max_new_tokens - 1);
   const int64_t pages = cache_.PagesFor(prompt + most);
   if (pages > cache_.pages()) {
-    const auto mib = [&](int64_t count) {
-      return std::to_string((count * cache_.kv().PagePairBytes() + (1 << 20) - 1) >> 20) + " MiB";
+    const auto size = [&](int64_t count) {
+      const int64_t bytes = count * cache_.kv().PagePairBytes();
+      constexpr int64_t kMiB = 1 << 20;
+      return bytes < kMiB ? std::to_string(bytes) + " bytes"
+                          : std::to_string((bytes + kMiB - 1) / kMiB) + " MiB";
     };
     return Error{Status::kOutOfMemory,
                  "prompt and max-new-tokens are " + std::to_string(prompt + most) +
-                     " tokens, which need " + mib(pages) + " of KV cache; it has " +
-                     mib(cache_.pages()) + "; shorten them or raise --kv-memory"};
+                     " tokens, which need " + size(pages) + " of KV cache; it has " +
+                     size(cache_.pages()) + "; shorten them or raise kv-memory"};
   }
-  auto queued = std::make_unique<Request>(std::move(request), std::move(generation).value(), pages);
+  auto queued =
+      std::make_unique<Request>(std::move(request), std::move(generation).value(), pages, Now());
   const std::lock_guard lock(mutex_);
   if (queued_ >= options_.max_queue) {
     return Error{Status::kBusy, "the queue is full: " + std::to_string(queued_) +
@@ -81,6 +96,10 @@ Result<int64_t> Scheduler::Submit(ScheduledRequest request) {
   queued->id = next_id_++;
   inbox_.push_back(std::move(queued));
   return inbox_.back()->id;
+}
+
+std::chrono::steady_clock::time_point Scheduler::Now() const {
+  return options_.clock ? options_.clock() : Clock::now();
 }
 
 void Scheduler::Cancel(int64_t id) {
@@ -108,7 +127,7 @@ void Scheduler::Intake() {
 }
 
 void Scheduler::EndOverdue() {
-  const auto now = Clock::now();
+  const auto now = Now();
   const auto end = [&](const std::unique_ptr<Request>& request) {
     const auto& deadline = request->asked.deadline;
     if (deadline && *deadline <= now) End(request.get(), FinishReason::kDeadline);
@@ -134,7 +153,7 @@ bool Scheduler::TryAdmit(Request* request) {
   }
   request->fed = request->sequence->length();
   stats_.shared_tokens += request->fed;
-  request->admitted = Clock::now();
+  request->admitted = Now();
   return true;
 }
 
@@ -268,7 +287,7 @@ Result<bool> Scheduler::RunBatch() {
 void Scheduler::TakeLogits(Request* request, std::span<const float> logits) {
   auto token =
       request->generation.Next(logits, request->sequence->room(), request->asked.on_token, false);
-  if (!request->first_token) request->first_token = Clock::now();
+  if (!request->first_token) request->first_token = Now();
   ++stats_.new_tokens;
   if (!token) return Deliver(request, token.error());
   request->next = token.value();
@@ -282,7 +301,7 @@ void Scheduler::End(Request* request, FinishReason finish) {
 
 void Scheduler::Deliver(Request* request, std::optional<Error> error) {
   if (std::exchange(request->ended, true)) return;
-  Finished finished = request->Report(Clock::now());
+  Finished finished = request->Report(Now());
   finished.error = std::move(error);
   request->sequence.reset();  // its pages are free before anybody hears of it
   if (request->asked.on_finish) request->asked.on_finish(std::move(finished));

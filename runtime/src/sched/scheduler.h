@@ -34,6 +34,8 @@ struct SchedulerOptions {
   int64_t context = 0;              // tokens of one sequence
   uint64_t kv_bytes = 0;            // of all KV pages; 0: enough for max_sequences full contexts
   bool share_prefixes = true;
+  // What time it is, called from any thread; empty: the steady clock.
+  std::function<std::chrono::steady_clock::time_point()> clock;
 };
 
 // A request that has ended, however it did.
@@ -99,6 +101,7 @@ class Scheduler {
 
   Scheduler(Stepper* stepper, const GenerationRules& rules, const SchedulerOptions& options,
             KvCache cache);
+  std::chrono::steady_clock::time_point Now() const;
   void Intake();
   void EndOverdue();
   void Admit();

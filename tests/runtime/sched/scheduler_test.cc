@@ -16,6 +16,7 @@ namespace {
 
 using testing::FakeKv;
 using testing::FakeModel;
+using testing::kPage;
 using testing::Oracle;
 using Ids = std::vector<int32_t>;
 using std::chrono::steady_clock;
@@ -229,8 +230,9 @@ TEST_CASE("scheduler: what could never be admitted is refused at once") {
   Fixture f(options);
   CHECK(f.Submit({1, 2, 3}, 14).ok());
   CHECK(f.Submit({1, 2, 3}, 15).error().message ==
-        "prompt and max-new-tokens are 17 tokens, which need 1 MiB of KV cache; it has 1 MiB; "
-        "shorten them or raise --kv-memory");
+        "prompt and max-new-tokens are 17 tokens, which need 640 bytes of KV cache; it has 512 "
+        "bytes; "
+        "shorten them or raise kv-memory");
   CHECK(f.Submit({1, 2, 3}, 15).error().status == Status::kOutOfMemory);
   CHECK(f.Submit({}, 1).error().status == Status::kBadInput);
   CHECK(f.Submit({97}, 1).error().message == "token id 97 is outside the vocabulary of 97");
@@ -263,6 +265,12 @@ TEST_CASE("scheduler: impossible options") {
         "kv-memory: 127 bytes hold no token; 128 bytes hold the first 4");
   options.max_sequences = 0;
   CHECK(status(options).status == Status::kUsage);
+  options.max_sequences = 65537;
+  CHECK(status(options).message == "max-sequences: 65537 is impossible; it must be at most 65536");
+  options.max_sequences = 65536;
+  options.kv_bytes = 0;
+  options.context = int64_t{1} << 40;
+  CHECK(status(options).status == Status::kOutOfMemory);
 }
 
 TEST_CASE("scheduler: a full context ends with length") {
@@ -327,25 +335,86 @@ TEST_CASE("scheduler: on_token that returns false, and callbacks that submit and
   CHECK(f.done.at(second).finish == FinishReason::kCancelled);
 }
 
-TEST_CASE("scheduler: deadlines, waiting and running") {
+TEST_CASE("scheduler: deadlines, waiting and running, and the times of a request") {
+  steady_clock::time_point now{std::chrono::seconds(100)};
   SchedulerOptions options;
   options.max_sequences = 1;
+  options.clock = [&] { return now; };
   Fixture f(options);
   auto running = Fixture::Make({1}, 60);
   running.generate.ignore_eos = true;
-  running.deadline = steady_clock::now() + std::chrono::milliseconds(40);
+  running.deadline = now + std::chrono::milliseconds(40);
   auto late = Fixture::Make({2}, 60);
-  late.deadline = steady_clock::now() - std::chrono::seconds(1);
+  late.deadline = now;
   const auto a = f.Submit(std::move(running)).value();
   const auto b = f.Submit(std::move(late)).value();
+  now += std::chrono::milliseconds(10);
   REQUIRE(f.scheduler->Step().ok());
   CHECK(f.done.at(b).finish == FinishReason::kDeadline);
   CHECK(f.done.at(b).tokens.empty());
-  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  CHECK(f.done.at(b).queue_ms == 10);
+  CHECK(f.done.at(b).ttft_ms == 0);
+  now += std::chrono::milliseconds(29);
+  CHECK(f.scheduler->Step().value());
+  CHECK(f.done.size() == 1);
+  now += std::chrono::milliseconds(1);
   CHECK_FALSE(f.scheduler->Step().value());
   CHECK(f.done.at(a).finish == FinishReason::kDeadline);
-  CHECK(f.done.at(a).tokens.size() == 1);
+  CHECK(f.done.at(a).tokens.size() == 2);
+  CHECK(f.done.at(a).queue_ms == 10);
+  CHECK(f.done.at(a).ttft_ms == 10);
+  CHECK(f.done.at(a).total_ms == 40);
   CHECK(f.scheduler->stats().used_pages == 0);
+}
+
+TEST_CASE("scheduler: a deadline or a cancellation while a prompt is read") {
+  steady_clock::time_point now{};
+  SchedulerOptions options;
+  options.max_batch_tokens = 8;
+  options.clock = [&] { return now; };
+  Fixture f(options);
+  SplitMix64 random(29);
+  auto request = Fixture::Make(RandomIds(&random, 40), 5);
+  request.deadline = now + std::chrono::milliseconds(1);
+  const auto id = f.Submit(std::move(request)).value();
+  REQUIRE(f.scheduler->Step().value());
+  CHECK(f.scheduler->stats().used_pages == 4 * 2);
+  now += std::chrono::milliseconds(1);
+  CHECK_FALSE(f.scheduler->Step().value());
+  CHECK(f.done.at(id).finish == FinishReason::kDeadline);
+  CHECK(f.scheduler->stats().used_pages == 0);
+}
+
+TEST_CASE("scheduler: pages are within one per row and sequence of what the tokens need") {
+  for (const bool share : {false, true}) {
+    SchedulerOptions options;
+    options.max_batch_tokens = 13;
+    options.share_prefixes = share;
+    Fixture f(options);
+    SplitMix64 random(31);
+    for (int i = 0; i < 40; ++i) {
+      REQUIRE(f.Submit(RandomIds(&random, 1 + static_cast<int64_t>(random.Next() % 50)),
+                       1 + static_cast<int64_t>(random.Next() % 14))
+                  .ok());
+    }
+    int64_t most = 0;
+    f.model.program->on_args = [&](const StepArgs& a) {
+      // Lengths after this step, in every row.
+      int64_t tokens = 0;
+      for (int64_t b = 0; b < a.batch; ++b) {
+        const auto i = static_cast<size_t>(b);
+        tokens += a.lens[i * static_cast<size_t>(a.kv_heads)] + a.cu[i + 1] - a.cu[i];
+      }
+      // Those that sit this step out hold pages too, so only a step with all of them says enough.
+      if (a.batch < f.scheduler->stats().running) return;
+      const int64_t rows = a.layers * a.kv_heads;
+      CHECK(f.scheduler->cache().used_pages() * kPage < rows * (tokens + a.batch * kPage));
+      most = std::max(most, a.batch);
+    };
+    f.Drain();
+    CHECK(most > 5);
+    CHECK(f.done.size() == 40);
+  }
 }
 
 TEST_CASE("scheduler: a program that fails ends the requests of that step, and only those") {
