@@ -62,6 +62,27 @@ _SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
     "fsw_check_tokenizer": (c_int32, (c_char_p, c_size_t)),
     "fsw_check_chat_template": (c_int32, (c_char_p, c_size_t)),
     "fsw_model_info": (c_char_p, (c_void_p,)),
+    "fsw_embedding_width": (c_int64, (c_void_p,)),
+    "fsw_embed": (
+        c_int32,
+        (c_void_p, POINTER(c_int32), POINTER(c_int64), c_size_t, POINTER(c_float), c_size_t),
+    ),
+    "fsw_embed_texts": (
+        c_int32,
+        (c_void_p, POINTER(c_char_p), POINTER(c_size_t), c_size_t, POINTER(c_float), c_size_t, POINTER(c_size_t)),
+    ),
+    "fsw_tokenize": (
+        c_int32,
+        (c_void_p, c_char_p, c_size_t, c_int32, POINTER(POINTER(c_int32)), POINTER(c_size_t)),
+    ),
+    "fsw_detokenize": (
+        c_int32,
+        (c_void_p, POINTER(c_int32), c_size_t, c_int32, POINTER(c_void_p), POINTER(c_size_t)),
+    ),
+    "fsw_apply_chat": (
+        c_int32,
+        (c_void_p, POINTER(c_char_p), POINTER(c_char_p), c_size_t, POINTER(c_void_p), POINTER(c_size_t)),
+    ),
     "fsw_session_create": (c_int32, (c_void_p, c_int64, POINTER(c_void_p))),
     "fsw_session_close": (None, (c_void_p,)),
     "fsw_session_reset": (c_int32, (c_void_p,)),

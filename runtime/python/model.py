@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fretsaw.runtime.batch import BatchOptions, Completed, Request, run
+from fretsaw.runtime.embed import Text, Vectors, embed
 from fretsaw.runtime.library import ON_TOKEN, GenerateResult, ModelOptions, check, load
 from fretsaw.runtime.sampling import Sampling, native_options
 from fretsaw.runtime.stream import iterate
@@ -133,6 +134,21 @@ class Model:
         request that cannot be done has an ``error`` in its result, the others go on. Leaving the loop early cancels.
         """
         return run(self, requests, options or BatchOptions(), ordered)
+
+    def embed(self, texts: Sequence[Text]) -> Vectors:
+        """Vectors of an encoder, f32 ``[len(texts), width]``; other Python threads go on meanwhile.
+
+        A text's vector is the same bits alone and beside any others. Texts over the model's context are cut to it, with
+        a warning that counts them; token ids (special ones included) over it are an error.
+
+        Args:
+            texts: All str, or all token ids.
+
+        Raises:
+            RuntimeFailure: the model is a decoder, an id is outside the vocabulary, or there are too many.
+            TypeError: a single str, or a mix.
+        """
+        return embed(self._library, self._handle, texts)
 
     def close(self) -> None:
         """Free everything; sessions must be closed first."""

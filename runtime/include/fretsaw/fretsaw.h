@@ -1,6 +1,6 @@
 /* Fretsaw runtime, C interface.
  *
- * Loads an artifact (model.fsaw), runs it, generates text. Everything is a plain C type or an
+ * Loads an artifact (model.fsaw), runs it, generates text or embeds texts. Everything is a plain C type or an
  * opaque handle; nothing here throws, prints or exits.
  *
  * Errors: functions return FSW_OK (0) or a status; fsw_last_error() then has the words, for the
@@ -62,6 +62,31 @@ FSW_API fsw_status fsw_check_chat_template(const char* source, size_t bytes);
 /* The manifest as JSON text, and what was chosen at load: {"manifest": ..., "variant": "...",
  * "threads": n, "weights_bytes": n, "has_tokenizer": bool, "has_chat_template": bool}. */
 FSW_API const char* fsw_model_info(fsw_model* model);
+
+/* Numbers in a vector of an encoder; 0: the model is a decoder. Sessions and generation need a
+ * decoder, embedding needs an encoder; the other kind gives the status unsupported. */
+FSW_API int64_t fsw_embedding_width(const fsw_model* model);
+/* One vector for each of `count` texts of token ids, special tokens included: text i has the ids
+ * from offsets[i] to offsets[i + 1]. Writes f32 [count, width], row major; `vector_floats` is the
+ * room in `vectors`. A text's vector is the same bits alone and beside any others. Errors: bad_input
+ * (an id outside the vocabulary), prompt_too_long; what is in `vectors` is then undefined. */
+FSW_API fsw_status fsw_embed(fsw_model* model, const int32_t* ids, const int64_t* offsets,
+                             size_t count, float* vectors, size_t vector_floats);
+/* The same for UTF-8 texts, tokenized with special tokens. Texts over the model's context are cut to
+ * it; *truncated (may be NULL) is how many were. Errors name the text, counted from 0. */
+FSW_API fsw_status fsw_embed_texts(fsw_model* model, const char* const* texts, const size_t* bytes,
+                                   size_t count, float* vectors, size_t vector_floats,
+                                   size_t* truncated);
+
+/* Ids of UTF-8 text of `bytes` bytes. */
+FSW_API fsw_status fsw_tokenize(fsw_model* model, const char* text, size_t bytes,
+                                int32_t add_special_tokens, const int32_t** ids, size_t* count);
+FSW_API fsw_status fsw_detokenize(fsw_model* model, const int32_t* ids, size_t count,
+                                  int32_t skip_special_tokens, const char** text, size_t* bytes);
+/* The prompt of a conversation: `roles` and `contents` are `count` zero-terminated strings. */
+FSW_API fsw_status fsw_apply_chat(fsw_model* model, const char* const* roles,
+                                  const char* const* contents, size_t count, const char** text,
+                                  size_t* bytes);
 
 /* A sequence with a KV cache for `context` tokens; 0: the model's context. */
 FSW_API fsw_status fsw_session_create(fsw_model* model, int64_t context, fsw_session** session);

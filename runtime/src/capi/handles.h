@@ -11,14 +11,16 @@
 #include "base/executor.h"
 #include "base/result.h"
 #include "fretsaw/fretsaw.h"
+#include "model/encoder.h"
 #include "model/generation.h"
 #include "model/session.h"
 #include "model/text_codec.h"
 
 struct fsw_model {
   std::mutex mutex;
-  fretsaw::Executor executor;  // outlives the model, whose code ran on it
-  std::unique_ptr<fretsaw::Model> model;
+  fretsaw::Executor executor;                 // outlives the model, whose code ran on it
+  std::unique_ptr<fretsaw::Model> model;      // a decoder,
+  std::unique_ptr<fretsaw::Encoder> encoder;  // or an encoder
   std::unique_ptr<fretsaw::TextCodec> codec;
   std::string info;
   std::vector<int32_t> ids;  // handed out by the last call
@@ -55,6 +57,12 @@ fsw_status Guard(Body body) {
   } catch (const std::exception& e) {
     return Fail({Status::kInternal, std::string("unexpected: ") + e.what()});
   }
+}
+
+// Errors: kUnsupported when `model` is an encoder.
+inline VoidResult NeedDecoder(const fsw_model& model) {
+  if (model.model != nullptr) return Ok{};
+  return Model::NoDecoder(model.encoder->artifact().manifest());
 }
 
 inline Error NullArgument(const char* name) {

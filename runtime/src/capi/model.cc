@@ -6,7 +6,9 @@ namespace {
 
 using namespace fretsaw;  // NOLINT(build/namespaces): the whole file is a thin skin over it
 
-std::string Info(const Model& model, const TextCodec& codec) {
+// `model` is a Model or an Encoder.
+template <typename Loaded>
+std::string Info(const Loaded& model, const TextCodec& codec) {
   nlohmann::ordered_json info;
   info["manifest"] = nlohmann::ordered_json::parse(model.artifact().container().manifest());
   info["variant"] = model.variant();
@@ -15,6 +17,13 @@ std::string Info(const Model& model, const TextCodec& codec) {
   info["has_tokenizer"] = codec.available();
   info["has_chat_template"] = codec.has_chat_template();
   return info.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+}
+
+template <typename Loaded>
+VoidResult Keep(Result<std::unique_ptr<Loaded>> made, std::unique_ptr<Loaded>* place) {
+  if (!made) return made.error();
+  *place = std::move(made).value();
+  return Ok{};
 }
 
 }  // namespace
@@ -53,12 +62,16 @@ fsw_status fsw_model_open(const char* path, const fsw_model_options* options, fs
     auto codec = TextCodec::Load(artifact.value());
     if (!codec) return codec.error();
     auto handle = std::make_unique<fsw_model>();
-    auto model =
-        handle->executor.Run([&] { return Model::Load(std::move(artifact).value(), chosen); });
-    if (!model) return model.error();
-    handle->model = std::move(model).value();
+    const bool encoder = artifact.value().manifest().embedding.has_value();
+    auto loaded = handle->executor.Run([&]() -> VoidResult {
+      if (encoder)
+        return Keep(Encoder::Load(std::move(artifact).value(), chosen), &handle->encoder);
+      return Keep(Model::Load(std::move(artifact).value(), chosen), &handle->model);
+    });
+    if (!loaded) return loaded.error();
     handle->codec = std::make_unique<TextCodec>(std::move(codec).value());
-    handle->info = Info(*handle->model, *handle->codec);
+    handle->info =
+        encoder ? Info(*handle->encoder, *handle->codec) : Info(*handle->model, *handle->codec);
     *out = handle.release();
     return Ok{};
   });

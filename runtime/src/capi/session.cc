@@ -31,6 +31,7 @@ fsw_status fsw_session_create(fsw_model* model, int64_t context, fsw_session** o
     if (model == nullptr) return capi::NullArgument("model");
     if (out == nullptr) return capi::NullArgument("session");
     *out = nullptr;
+    if (auto ok = capi::NeedDecoder(*model); !ok) return ok.error();
     const std::lock_guard lock(model->mutex);
     auto session = Session::Create(model->model.get(), context);
     if (!session) return session.error();

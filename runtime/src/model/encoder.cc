@@ -14,14 +14,16 @@ Encoder::Encoder(const Manifest& manifest, std::unique_ptr<EncodeProgram> progra
       chunk_tokens_(std::max(manifest.program.chunk_tokens, manifest.model.context)),
       program_(std::move(program)) {}
 
+Error Encoder::NoEncoder(const Manifest& manifest) {
+  return {Status::kUnsupported, "only encoders embed texts; the artifact holds a model of kind '" +
+                                    manifest.model.kind +
+                                    "', which generates text (fretsaw-run --prompt)"};
+}
+
 Result<std::unique_ptr<Encoder>> Encoder::Load(Artifact artifact, const ModelOptions& options) {
   auto owned = std::make_unique<Artifact>(std::move(artifact));
   const Manifest& manifest = owned->manifest();
-  if (!manifest.embedding) {
-    return Error{Status::kUnsupported,
-                 "only encoders embed texts; the artifact holds a model of kind '" +
-                     manifest.model.kind + "', which generates text (fretsaw-run --prompt)"};
-  }
+  if (!manifest.embedding) return NoEncoder(manifest);
   if (manifest.embedding->pooling.empty()) {
     return Error{
         Status::kUnsupported,

@@ -22,6 +22,9 @@ class Encoder {
   // Errors: kUnsupported (no encoder, no pooling), those of LoadCode.
   static Result<std::unique_ptr<Encoder>> Load(Artifact artifact, const ModelOptions& options);
 
+  // What to say when the artifact holds something else.
+  static Error NoEncoder(const Manifest& manifest);
+
   // For tests: `program` takes steps of `chunk_tokens`.
   Encoder(const Manifest& manifest, std::unique_ptr<EncodeProgram> program);
 

@@ -5,15 +5,17 @@
 #include "model/load_code.h"
 
 namespace fretsaw {
+Error Model::NoDecoder(const Manifest& manifest) {
+  return {Status::kUnsupported,
+          "only decoders generate text; the artifact holds a model of kind '" +
+              manifest.model.kind + "'" +
+              (manifest.embedding ? ", which embeds texts (fretsaw-run --embed)" : "")};
+}
+
 Result<std::unique_ptr<Model>> Model::Load(Artifact artifact, const ModelOptions& options) {
   std::unique_ptr<Model> model(new Model(std::move(artifact)));
   const Manifest& manifest = model->manifest();
-  if (manifest.model.kind != "decoder") {
-    return Error{Status::kUnsupported,
-                 "only decoders generate text; the artifact holds a model of kind '" +
-                     manifest.model.kind + "'" +
-                     (manifest.embedding ? ", which embeds texts (fretsaw-run --embed)" : "")};
-  }
+  if (manifest.model.kind != "decoder") return NoDecoder(manifest);
   auto loaded = LoadCode(model->artifact_, options.verify, options.variant, options.threads);
   if (!loaded) return loaded.error();
   model->variant_ = loaded.value().variant;

@@ -22,6 +22,8 @@ class Model {
   // Takes the artifact over. Checks the digest of the code it loads; weights are not copied.
   // Errors: kUsage (threads, variant), kUnsupportedCpu, kCorrupt, kUnsupported, kIo.
   static Result<std::unique_ptr<Model>> Load(Artifact artifact, const ModelOptions& options);
+  // What to say when the artifact holds something else.
+  static Error NoDecoder(const Manifest& manifest);
 
   const Artifact& artifact() const { return artifact_; }
   const Manifest& manifest() const { return artifact_.manifest(); }
