@@ -105,8 +105,9 @@ def bench_storage() -> None:
     kernels = {kv: Attention(kv) for kv in get_args(KvType)}
     for context in (512, 2048, 8192):
         for label, before, count in (("decode", context - 1, 1), ("prefill", context - 512, 512)):
-            best = alternate({kv: k.call([before], [count]) for kv, k in kernels.items()})
-            for kv, seconds in best.items():
+            best = alternate({str(kv): k.call([before], [count]) for kv, k in kernels.items()})
+            for kv in kernels:
+                seconds = best[kv]
                 moved = 2 * KV_HEADS * context * row_bytes(SIZE, kv) / seconds / 1e9
                 print(
                     f"{label:7} at {context:5} {kv:4} {1e6 * seconds:9.1f} us, {best['f32'] / seconds:5.2f} x f32"
@@ -141,7 +142,8 @@ def bench_balance() -> None:
         "prefill, 512 at 3584 and 31 at 1": ([3584] + [0] * 31, [512] + [1] * 31),
     }
     for name, shape in shapes.items():
-        call, best = kernel.call(*shape), {}
+        call = kernel.call(*shape)
+        best: dict[int, float] = {}
         for _ in range(4):
             for threads in (1, 2):
                 set_threads(1, threads)
@@ -176,11 +178,11 @@ def _torch_seconds(threads: int) -> float:
     torch.set_num_threads(threads)
     q = torch.randn(1, HEADS, TOKENS, SIZE)
     k, v = torch.randn(2, 1, KV_HEADS, TOKENS, SIZE)
-    wide = [x.repeat_interleave(HEADS // KV_HEADS, 1).contiguous() for x in (k, v)]
+    wide_k, wide_v = (x.repeat_interleave(HEADS // KV_HEADS, 1).contiguous() for x in (k, v))
     with torch.inference_mode():
         calls: dict[str, Call] = {
             "grouped": lambda: attend(q, k, v, is_causal=True, enable_gqa=True),
-            "repeated": lambda: attend(q, *wide, is_causal=True),
+            "repeated": lambda: attend(q, wide_k, wide_v, is_causal=True),
         }
         return min(alternate(calls, rounds=5).values())
 
