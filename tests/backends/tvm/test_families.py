@@ -91,8 +91,8 @@ def test_narrow_caches_stay_near_and_chunks_do_not_show(name: str, kv: KvType, p
     cuts = [0, 1, 2, 64, 65, 129, LENGTH]
     parts = [chunked.step([ids[a:b].tolist(), ids[:2].tolist()])[: b - a] for a, b in zip(cuts, cuts[1:], strict=False)]
     np.testing.assert_array_equal(np.concatenate(parts), whole)
-    heads = program.kv["layers"] * program.kv["kv_heads"]
-    size = program.kv["key_size"] + program.kv["value_size"]
+    layers, kv_heads, key, value = (int(program.kv[n]) for n in ("layers", "kv_heads", "key_size", "value_size"))
+    heads, size = layers * kv_heads, key + value
     assert program.kv["dtype"] == kv
     assert program.memory["kv_bytes_per_token"] == heads * (2 * size if kv == "f16" else size + 2 * 4)
 
