@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -20,6 +21,16 @@ bool WriteAll(int fd, std::span<const uint8_t> bytes) {
     bytes = bytes.subspan(static_cast<size_t>(written));
   }
   return true;
+}
+
+// A path of the descriptor that no earlier one had, by detours. The loader takes a library of the
+// same name for one that it has already loaded, and numbers of closed descriptors come again: the
+// second model of a process would get the code of the first.
+std::string FreshPath(int fd) {
+  static std::atomic<uint64_t> made{0};
+  std::string path = "/proc/self/fd/";
+  for (uint64_t n = made.fetch_add(1); n > 0; n >>= 1) path += n % 2 == 1 ? ".//" : "./";
+  return path + std::to_string(fd);
 }
 
 }  // namespace
@@ -41,7 +52,7 @@ Result<CodeFile> CodeFile::Create(std::span<const uint8_t> code) {
   if (const int fd = memfd_create("fretsaw-code", MFD_CLOEXEC); fd >= 0) {
     // The linker opens the path while the descriptor is open; /proc may be absent in a bare chroot.
     // The loader sees the extension only as text: TVM picks its loader by the ending ".so".
-    CodeFile file(fd, "/proc/self/fd/" + std::to_string(fd), false);
+    CodeFile file(fd, FreshPath(fd), false);
     if (WriteAll(fd, code) && access(file.path_.c_str(), R_OK) == 0) return file;
   }
   const char* dir = std::getenv("TMPDIR");
