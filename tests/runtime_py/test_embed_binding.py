@@ -72,6 +72,8 @@ def test_errors(model: Model, binary: Path, tiny: Tiny) -> None:
         model.session()
     with pytest.raises(RuntimeFailure, match="only decoders generate text; the artifact holds .* 'encoder'"):
         list(model.generate([1], 2))
+    with pytest.raises(RuntimeFailure, match="only decoders generate text; the artifact holds .* 'encoder'"):
+        list(model.batch([[1]]))
     with Model(tiny.path) as decoder, pytest.raises(RuntimeFailure) as failure:
         decoder.embed([[1]])
     words = "only encoders embed texts; the artifact holds a model of kind 'decoder'"

@@ -16,6 +16,7 @@ import os
 import random
 import re
 import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -149,6 +150,7 @@ def measure(
             own = np.load(out).astype(np.float64)
             for peer in names:
                 times[peer].append(run_peer(setup, *PEERS[peer], listed, out))
+                print(f"{peer}: {times[peer][-1].total / times['fretsaw'][-1].total:.2f}x", file=sys.stderr, flush=True)
                 other = np.load(out).astype(np.float64)
                 norms = np.linalg.norm(own, axis=1) * np.linalg.norm(other, axis=1)
                 far[peer] = float((1 - (own * other).sum(1) / norms).max())
