@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 import threading
 import time
@@ -54,7 +53,14 @@ def test_every_request_gets_its_own_tokens(model: Model, ordered: bool) -> None:
 
 def test_text_stops_draws_and_deadlines(model: Model) -> None:
     drawn = Request([3], 12, Sampling(temperature=50, seed=2), ignore_eos=True)
-    requests = ["!", Request([13], 8, stop=("zzz", "4h")), Request([EOS]), drawn, Request([1], timeout=0), [5]]
+    requests: list[str | list[int] | Request] = [
+        "!",
+        Request([13], 8, stop=("zzz", "4h")),
+        Request([EOS]),
+        drawn,
+        Request([1], timeout=0),
+        [5],
+    ]
     text, stopped, ended, draws, late, ids = model.batch(requests)
     assert text.tokens[:3] == [33, 66, 132] and text.text.startswith("!B")
     assert (stopped.text, stopped.finish) == ("\r\x1a", "stop_string")
@@ -66,8 +72,16 @@ def test_text_stops_draws_and_deadlines(model: Model) -> None:
 
 def test_what_cannot_be_done_is_told_and_the_rest_goes_on(model: Model) -> None:
     column = 6 * 8 * 9 * 4
-    bad = [[], [260], [1] * (CONTEXT + 1), Request([1], 0), Request([1] * 30, 9, ignore_eos=True)]
-    requests = list(itertools.chain.from_iterable((b, Request([5], 2)) for b in bad))
+    bad: list[list[int] | Request] = [
+        [],
+        [260],
+        [1] * (CONTEXT + 1),
+        Request([1], 0),
+        Request([1] * 30, 9, ignore_eos=True),
+    ]
+    requests: list[list[int] | Request] = []
+    for request in bad:
+        requests += [request, Request([5], 2)]
     got = list(model.batch(requests, BatchOptions(kv_bytes=4 * column)))
     assert [r.tokens for r in got[1::2]] == [[5, 10]] * 5
     errors = [r.error for r in got[::2]]

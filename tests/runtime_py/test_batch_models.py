@@ -90,16 +90,18 @@ def test_tokens_are_those_of_single_runs(
     assert json.loads(done.stdout)["shared_tokens"] > 0
 
 
+def bound(request: Request) -> runtime.Request:
+    """The request for the binding."""
+    ids, count, seed = request["ids"], request["max_new_tokens"], request.get("seed")
+    assert isinstance(ids, list) and isinstance(count, int)
+    draws = None if seed is None else runtime.Sampling(0.9, 40, 0.95, repetition_penalty=1.1, seed=int(str(seed)))
+    return runtime.Request(ids, count, draws, ignore_eos=True)
+
+
 def test_the_binding_gives_the_same(compiled: Compiled) -> None:
-    names = ("temperature", "top_k", "top_p", "repetition_penalty", "seed")
     with runtime.Model(compiled.artifact, threads=2) as model:
-        asked = [
-            runtime.Request(
-                r["ids"], r["max_new_tokens"], runtime.Sampling(**{n: r[n] for n in names if n in r}), ignore_eos=True
-            )  # type: ignore[arg-type]
-            for r in compiled.requests
-        ]
-        assert [r.tokens for r in model.batch(asked, runtime.BatchOptions(max_batch_tokens=50))] == compiled.alone
+        got = model.batch([bound(r) for r in compiled.requests], runtime.BatchOptions(max_batch_tokens=50))
+        assert [r.tokens for r in got] == compiled.alone
 
 
 def test_the_draws_are_draws(compiled: Compiled) -> None:

@@ -10,6 +10,8 @@ that both runs do the same work. Loading is not counted.
 For the wait, one process reads lines from a pipe. It gets a prompt of 2,000 tokens and, half a chunk later, one of 16;
 the time from writing that line to reading its result is divided by the time of a chunk (the 2,000 tokens alone, over
 the number of chunks' worth in them).
+
+With ``--peers PYTHON --peer NAME=MODEL`` (repeated) the same requests go to ``batch_peers.py`` instead of one by one.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from fretsaw.tools.bench.batch_limits import bounds
+from fretsaw.tools.bench.probes import fma_peak, read_bandwidth
 from fretsaw.tools.native import native_file
 
 Request = dict[str, object]
@@ -73,6 +77,7 @@ def throughput(setup: Setup, requests: list[Request], folder: Path, repeat: int)
                 setup.command(str(source), out, "--json", *more), capture_output=True, text=True, check=True
             )
             runs[kind].append(json.loads(done.stdout))
+            print(f"  {kind}: {seconds(runs[kind][-1]):.1f} s, {rate(runs[kind][-1]):.1f} tok/s", flush=True)
             tokens[kind] = [json.loads(line)["tokens"] for line in out.read_text().splitlines()]
     if tokens["batched"] != tokens["one by one"]:
         raise SystemExit("batched and one by one gave different tokens")
@@ -120,6 +125,34 @@ def first_token(setup: Setup, folder: Path, chunk: int, rng: random.Random) -> d
     return {"chunk_ms": chunk_ms, "first_token_ms": wait_ms, "chunks": wait_ms / chunk_ms}
 
 
+def against(setup: Setup, requests: list[Request], folder: Path, python: Path, peers: list[str], repeat: int) -> None:
+    """Print the rate of Fretsaw and of every peer on the same requests, in processes that take turns."""
+    source = folder / "in.jsonl"
+    source.write_text("".join(json.dumps(r) + "\n" for r in requests))
+    script = Path(__file__).with_name("batch_peers.py")
+    for i in range(repeat):
+        command = setup.command(str(source), folder / f"turn{i}.jsonl", "--json")
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        own = rate(json.loads(done.stdout))
+        print(f"{'fretsaw':>18}: {own:8.1f} tok/s", flush=True)
+        for peer in peers:
+            name, model = peer.split("=", 1)
+            command = [str(python), "-P", str(script), name, model, str(source), "--threads", str(setup.threads)]
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode != 0:
+                print(f"{name:>18}: failed: {done.stderr.strip().splitlines()[-1]}", flush=True)
+                continue
+            its = json.loads(done.stdout.strip().splitlines()[-1])["tok_s"]
+            print(f"{name:>18}: {its:8.1f} tok/s, Fretsaw {own / its:.2f} times as fast", flush=True)
+
+
+def seconds(run: dict[str, object]) -> float:
+    """Seconds of a run."""
+    timing = run["timing"]
+    assert isinstance(timing, dict)
+    return float(timing["total_ms"]) / 1000
+
+
 def rate(run: dict[str, object]) -> float:
     """Tokens per second of a run, prompts and answers together."""
     timing = run["timing"]
@@ -131,6 +164,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--artifact", type=Path, required=True)
+    parser.add_argument("--checkpoint", type=Path, help="print what the machine allows; a dense Llama-like decoder")
     parser.add_argument("--requests", type=int, default=64)
     parser.add_argument("--repeat", type=int, default=1)
     parser.add_argument("--spread", choices=("log", "even"), default="log")
@@ -140,14 +174,31 @@ def main() -> None:
     parser.add_argument("--kv-memory", default="4GB")
     parser.add_argument("--chunk", type=int, default=512, help="tokens of a step of this artifact")
     parser.add_argument("--vocab", type=int, default=49152, help="of the artifact")
+    parser.add_argument("--peers", type=Path, help="Python of the peers' environment (peers.txt)")
+    parser.add_argument("--peer", action="append", default=[], help="NAME=MODEL of batch_peers.py; none is one by one")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--keep", type=Path, help="write the requests there, for batch_peers.py")
     args = parser.parse_args()
     rng = random.Random(0)
     setup = Setup(args.artifact, args.threads, args.kv_memory, args.vocab)
     prompts = spread(16, args.max_prompt, args.requests, args.spread, rng)
     answers = spread(8, args.max_new, args.requests, args.spread, rng)
     requests = [make(setup, p, n, rng) for p, n in zip(prompts, answers, strict=True)]
+    if args.checkpoint:
+        config = json.loads((args.checkpoint / "config.json").read_text())
+        peak, read = fma_peak(args.threads), read_bandwidth(args.threads)
+        at = bounds(config, zip(prompts, answers, strict=True), peak, read)
+        print(
+            f"bounds at {peak:.0f} GFLOP/s and {read:.1f} GB/s: prompts {at.prompts:.1f} s; answers "
+            f"{at.answers_alone:.1f} s one by one, {at.answers_together:.1f} s together; ratio {at.ratio:.2f}",
+            flush=True,
+        )
+    if args.keep:
+        args.keep.write_text("".join(json.dumps(r) + "\n" for r in requests))
     with tempfile.TemporaryDirectory() as name:
+        if args.peer:
+            against(setup, requests, Path(name), args.peers, args.peer, args.repeat)
+            return
         wait = first_token(setup, Path(name), args.chunk, rng)
         print(
             f"first token of {SHORT} tokens behind {LONG}: {wait['first_token_ms']:.0f} ms = "
@@ -158,7 +209,7 @@ def main() -> None:
     print(f"{args.requests} requests, {sum(prompts)} prompt and {sum(answers)} new tokens, {args.spread} spread")
     medians = {kind: statistics.median(rate(run) for run in of_kind) for kind, of_kind in runs.items()}
     for kind, median in medians.items():
-        print(f"{kind:>12}: {median:8.1f} tok/s (steps: {runs[kind][0]['steps']})")
+        print(f"{kind:>12}: {median:8.1f} tok/s, {seconds(runs[kind][0]):.1f} s, {runs[kind][0]['steps']} steps")
     ratio = medians["batched"] / medians["one by one"]
     print(f"{'ratio':>12}: {ratio:8.2f}")
     if args.json:
