@@ -120,7 +120,7 @@ def test_full_disk_leaves_nothing(binary: Path, small: Small, full_disk: int, tm
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_stopped_in_the_middle(binary: Path, small: Small, number: signal.Signals, tmp_path: Path) -> None:
     out, part = tmp_path / "v.npy", tmp_path / "v.npy.part"
-    command = [binary, small.artifact, "--embed", "-", "--out", out]
+    command: list[str | Path] = [binary, small.artifact, "--embed", "-", "--out", out]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdin is not None
         process.stdin.write(b"some text\n" * 1000)

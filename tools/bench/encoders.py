@@ -35,7 +35,6 @@ PEERS = {
     "onnxruntime, sorted": ("onnxruntime", "sorted"),
     "onnxruntime, unsorted": ("onnxruntime", "unsorted"),
     "openvino, sorted": ("openvino", "sorted"),
-    "openvino, 2 streams, sorted": ("openvino-2-streams", "sorted"),
     "openvino, unsorted": ("openvino", "unsorted"),
     "sentence-transformers": ("sentence-transformers", "sorted"),
     "torch, sorted": ("torch", "sorted"),
