@@ -1,7 +1,7 @@
 /* Fretsaw runtime, C interface.
  *
- * Loads an artifact (model.fsaw), runs it, generates text or embeds texts. Everything is a plain C type or an
- * opaque handle; nothing here throws, prints or exits.
+ * Loads an artifact (model.fsaw), runs it, generates text or embeds texts. Everything is a plain C
+ * type or an opaque handle; nothing here throws, prints or exits.
  *
  * Errors: functions return FSW_OK (0) or a status; fsw_last_error() then has the words, for the
  * calling thread, until that thread's next call. The values are also the exit codes of fretsaw-run.
@@ -68,12 +68,13 @@ FSW_API const char* fsw_model_info(fsw_model* model);
 FSW_API int64_t fsw_embedding_width(const fsw_model* model);
 /* One vector for each of `count` texts of token ids, special tokens included: text i has the ids
  * from offsets[i] to offsets[i + 1]. Writes f32 [count, width], row major; `vector_floats` is the
- * room in `vectors`. A text's vector is the same bits alone and beside any others. Errors: bad_input
- * (an id outside the vocabulary), prompt_too_long; what is in `vectors` is then undefined. */
+ * room in `vectors`. A text's vector is the same bits alone and beside any others. Errors:
+ * bad_input (an id outside the vocabulary), prompt_too_long; what is in `vectors` is then
+ * undefined. */
 FSW_API fsw_status fsw_embed(fsw_model* model, const int32_t* ids, const int64_t* offsets,
                              size_t count, float* vectors, size_t vector_floats);
-/* The same for UTF-8 texts, tokenized with special tokens. Texts over the model's context are cut to
- * it; *truncated (may be NULL) is how many were. Errors name the text, counted from 0. */
+/* The same for UTF-8 texts, tokenized with special tokens. Texts over the model's context are cut
+ * to it; *truncated (may be NULL) is how many were. Errors name the text, counted from 0. */
 FSW_API fsw_status fsw_embed_texts(fsw_model* model, const char* const* texts, const size_t* bytes,
                                    size_t count, float* vectors, size_t vector_floats,
                                    size_t* truncated);
