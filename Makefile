@@ -93,28 +93,27 @@ format: $(VENV)/.installed  ## Rewrite sources in the house format
 
 # One thread each: the workers share the cores, and thread pools that spin on more than there are only wait.
 pytest: test-tools
-	FRETSAW_BUILD=$(abspath build/wheel) OMP_NUM_THREADS=1 TVM_NUM_THREADS=1 $(BIN)/python -m pytest -q -W error -n $(JOBS) --dist loadfile --durations 25
+	FRETSAW_BUILD=$(abspath build/wheel) OMP_NUM_THREADS=1 TVM_NUM_THREADS=1 $(BIN)/python -m pytest -q -W error -n $(JOBS) --dist loadfile --durations 25 -m "not exhaustive"
 
-.PHONY: test-tools cxx-build fuzz-build
+exhaustive: test-tools  ## Every variant of what `make test` tries in part
+	FRETSAW_BUILD=$(abspath build/wheel) $(BIN)/python -m pytest -q -W error -m exhaustive
+
+.PHONY: test-tools sanitized-build exhaustive
 test-tools: $(VENV)/.installed  ## The C++ tools that Python tests drive, beside the package's own build in build/wheel
 	cmake --build build/wheel -j $(JOBS) --target fretsaw-tokenizer-tool fretsaw-sampler-tool
 
-cxx-build: $(VENV)/.installed
+# One build by clang for both: AddressSanitizer, UndefinedBehaviorSanitizer, and what libFuzzer needs.
+sanitized-build: $(VENV)/.installed
 	mkdir -p build
-	cmake -S . -B build/asan $(CMAKE_FLAGS) -DCMAKE_BUILD_TYPE=Debug -DFRETSAW_SANITIZE=ON > build/asan-configure.log
-	cmake --build build/asan -j $(JOBS) --target fretsaw-tests
+	cmake -S . -B build/sanitized $(CMAKE_FLAGS) -DCMAKE_CXX_COMPILER=clang++ -DCMAKE_BUILD_TYPE=Debug \
+	  -DCMAKE_CXX_FLAGS_DEBUG="-O1 -g" -DFRETSAW_FUZZ=ON -DFRETSAW_SANITIZE=ON > build/sanitized-configure.log
+	cmake --build build/sanitized -j $(JOBS) --target fretsaw-tests fretsaw-fuzz
 
-cxx: cxx-build  ## C++ tests, Debug with ASan and UBSan
-	build/asan/fretsaw-tests
+cxx: sanitized-build  ## C++ tests with ASan and UBSan
+	build/sanitized/fretsaw-tests
 
-fuzz-build: $(VENV)/.installed
-	mkdir -p build
-	cmake -S . -B build/fuzz $(CMAKE_FLAGS) -DCMAKE_CXX_COMPILER=clang++ -DCMAKE_BUILD_TYPE=RelWithDebInfo \
-	  -DFRETSAW_FUZZ=ON -DFRETSAW_SANITIZE=ON -DFRETSAW_TESTS=OFF > build/fuzz-configure.log
-	cmake --build build/fuzz -j $(JOBS) --target fretsaw-fuzz
-
-fuzz: fuzz-build  ## Each fuzz target for FUZZ_SECONDS
-	bash tools/dev/fuzz.sh build/fuzz $(FUZZ_SECONDS)
+fuzz: sanitized-build  ## Each fuzz target for FUZZ_SECONDS, JOBS at a time
+	bash tools/dev/fuzz.sh build/sanitized $(FUZZ_SECONDS) $(JOBS)
 
 # ---- benchmarks ---------------------------------------------------------------------------------------------
 

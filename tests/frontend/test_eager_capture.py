@@ -24,7 +24,7 @@ from tests.frontend.test_families import TOLERANCE, error, ids_of, interpret
 WITHOUT_SDPA = ("gpt_oss",)
 CANONICAL = ("canonical",)
 PAIRS = [(name, "eager") for name in BUILDERS] + [(name, "sdpa") for name in BUILDERS if name not in WITHOUT_SDPA]
-# One of each kind of mask, sink and mixture runs always; the other variants of a family are slow.
+# One of each kind of mask, sink and mixture runs always.
 QUICK = {("llama", "sdpa"), ("gpt_oss", "eager"), ("deepseek_v3", "eager"), ("modernbert", "sdpa")}
 
 
@@ -41,7 +41,7 @@ def raised(directory: Path, attention: Attention, experts: Experts) -> Graph:
 
 @pytest.mark.parametrize(
     ("name", "attention"),
-    [pytest.param(*pair, marks=() if pair in QUICK else pytest.mark.slow, id="-".join(pair)) for pair in PAIRS],
+    [pytest.param(*pair, marks=() if pair in QUICK else pytest.mark.exhaustive, id="-".join(pair)) for pair in PAIRS],
 )
 def test_raised_is_what_the_hooks_give(name: str, attention: Attention, tmp_path: Path) -> None:
     """Op for op and attribute for attribute; a scale passes through float32 on the way."""

@@ -4,8 +4,8 @@
 
 Both runs are ``fretsaw-run --batch`` on the same lines, in separate processes that take turns; one by one is the same
 with ``--max-sequences 1``. Prompts have 16 to 2,000 tokens and answers 8 to 256, spread evenly over the logarithm
-(``--spread log``) or evenly (``--spread even``); ids are random and generation goes on past the end of sequence, so
-that both runs do the same work. Loading is not counted.
+(``--spread log``) or evenly (``--spread even``), answers in their own way with ``--answers``; ids are random and
+generation goes on past the end of sequence, so that both runs do the same work. Loading is not counted.
 
 For the wait, one process reads lines from a pipe. It gets a prompt of 2,000 tokens and, half a chunk later, one of 16;
 the time from writing that line to reading its result is divided by the time of a chunk (the 2,000 tokens alone, over
@@ -167,7 +167,8 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, help="print what the machine allows; a dense Llama-like decoder")
     parser.add_argument("--requests", type=int, default=64)
     parser.add_argument("--repeat", type=int, default=1)
-    parser.add_argument("--spread", choices=("log", "even"), default="log")
+    parser.add_argument("--spread", choices=("log", "even"), default="log", help="of the lengths of prompts")
+    parser.add_argument("--answers", choices=("log", "even"), help="of the lengths of answers; default: as --spread")
     parser.add_argument("--max-prompt", type=int, default=LONG)
     parser.add_argument("--max-new", type=int, default=256)
     parser.add_argument("--threads", type=int, default=2)
@@ -182,7 +183,7 @@ def main() -> None:
     rng = random.Random(0)
     setup = Setup(args.artifact, args.threads, args.kv_memory, args.vocab)
     prompts = spread(16, args.max_prompt, args.requests, args.spread, rng)
-    answers = spread(8, args.max_new, args.requests, args.spread, rng)
+    answers = spread(8, args.max_new, args.requests, args.answers or args.spread, rng)
     requests = [make(setup, p, n, rng) for p, n in zip(prompts, answers, strict=True)]
     if args.checkpoint:
         config = json.loads((args.checkpoint / "config.json").read_text())
@@ -206,7 +207,7 @@ def main() -> None:
             flush=True,
         )
         runs = throughput(setup, requests, Path(name), args.repeat)
-    print(f"{args.requests} requests, {sum(prompts)} prompt and {sum(answers)} new tokens, {args.spread} spread")
+    print(f"{args.requests} requests, {sum(prompts)} prompt and {sum(answers)} new tokens")
     medians = {kind: statistics.median(rate(run) for run in of_kind) for kind, of_kind in runs.items()}
     for kind, median in medians.items():
         print(f"{kind:>12}: {median:8.1f} tok/s, {seconds(runs[kind][0]):.1f} s, {runs[kind][0]['steps']} steps")

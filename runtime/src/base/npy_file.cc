@@ -85,6 +85,7 @@ VoidResult NpyFile::WriteHeader() {
 }
 
 VoidResult NpyFile::Append(std::span<const float> values) {
+  if (values.empty()) return Ok{};  // there may be no pointer
   if (std::fwrite(values.data(), sizeof(float), values.size(), file_) != values.size()) {
     return Failed();
   }

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
 
-from fretsaw.backends.tvm.build import build
+from fretsaw.backends.tvm.build import Program, build
 from fretsaw.backends.tvm.kv_storage import KvType
 from fretsaw.backends.tvm.options import TvmOptions, WeightType
 from fretsaw.ir.errors import LoweringError
@@ -24,10 +27,16 @@ def options(weights: WeightType = "f32", kv: KvType = "f32") -> TvmOptions:
     return TvmOptions(weights=weights, cpus=("x86-64-v3",), kv=kv)
 
 
+@pytest.fixture(scope="module")
+def plain(packed: Packed) -> Callable[[str], Program]:
+    """``plain(family)`` -> its program with everything in f32."""
+    return cache(lambda name: build(packed(name)[0], options()))
+
+
 @pytest.mark.parametrize("name", COMPILED)
-def test_logits_equal_transformers(name: str, packed: Packed) -> None:
-    graph, model = packed(name)
-    program = build(graph, options())
+def test_logits_equal_transformers(name: str, packed: Packed, plain: Callable[[str], Program]) -> None:
+    _, model = packed(name)
+    program = plain(name)
     ids = np.random.default_rng(0).integers(0, model.config.vocab_size, (2, LENGTH))
     want = families.reference(model, torch.tensor(ids)).numpy()
 
@@ -51,11 +60,11 @@ def test_logits_equal_transformers(name: str, packed: Packed) -> None:
     np.testing.assert_array_equal(one_by_one, logits[0][:80])  # chunking does not show, bit for bit
 
 
-def test_the_comparison_can_fail(packed: Packed) -> None:
+def test_the_comparison_can_fail(packed: Packed, plain: Callable[[str], Program]) -> None:
     """One changed token moves the logits far beyond the bound."""
-    graph, model = packed("llama")
+    _, model = packed("llama")
     ids = np.arange(1, 40)
-    runner = PagedRunner(build(graph, options()), V3)
+    runner = PagedRunner(plain("llama"), V3)
     wrong = ids.copy()
     wrong[3] += 1
     got = runner.step([wrong.tolist()])
@@ -64,7 +73,9 @@ def test_the_comparison_can_fail(packed: Packed) -> None:
 
 
 @pytest.mark.parametrize(("weights", "bound"), [("f16", 2.0**-9), ("bf16", 2.0**-6)])
-def test_narrow_weights_stay_near(weights: WeightType, bound: float, packed: Packed) -> None:
+def test_narrow_weights_stay_near(
+    weights: WeightType, bound: float, packed: Packed, plain: Callable[[str], Program]
+) -> None:
     """Weights rounded once to half precision: relative error a few units of the format's own spacing."""
     graph, model = packed("llama")
     ids = np.arange(1, 60)
@@ -73,7 +84,7 @@ def test_narrow_weights_stay_near(weights: WeightType, bound: float, packed: Pac
     got = PagedRunner(program, V3).step([ids.tolist()])
     error = np.abs(got - want).max() / np.abs(want).max()
     assert 1e-6 < error < bound * 4  # it did round, and no more than that
-    assert program.memory["weights_bytes"] < 0.6 * build(graph, options()).memory["weights_bytes"]
+    assert program.memory["weights_bytes"] < 0.6 * plain("llama").memory["weights_bytes"]
 
 
 @pytest.mark.parametrize(("name", "kv"), [("llama", "f16"), ("gemma3", "int8"), ("gpt_oss", "int8"), ("olmoe", "f16")])
@@ -97,9 +108,8 @@ def test_narrow_caches_stay_near_and_chunks_do_not_show(name: str, kv: KvType, p
     assert program.memory["kv_bytes_per_token"] == heads * (2 * size if kv == "f16" else size + 2 * 4)
 
 
-def test_rows_choose_logits(packed: Packed) -> None:
-    graph, _ = packed("llama")
-    program = build(graph, options())
+def test_rows_choose_logits(plain: Callable[[str], Program]) -> None:
+    program = plain("llama")
     ids = list(range(1, 30))
     every = PagedRunner(program, V3).step([ids])
     some = PagedRunner(program, V3).step([ids], rows=[28, 3])
@@ -109,9 +119,8 @@ def test_rows_choose_logits(packed: Packed) -> None:
     np.testing.assert_array_equal(chunked.step([ids[11:]], rows=[17]), every[[28]])
 
 
-def test_both_variants_share_weights_and_bytes_repeat(packed: Packed) -> None:
-    graph, _ = packed("llama")
-    first, second = build(graph), build(graph, options())
+def test_both_variants_share_weights_and_bytes_repeat(packed: Packed, plain: Callable[[str], Program]) -> None:
+    first, second = build(packed("llama")[0]), plain("llama")
     assert list(first.variants) == ["llvm-x86-64-v4", "llvm-x86-64-v3"]
     assert first.variants[V3] == second.variants[V3]
     assert [t.name for t in first.tensors] == [t.name for t in second.tensors]
