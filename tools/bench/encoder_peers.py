@@ -131,7 +131,7 @@ def sentence_transformers(args: argparse.Namespace, texts: Sequence[str]) -> tup
 
 def timed(args: argparse.Namespace, texts: Sequence[Any]) -> tuple[np.ndarray, float, float]:
     """(vectors in the order of the texts, seconds with tokenization, seconds without)."""
-    encode = ENGINES[args.engine](args.onnx if "o" in args.engine[:2] else args.model, args.threads)
+    encode = ENGINES[args.engine](args.onnx if args.engine in ("onnxruntime", "openvino") else args.model, args.threads)
     tokenizer: Any = None
     if isinstance(texts[0], str):
         from tokenizers import Tokenizer
