@@ -25,7 +25,7 @@ from fretsaw.backends.tvm.kernels.emit import (
     workspace,
 )
 from fretsaw.backends.tvm.kernels.rows import for_columns
-from fretsaw.backends.tvm.kernels.softmax_block import EMPTY, LN2, LOG2E, State
+from fretsaw.backends.tvm.kernels.softmax_block import EMPTY, LN2, LOG2E, State, with_sink
 
 if TYPE_CHECKING:
     from fretsaw.backends.tvm.kernels.attention import AttentionSpec, Cache
@@ -172,20 +172,9 @@ class RowStates:
         whole = self.whole
         with loop(rows.tokens * spec.group) as r:
             token, head = bind(rows.token(r)), bind(rows.head(r))
-            top, total = bind(load(whole.top, [r])), bind(load(whole.total, [r]))
-            keep = splat(1.0, 1)
-            if cache.sinks is not None:
-                sink = bind(load(cache.sinks, [head]) * splat(LOG2E, 1))
-                larger = bind(fmax(top, sink))
-                keep = math.exp2_nonpositive(bind(top - larger))
-                total = bind(fma(total, keep, math.exp2_nonpositive(bind(sink - larger))))
-                top = larger
-            if cache.lse is not None:
-                # The maximum is in units of log 2, and so is the sum's logarithm.
-                largest = (
-                    top if cache.sinks is None else bind(fmax(top, bind(load(cache.sinks, [head]) * splat(LOG2E, 1))))
-                )
-                store(cache.lse, [token, head], (largest + T.log2(total)) * splat(LN2, 1))
+            top, total, keep = with_sink(bind(load(whole.top, [r])), bind(load(whole.total, [r])), cache.sinks, head)
+            if cache.lse is not None:  # the maximum is in units of log 2, and so is the sum's logarithm
+                store(cache.lse, [token, head], (top + T.log2(total)) * splat(LN2, 1))
             factor = bind(keep / total)
             for_columns(
                 spec.values,

@@ -40,6 +40,17 @@ LN2 = 0.6931471805599453
 EMPTY = -1e30  # running maximum before the first visible slot; finite, so that EMPTY - EMPTY is 0
 
 
+def with_sink(top: Expr, total: Expr, sinks: Buffer | None, head: Expr) -> tuple[Expr, Expr, Expr]:
+    """A row's maximum (in units of log 2) and its sum with the head's sink in it, if there are sinks, and the factor
+    that brings its weighted values to that maximum."""
+    if sinks is None:
+        return top, total, splat(1.0, 1)
+    sink = bind(load(sinks, [head]) * splat(LOG2E, 1))
+    larger = bind(fmax(top, sink))
+    keep = math.exp2_nonpositive(bind(top - larger))
+    return larger, bind(fma(total, keep, math.exp2_nonpositive(bind(sink - larger)))), keep
+
+
 def fold(value: Expr, op: Callable[[Expr, Expr], Expr]) -> Expr:
     """Reduce the lanes of a vector to a scalar by halving."""
     lanes = lanes_of(value)

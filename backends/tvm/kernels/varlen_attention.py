@@ -15,15 +15,12 @@ from dataclasses import dataclass
 
 from tvm import tirx
 
-from fretsaw.backends.tvm.kernels import math
 from fretsaw.backends.tvm.kernels.emit import (
     Buffer,
     Expr,
     Kernel,
     bind,
     dim,
-    fma,
-    fmax,
     i64,
     kernel,
     load,
@@ -39,7 +36,7 @@ from fretsaw.backends.tvm.kernels.isa import Isa
 from fretsaw.backends.tvm.kernels.kv_pages import KvPages
 from fretsaw.backends.tvm.kernels.rope import RopeSpec, Turn
 from fretsaw.backends.tvm.kernels.rows import for_columns
-from fretsaw.backends.tvm.kernels.softmax_block import EMPTY, LOG2E, PageBlock, State
+from fretsaw.backends.tvm.kernels.softmax_block import EMPTY, LOG2E, PageBlock, State, with_sink
 
 _HEIGHT = 6  # query rows in a register block
 
@@ -274,13 +271,7 @@ def _finish(spec: VarlenSpec, call: _Call, state: State, h: Expr, first: Expr, t
     """Divide by the sums (with the sinks in them) and write the output rows."""
     with loop(tokens * spec.group) as r:
         token, head = bind(first + r // spec.group), bind(h * spec.group + r % spec.group)
-        top, total = bind(load(state.top, [r])), bind(load(state.total, [r]))
-        keep = splat(1.0, 1)
-        if call.sinks is not None:
-            sink = bind(load(call.sinks, [head]) * splat(LOG2E, 1))
-            larger = bind(fmax(top, sink))
-            keep = math.exp2_nonpositive(bind(top - larger))
-            total = bind(fma(total, keep, math.exp2_nonpositive(bind(sink - larger))))
+        _, total, keep = with_sink(bind(load(state.top, [r])), bind(load(state.total, [r])), call.sinks, head)
         factor = bind(keep / total)
         start = bind(head * spec.values)
         for_columns(
