@@ -6,9 +6,9 @@ import ctypes
 from collections.abc import Iterable, Iterator, Sequence
 from ctypes import POINTER, byref, c_char_p, c_double, c_int32, c_int64, c_size_t, c_uint64, c_void_p
 from dataclasses import dataclass, field, replace
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
+from fretsaw.runtime.closing import Closing
 from fretsaw.runtime.errors import RuntimeFailure
 from fretsaw.runtime.library import check, load
 from fretsaw.runtime.sampling import Sampling, native_options
@@ -124,7 +124,7 @@ class Owner(Protocol):
         ...
 
 
-class Batch:
+class Batch(Closing):
     """``fsw_batch``. Submit and cancel may be called from any thread, the rest from one at a time."""
 
     def __init__(self, model: Owner, options: BatchOptions | None = None) -> None:
@@ -181,14 +181,6 @@ class Batch:
         if self._handle:
             self._library.fsw_batch_close(self._handle)
             self._handle = c_void_p()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def run(

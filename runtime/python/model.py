@@ -8,13 +8,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from ctypes import POINTER, byref, c_char_p, c_float, c_int32, c_size_t, c_void_p
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
 from fretsaw.runtime.batch import BatchOptions, Completed, Request, run
+from fretsaw.runtime.closing import Closing
 from fretsaw.runtime.embed import Text, Vectors, embed
 from fretsaw.runtime.library import ON_TOKEN, GenerateResult, ModelOptions, check, load
 from fretsaw.runtime.sampling import Sampling, native_options
@@ -45,7 +44,7 @@ class Generation:
     text: str = ""
 
 
-class Model:
+class Model(Closing):
     """A loaded artifact. Also a context manager.
 
     Args:
@@ -156,16 +155,8 @@ class Model:
             self._library.fsw_model_close(self._handle)
             self._handle = c_void_p()
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-class Session:
+class Session(Closing):
     """One sequence of a model with its KV cache. Also a context manager. Use it from one thread at a time."""
 
     def __init__(self, model: Model, context: int) -> None:
@@ -255,14 +246,6 @@ class Session:
         if self._handle:
             self._library.fsw_session_close(self._handle)
             self._handle = c_void_p()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _text(address: int | None, size: int) -> str:
