@@ -24,6 +24,7 @@ def bind_dims(graph: Graph, inputs: Mapping[str, object]) -> dict[str, int]:
         if value.name not in inputs:
             raise VerifyError(f"input %{value.name} was not given", where=graph.name)
         if isinstance(value.type, HandleType):
+            env.update(getattr(inputs[value.name], "dims", {}))  # sizes that only the cache knows
             continue
         array = inputs[value.name]
         if not isinstance(array, np.ndarray) or array.ndim != value.type.rank:

@@ -26,7 +26,10 @@ class PhaseSpec:
     banned: Mapping[str, str]
 
 
-_CACHE = dict.fromkeys(("kv_append", "cached_attention"), "the cache exists only after packing")
+_CACHE = dict.fromkeys(
+    ("kv_append", "cached_attention", "block_attention", "gather_attention", "merge_attention"),
+    "the cache exists only after packing",
+)
 _CACHE |= dict.fromkeys(("segment_attention", "segment_pool"), "segments exist only after packing")
 _PADDED = {"attention": "a packed program reads the KV cache", "pool": "a packed program pools segments"}
 _RAISED = dict.fromkeys(("cos", "sin"), "left over from a rotary embedding that no rule recognised")

@@ -1,3 +1,15 @@
 """The op catalogue: one file per family. Importing this package declares every op."""
 
-from fretsaw.ir.ops import attention, cache, elementwise, linear, moe, norm, reduce, rope, segments, shape  # noqa: F401
+from fretsaw.ir.ops import (  # noqa: F401
+    attention,
+    block_attention,
+    cache,
+    elementwise,
+    linear,
+    moe,
+    norm,
+    reduce,
+    rope,
+    segments,
+    shape,
+)

@@ -13,6 +13,7 @@ from fretsaw.ir import Graph, Node, TensorType, Value, evaluate, get_op
 from fretsaw.ir.dims import Dim
 from fretsaw.ir.errors import FretsawError
 from fretsaw.ir.interp import resolve_attrs
+from fretsaw.ir.kv import block_dims
 from fretsaw.ir.types import ValueType
 
 TOKENS = 512  # of the ledger's numbers
@@ -76,6 +77,7 @@ def sequence_dims(graph: Graph, tokens: int, *, within: bool = True) -> dict[str
     offsets = [d for v in graph.inputs if v.name == "cu" for d in v.tensor.shape]
     batch |= {name for d in offsets if isinstance(d, Dim) for name in d.symbols}
     wanted = {name: max(1 if name in batch else tokens, low) for name, (low, _) in graph.dims.items()}
+    wanted |= {name: n for name, n in block_dims([tokens], [0]).items() if name in wanted}
     return {name: min(n, graph.dims[name][1]) for name, n in wanted.items()} if within else wanted
 
 
