@@ -31,6 +31,8 @@ ATTRS = {
     "window": AttrSpec(tuple, ()),
     "decode": AttrSpec(bool, False),
     "lse": AttrSpec(bool, False),
+    "whole_prompt": AttrSpec(bool, False),
+    "method": AttrSpec(str, ""),
 }
 
 
@@ -137,6 +139,7 @@ define_op(
     doc="Attention of this step's queries q [T, H, E] over listed key blocks of the cache -> [T, H, Ev], and with lse "
     "the natural logarithm of each row's sum, f32[T, H]. Lists: idx i32[QB, G, KB] of which cnt i32[QB, G] count, "
     "ascending. sink and window (per head, in tokens; none: no span) leave the first and the last keys of what is "
-    "listed. A sequence with one token in the step sees everything unless decode is set. sinks [H] as in attention.",
+    "listed. A sequence with one token in the step sees everything unless decode is set. sinks [H] as in attention. "
+    "whole_prompt: the lists are right only where a step holds a prompt whole. method says for people what chose them.",
     example="block_attention(%kv, %q, %idx, %cnt) {layer = 0, scale = 0.125, value_size = 64}",
 )  # fmt: skip
