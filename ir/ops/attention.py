@@ -17,6 +17,9 @@ ATTENTION_ATTRS = {
 }
 
 
+BAND = 256  # queries of a long causal text that the reference works on at a time
+
+
 def check_heads(q: TensorType, k: TensorType, v: TensorType) -> None:
     """Head counts and sizes of q, k, v [..., H, E] fit (grouped heads allowed)."""
     if q.shape[-1] != k.shape[-1]:
@@ -44,9 +47,20 @@ def attend(q: Array, k: Array, v: Array, sinks: Array | None, q_pos: Array, attr
         mine = slice(head * group, (head + 1) * group)
         heads = np.ascontiguousarray(q[:, mine].transpose(1, 0, 2))  # [H/K, S, E]
         sink = None if sinks is None else sinks[mine, None, None]
-        mixed = _attend_group(heads, k[:, head], v[:, head], sink, hidden, attrs)
-        out[:, mine] = mixed.transpose(1, 0, 2)
+        for rows, keys in _bands(q_pos, k.shape[0], attrs):
+            band = hidden[rows, keys]
+            mixed = _attend_group(heads[:, rows], k[keys, head], v[keys, head], sink, band, attrs)
+            out[rows, mine] = mixed.transpose(1, 0, 2)
     return out
+
+
+def _bands(q_pos: Array, count: int, attrs: Mapping[str, Attr]) -> list[tuple[slice, slice]]:
+    """Queries in bands, each with the keys up to the last one that it sees: half the arithmetic of a long causal text,
+    and scores that fit a cache. One band up to :data:`BAND` queries."""
+    if len(q_pos) <= BAND or not attrs.get("causal", True):
+        return [(slice(0, len(q_pos)), slice(0, count))]
+    starts = range(0, len(q_pos), BAND)
+    return [(slice(a, a + BAND), slice(0, int(q_pos[a : a + BAND].max()) + 1)) for a in starts]
 
 
 def _seen(q_pos: Array, count: int, attrs: Mapping[str, Attr]) -> Array:

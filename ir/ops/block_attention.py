@@ -69,35 +69,42 @@ def _shape(types: Types, attrs: Attrs) -> Types:
     return out + [TensorType("f32", q.shape[:2])] if attrs.get("lse") else out
 
 
-def visible(block: QueryBlock, listed: Array | None, sink: int, window: int) -> Array:
-    """Keys that the rows of a query block see in one head, bool [rows, end].
+def listed_keys(block: QueryBlock, listed: Array | None) -> Array:
+    """Positions of the keys in listed key blocks (None: of all keys), ascending, those past the sequence left out."""
+    if listed is None:
+        return np.arange(block.end)
+    keys = (listed.astype(np.int64)[:, None] * BLOCK + np.arange(BLOCK)[None, :]).reshape(-1)
+    inside: Array = keys[keys < block.end]
+    return inside
+
+
+def visible(block: QueryBlock, keys: Array, sink: int, window: int) -> Array:
+    """Which of ``keys`` (positions) the rows of a query block see in one head, bool [rows, keys].
 
     Args:
-        listed: Numbers of key blocks; None: all.
         sink, window: A key is seen if it is among the first ``sink`` or the last ``window`` slots; window 0: no span.
     """
-    keys = np.arange(block.end)
     gap = block.positions[:, None] - keys[None, :]
-    seen = gap >= 0
-    if listed is not None:
-        seen &= np.isin(keys // BLOCK, listed)[None, :]
+    seen: Array = gap >= 0
     if window:
         seen &= (gap < window) | (keys < sink)[None, :]
     return seen
 
 
 def softmax_mix(q: Array, k: Array, v: Array, seen: Array, sink: float | None, attrs: Attrs) -> tuple[Array, Array]:
-    """One head: q [R, E], k [S, E], v [S, Ev], seen [R, S] -> ([R, Ev], natural log of the sums [R]). Rows that see
-    nothing are zero, with -inf. ``sink`` is one more logit without a value."""
-    s = (q.astype(np.float64) @ k.astype(np.float64).T) * float(attrs["scale"])  # type: ignore[arg-type]
-    cap = float(attrs.get("softcap", 0.0))  # type: ignore[arg-type]
-    s = np.tanh(s / cap) * cap if cap else s
-    s = np.where(seen, s, -np.inf)
+    """One head, in the dtype of q: q [R, E], k [S, E], v [S, Ev], seen [R, S] -> ([R, Ev], natural log of the sums
+    [R]). Rows that see nothing are zero, with -inf. ``sink`` is one more logit without a value."""
+    s = (q @ k.T) * q.dtype.type(attrs["scale"])
+    cap = q.dtype.type(attrs.get("softcap", 0.0))
+    if cap:
+        s = np.tanh(s / cap) * cap
+    np.copyto(s, -np.inf, where=~seen)
     top = s.max(axis=1, initial=-np.inf if sink is None else sink)
     base = np.where(np.isneginf(top), 0, top)
-    e = np.exp(s - base[:, None])
+    s -= base[:, None]
+    e = np.exp(s, out=s)
     total = e.sum(axis=1) + (0 if sink is None else np.exp(sink - base))
-    out = e @ v.astype(np.float64) / np.where(total == 0, 1, total)[:, None]
+    out = (e @ v) / np.where(total == 0, 1, total)[:, None]
     with np.errstate(divide="ignore"):
         return out.astype(q.dtype), (np.log(total) + base).astype(np.float32)
 
@@ -113,16 +120,21 @@ def _reference(operands: Sequence[object], attrs: Attrs) -> Sequence[Array]:
     assert isinstance(sink, tuple) and isinstance(window, tuple)
     out = np.zeros((*q.shape[:2], int(attrs["value_size"])), q.dtype)  # type: ignore[arg-type]
     lse = np.full(q.shape[:2], -np.inf, np.float32)
+    stored: dict[int, tuple[Array, Array]] = {}
     for block in kv.query_blocks():
-        k, v = kv.read(int(attrs["layer"]), block.sequence)  # type: ignore[arg-type]
+        if block.sequence not in stored:
+            k, v = kv.read(int(attrs["layer"]), block.sequence)  # type: ignore[arg-type]
+            stored = {block.sequence: (np.ascontiguousarray(k.swapaxes(0, 1)), np.ascontiguousarray(v.swapaxes(0, 1)))}
+        k, v = stored[block.sequence]  # [K, S, E]
         free = block.single and not attrs.get("decode")
         for h, g in enumerate(head_groups(heads, idx.shape[1])):
-            listed = None if free else idx[block.row, g, : cnt[block.row, g]]
-            seen = visible(block, listed, 0 if free else int(sink[h]), 0 if free else int(window[h]))  # type: ignore[arg-type]
-            mine = h * k.shape[1] // heads
+            keys = listed_keys(block, None if free else idx[block.row, g, : cnt[block.row, g]])
+            seen = visible(block, keys, 0 if free else int(sink[h]), 0 if free else int(window[h]))  # type: ignore[arg-type]
+            mine = h * k.shape[0] // heads
             extra = None if sinks is None else float(sinks[h])
+            rows = np.ascontiguousarray(q[block.tokens, h])
             out[block.tokens, h], lse[block.tokens, h] = softmax_mix(
-                q[block.tokens, h], k[:, mine], v[:, mine], seen, extra, attrs
+                rows, k[mine, keys], v[mine, keys], seen, extra, attrs
             )
     return [out, lse] if attrs.get("lse") else [out]
 
