@@ -89,6 +89,12 @@ def bind(value: Expr) -> Expr:
     return T.bind(load(slot, [0], lanes))
 
 
+def prefetch(buf: Buffer, index: Sequence[Index]) -> None:
+    """Ask for the cache line of an element, to be read soon and more than once."""
+    place = T.address_of(tirx.BufferLoad(buf, [i64(i) for i in index]))
+    T.evaluate(tirx.call_intrin("void", "tirx.prefetch", place, i32(0), i32(3), i32(1)))
+
+
 def fma(a: Expr, b: Expr, c: Expr) -> Expr:
     """Return ``a * b + c`` with one rounding."""
     return tirx.call_llvm_pure_intrin(str(c.ty.dtype), "llvm.fma", a, b, c)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import product
 
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
@@ -23,12 +24,13 @@ from fretsaw.backends.tvm.kernels.emit import (
     load,
     loop,
     parallel,
+    prefetch,
     when,
 )
 from fretsaw.backends.tvm.kernels.epilogue import Epilogue, Sink
 from fretsaw.backends.tvm.kernels.isa import PANEL, Isa
 from fretsaw.backends.tvm.kernels.pack import STORAGE
-from fretsaw.backends.tvm.kernels.tile import RowTile, accumulate, spilled, widen_load
+from fretsaw.backends.tvm.kernels.tile import UNROLL, Ahead, RowTile, accumulate, spilled, widen_load
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ class _Rows:
     sink: Sink
     index: Buffer | None
 
-    def tile(self, rows: int, panels: int, row0: Expr, panel: Expr) -> None:
+    def tile(self, rows: int, panels: int, row0: Expr, panel: Expr, ahead: Ahead | None = None) -> None:
         """Emit one tile of ``rows`` x ``panels`` with its epilogue."""
         spec = self.spec
         out_rows = [row0 + r for r in range(rows)]
@@ -116,6 +118,7 @@ class _Rows:
             spec.k,
             lambda r, k: load(self.x, [source[r], k]),
             lambda p, k, c: widen_load(self.w, [panel + p, k, c], spec.isa.lanes),
+            ahead=ahead,
         )
         if rows == 1 or spec.epilogue.glu is None:
             self.sink.write_tile(tile, out_rows, panel)
@@ -126,11 +129,45 @@ class _Rows:
             with loop(rows) as r:
                 self.sink.write_tile(RowTile(spec.isa, 1, 1, (done,), r), [row0 + r], panel + p)
 
-    def tail(self, count: Expr, panels: int, row0: Expr, panel: Expr) -> None:
+    def tail(self, count: Expr, panels: int, row0: Expr, panel: Expr, ahead: Ahead) -> None:
         """Emit a tile of exactly ``count`` rows, 1 to one less than a full tile."""
         for rows in range(1, self.spec.isa.rows):
             with when(count == rows):
-                self.tile(rows, panels, row0, panel)
+                self.tile(rows, panels, row0, panel, ahead)
+
+
+@dataclass(frozen=True)
+class _Fetch:
+    """Fetches the weights that come next while these are used.
+
+    A panel is read from memory once and then reused from the cache by the other row tiles. Without help the first tile
+    waits for memory and the others leave it idle; so up to ``UNROLL`` tiles share the fetching of the next panels, each
+    every n-th step of k. The other tiles fetch what is in the cache already, which costs less than a branch.
+    """
+
+    w: Buffer
+    here: Expr
+    there: Expr
+    panels: int
+    tiles: Expr
+
+    @staticmethod
+    def next_panel(rows: _Rows, panel: Expr, panels: int, t: Expr) -> _Fetch:
+        height, last = rows.spec.isa.rows, rows.spec.panels - panels
+        one, two, four = (tirx.const(n, "int64") for n in (1, 2, UNROLL))
+        tiles = T.bind(T.Select(t > 3 * height, four, T.Select(t > height, two, one)))  # divisors of UNROLL
+        return _Fetch(rows.w, panel, T.bind(tirx.min(panel + panels, tirx.const(last, "int64"))), panels, tiles)
+
+    def share_of(self, tile: Expr) -> Ahead:
+        """What row tile ``tile`` fetches in ``UNROLL`` steps from k on."""
+        panel = T.bind(T.Select(tile < self.tiles, self.there, self.here))
+        steps = [T.bind((self.tiles * u + tile) % UNROLL) for u in range(UNROLL)]
+
+        def ahead(k: Expr) -> None:
+            for p, step in product(range(self.panels), steps):
+                prefetch(self.w, [panel + p, k + step, 0])
+
+        return ahead
 
 
 def _vector_group(panels: int) -> int:
@@ -182,10 +219,11 @@ def _emit_many(rows: _Rows, t: Expr) -> None:
         first, last = T.bind(part * whole // splits), T.bind((part + 1) * whole // splits)
 
         def body(panels: int, panel: Expr) -> None:
+            fetch = _Fetch.next_panel(rows, panel, panels, t)
             with loop(last - first) as i:
-                rows.tile(height, panels, (first + i) * height, panel)
+                rows.tile(height, panels, (first + i) * height, panel, fetch.share_of(first + i))
             with when(part == splits - 1):
-                rows.tail(t % height, panels, whole * height, panel)
+                rows.tail(t % height, panels, whole * height, panel, fetch.share_of(whole))
 
         if not rest:
             body(wide, g * wide)

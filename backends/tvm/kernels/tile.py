@@ -19,6 +19,10 @@ from fretsaw.backends.tvm.kernels.isa import PANEL, Isa
 WeightLoad = Callable[[int, Expr, int], Expr]
 # (row number within the tile, k) -> f32 scalar
 InputLoad = Callable[[int, Expr], Expr]
+# (first k of an iteration)
+Ahead = Callable[[Expr], None]
+
+UNROLL = 4  # steps of k per iteration of the emitted loop
 
 
 def widen_load(buf: Buffer, index: Sequence[Index], lanes: int) -> Expr:
@@ -70,14 +74,22 @@ def spilled(tile: Tile, panel: int) -> Buffer:
     return out
 
 
-def accumulate(isa: Isa, rows: int, panels: int, depth: int, x: InputLoad, w: WeightLoad, unroll: int = 4) -> Tile:
+def accumulate(
+    isa: Isa,
+    rows: int,
+    panels: int,
+    depth: int,
+    x: InputLoad,
+    w: WeightLoad,
+    ahead: Ahead | None = None,
+) -> Tile:
     """Emit the k loop of one tile and return its accumulators.
 
     Args:
         depth: K, the length of the chain.
         x: gives the input value of a row at k.
         w: gives ``isa.lanes`` weights of a panel at k.
-        unroll: steps of k per iteration of the emitted loop.
+        ahead: emits what fetches memory for later, once per ``UNROLL`` steps of k.
     """
     lanes, per = isa.lanes, PANEL // isa.lanes
     acc = tuple(scratch((panels * per, lanes)) for _ in range(rows))
@@ -99,11 +111,13 @@ def accumulate(isa: Isa, rows: int, panels: int, depth: int, x: InputLoad, w: We
             for i, weights in enumerate(columns):
                 store(acc[r], [i, 0], fma(splat(value, lanes), weights, load(acc[r], [i, 0], lanes)))
 
-    whole = depth // unroll
+    whole = depth // UNROLL
     if whole:
         with loop(whole) as ko:
-            for u in range(unroll):
-                step(ko * unroll + u)
-    for k in range(whole * unroll, depth):
+            if ahead is not None:
+                ahead(T.bind(ko * UNROLL))
+            for u in range(UNROLL):
+                step(ko * UNROLL + u)
+    for k in range(whole * UNROLL, depth):
         step(tirx.const(k, "int64"))
     return Tile(isa, rows, panels, acc)
