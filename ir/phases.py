@@ -30,6 +30,13 @@ _CACHE = dict.fromkeys(
     ("kv_append", "cached_attention", "block_attention", "gather_attention", "merge_attention"),
     "the cache exists only after packing",
 )
+_SELECTORS = (
+    "causal_blocks", "forced_blocks", "span_blocks", "strided_blocks", "union_blocks", "pick_heads", "compact_blocks",
+    "pool_queries", "pool_keys", "block_scores", "band_scores", "bound_scores", "antidiagonal_scores", "line_scores",
+    "compressed_scores", "softmax_blocks", "pool_heads", "line_blocks", "line_block_scores", "flex_blocks",
+    "select_top_k", "select_share", "select_top_p", "select_above",
+)  # fmt: skip
+_CACHE |= dict.fromkeys(_SELECTORS, "blocks of a step exist only after packing")
 _CACHE |= dict.fromkeys(("segment_attention", "segment_pool"), "segments exist only after packing")
 _PADDED = {"attention": "a packed program reads the KV cache", "pool": "a packed program pools segments"}
 _RAISED = dict.fromkeys(("cos", "sin"), "left over from a rotary embedding that no rule recognised")

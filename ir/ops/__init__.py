@@ -11,5 +11,10 @@ from fretsaw.ir.ops import (  # noqa: F401
     reduce,
     rope,
     segments,
+    select,
+    select_lines,
+    select_rules,
+    select_scores,
+    select_windows,
     shape,
 )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from fretsaw.ir import Attr, DimLike, Shape, TensorType, Value
 from fretsaw.ir.types import DTYPES, FLOATS, DType
 from fretsaw.tools.fuzz.generate import Maker
+from fretsaw.tools.fuzz.sparse import SPARSE
 
 Choice = tuple[Sequence[Value], dict[str, Attr]]
 Emitter = Callable[[Maker], Choice]
@@ -243,4 +244,5 @@ EMITTERS: dict[str, Emitter] = {
     "segment_attention": _segment_attention, "pool": lambda g: _pool(g, packed=False),
     "segment_pool": lambda g: _pool(g, packed=True), "l2_norm": lambda g: ([g.pick(sorted(FLOATS), low=1)], {}),
     "cached_attention": _cached_attention, "router": _router, "experts": _experts,
+    **SPARSE,
 }  # fmt: skip
