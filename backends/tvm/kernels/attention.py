@@ -10,6 +10,7 @@ query rows (tokens x heads of a group), which read each page while it is hot.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tvm import tirx
@@ -36,6 +37,8 @@ from fretsaw.backends.tvm.kernels.kv_pages import KvPages, WidePage
 from fretsaw.backends.tvm.kernels.softmax_block import PageBlock
 from fretsaw.backends.tvm.kv_storage import KvType
 
+# (rows, first row of a block, one past the last slot that each sees) -> where their windows begin, where sinks end
+Spans = Callable[[Rows, Expr, list[Expr]], tuple[list[Expr], list[Expr]]]
 _STRIDE = 4  # decode tasks are dealt out in this stride, so that threads get segments of all lengths
 
 
@@ -156,7 +159,7 @@ def attention(spec: AttentionSpec) -> tirx.PrimFunc:
         plan = scratch((3,), "int64")  # tiles, segments of the longest decode, decoding sequences
         _plan(spec, cache, plan)
         with when(load(plan, [2]) > 0):
-            _decode(spec, cache, bind(load(plan, [1])))
+            decode(spec, cache, bind(load(plan, [1])))
         with when(load(plan, [0]) > 0):
             _prefill(spec, cache, bind(load(plan, [0])))
     return k.func
@@ -170,14 +173,45 @@ def _tiles(spec: AttentionSpec, count: Expr) -> Expr:
 def _plan(spec: AttentionSpec, cache: Cache, plan: Buffer) -> None:
     for i in range(3):
         store(plan, [i], i64(0))
-    span = spec.page * spec.segment
     with loop(cache.sequences) as b:
         count = bind(cache.count(b))
         store(plan, [0], load(plan, [0]) + _tiles(spec, count))
         with when(count == 1):
-            store(plan, [2], load(plan, [2]) + 1)
-            with loop(spec.kv_heads) as h:
-                store(plan, [1], tirx.max(load(plan, [1]), (cache.length(b, h) + span) // span))
+            plan_decode(spec, cache, b, plan)
+
+
+def plan_decode(spec: AttentionSpec, cache: Cache, b: Expr, plan: Buffer) -> None:
+    """Note a decoding sequence: ``plan[1]`` is the number of segments of the longest, ``plan[2]`` of sequences."""
+    span = spec.page * spec.segment
+    store(plan, [2], load(plan, [2]) + 1)
+    with loop(spec.kv_heads) as h:
+        store(plan, [1], tirx.max(load(plan, [1]), (cache.length(b, h) + span) // span))
+
+
+def over_page(
+    block: PageBlock, rows: Rows, states: RowStates, page: Expr, base: Expr, wide: WidePage | None = None,
+    spans: Spans | None = None,
+) -> None:  # fmt: skip
+    """Run the rows over one page, whose first slot is ``base``, widened into ``wide`` first if given.
+
+    ``spans`` narrows what rows see, where given.
+    """
+    # One pass of all rows over the keys of a page and one over its values: each then stays in the first cache.
+    for half in ("keys", "values"):
+        if wide is not None:
+            wide.fill_keys(page) if half == "keys" else wide.fill_values(page)
+        with loop(rows.blocks) as j:
+            row0 = bind(j * rows.height)
+            low, high = rows.bounds(row0)
+            seen = [base < high[-1]] if spans else [base < high[-1], base + block.page > low[0]]
+            with when(tirx.all(*seen)):
+                if half == "keys":
+                    sink = None
+                    if spans is not None:
+                        low, sink = spans(rows, row0, high)
+                    block.weigh(states.part, row0, page, base, low, high, sink)
+                else:
+                    block.gather(states.part, row0, page, base, high)
 
 
 def _segment(
@@ -193,21 +227,11 @@ def _segment(
         index = bind(begin + i)
         base = bind(index * spec.page)
         page = bind(cache.page_of(rows.sequence, rows.kv_head, index))
-        # One pass of all rows over the keys of a page and one over its values: each then stays in the first cache.
-        for half in ("keys", "values"):
-            if wide is not None:
-                wide.fill_keys(page) if half == "keys" else wide.fill_values(page)
-            with loop(rows.blocks) as j:
-                row0 = bind(j * rows.height)
-                low, high = rows.bounds(row0)
-                with when(tirx.all(base < high[-1], base + spec.page > low[0])):
-                    if half == "keys":
-                        block.weigh(states.part, row0, page, base, low, high)
-                    else:
-                        block.gather(states.part, row0, page, base, high)
+        over_page(block, rows, states, page, base, wide)
 
 
-def _decode(spec: AttentionSpec, cache: Cache, segments: Expr) -> None:
+def decode(spec: AttentionSpec, cache: Cache, segments: Expr) -> None:
+    """Run the sequences with one query, each cut into ``segments`` that threads share."""
     group, kv = spec.group, spec.kv_heads
     pairs = bind(cache.sequences * kv)
     tasks = bind(pairs * segments)

@@ -12,6 +12,7 @@ from fretsaw.backends.tvm.kernels import math
 from fretsaw.backends.tvm.kernels.emit import (
     Buffer,
     Expr,
+    Index,
     bind,
     fma,
     fmax,
@@ -19,6 +20,7 @@ from fretsaw.backends.tvm.kernels.emit import (
     load,
     loop,
     scratch,
+    select,
     splat,
     store,
     when,
@@ -33,7 +35,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of a task: row r is head ``r % group`` of token ``first + r // group`` of a sequence."""
+    """Rows of a task: row r is head ``r % group`` of token ``first + r // group`` of a sequence.
+
+    A task has the heads of its kv head, or ``heads`` of them from ``head0`` on.
+    """
 
     spec: AttentionSpec
     cache: Cache
@@ -43,17 +48,29 @@ class Rows:
     tokens: Expr
     height: int  # rows per register block
     static_tokens: int = 0  # the largest number of tokens, where it is not a full tile
+    heads: int = 0
+    head0: Expr | None = None
+
+    @property
+    def group(self) -> int:
+        """Rows of one token."""
+        return self.heads or self.spec.group
+
+    @property
+    def count(self) -> Expr:
+        """Number of rows that have a token."""
+        return self.tokens * self.group
 
     @property
     def padded(self) -> int:
         """Rows that the state has room for, a multiple of ``height``."""
-        rows = (self.static_tokens or self.spec.tile_tokens) * self.spec.group
+        rows = (self.static_tokens or self.spec.tile_tokens) * self.group
         return -(-rows // self.height) * self.height
 
     @property
     def blocks(self) -> Expr:
         """Number of register blocks that hold a real row."""
-        return bind((self.tokens * self.spec.group + self.height - 1) // self.height)
+        return bind((self.count + self.height - 1) // self.height)
 
     def _seen(self, token: Expr) -> tuple[Expr, Expr]:
         """Return the slots ``[low, high)`` that a token of the task sees."""
@@ -73,16 +90,17 @@ class Rows:
 
     def bounds(self, row0: Expr) -> tuple[list[Expr], list[Expr]]:
         """Return low and high of the rows of a block; rows beyond the last repeat the last token's."""
-        pairs = [self._seen(bind(tirx.min((row0 + r) // self.spec.group, self.tokens - 1))) for r in range(self.height)]
+        pairs = [self._seen(bind(tirx.min((row0 + r) // self.group, self.tokens - 1))) for r in range(self.height)]
         return [p[0] for p in pairs], [p[1] for p in pairs]
 
     def token(self, row: Expr) -> Expr:
         """Return the token of the step that a row belongs to."""
-        return self.cache.start(self.sequence) + self.first + row // self.spec.group
+        return self.cache.start(self.sequence) + self.first + row // self.group
 
     def head(self, row: Expr) -> Expr:
         """Return the query head of a row."""
-        return self.kv_head * self.spec.group + row % self.spec.group
+        first = self.kv_head * self.spec.group if self.head0 is None else self.head0
+        return first + row % self.group
 
 
 @dataclass(frozen=True)
@@ -108,14 +126,14 @@ class RowStates:
         """Copy the queries with the score factor applied; rows without a token are zero."""
         factor = spec.factor if spec.soft_cap else spec.factor * LOG2E  # a soft cap comes before the change of units
         with loop(rows.blocks * rows.height) as r:
-            with when(r < rows.tokens * spec.group):
+            with when(r < rows.count):
                 token, head = bind(rows.token(r)), bind(rows.head(r))
                 for_columns(
                     spec.head_dim,
                     self.lanes,
                     lambda c, n: store(self.part.q, [r, c], load(cache.q, [token, head, c], n) * splat(factor, n)),
                 )
-            with when(r >= rows.tokens * spec.group):
+            with when(r >= rows.count):
                 for_columns(spec.head_dim, self.lanes, lambda c, n: store(self.part.q, [r, c], splat(0.0, n)))
 
     def _reset(self, state: State) -> None:
@@ -132,7 +150,7 @@ class RowStates:
         """Start a query."""
         self._reset(self.whole)
 
-    def merge(self, count: int) -> None:
+    def merge(self, count: Index) -> None:
         """Merge the segment into the whole, for the first ``count`` rows."""
         part, whole = self.part, self.whole
         with loop(count) as r:
@@ -167,15 +185,20 @@ class RowStates:
             store(self.part.top, [r], load(parts, [task, r, self.values]))
             store(self.part.total, [r], load(parts, [task, r, self.values + 1]))
 
-    def finish(self, spec: AttentionSpec, cache: Cache, rows: Rows) -> None:
-        """Divide by the sums (with the sinks in them) and write the output rows."""
+    def finish(self, spec: AttentionSpec, cache: Cache, rows: Rows, blind: bool = False) -> None:
+        """Divide by the sums (with the sinks in them) and write the output rows.
+
+        Where rows may be ``blind``, see nothing, they become zero, with the logarithm -inf.
+        """
         whole = self.whole
-        with loop(rows.tokens * spec.group) as r:
+        with loop(rows.count) as r:
             token, head = bind(rows.token(r)), bind(rows.head(r))
             top, total, keep = with_sink(bind(load(whole.top, [r])), bind(load(whole.total, [r])), cache.sinks, head)
             if cache.lse is not None:  # the maximum is in units of log 2, and so is the sum's logarithm
                 store(cache.lse, [token, head], (top + T.log2(total)) * splat(LN2, 1))
             factor = bind(keep / total)
+            if blind:
+                factor = bind(select(total > splat(0.0, 1), factor, splat(0.0, 1)))
             for_columns(
                 spec.values,
                 self.lanes,

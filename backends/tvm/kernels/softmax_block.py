@@ -117,15 +117,23 @@ class PageBlock:
             best *= 2
         return best
 
-    def weigh(self, state: State, row0: Expr, page: Expr, base: Expr, low: list[Expr], high: list[Expr]) -> None:
+    def weigh(
+        self, state: State, row0: Expr, page: Expr, base: Expr, low: list[Expr], high: list[Expr],
+        sink: list[Expr] | None = None,
+    ) -> None:  # fmt: skip
         """First half of a step over one page: weights of rows ``row0 ...`` into ``state.scores``.
 
-        Row r sees the slots in ``[low[r], high[r])``, the page starts at ``base``.
+        Row r sees the slots in ``[low[r], high[r])``, the page starts at ``base``. With ``sink`` it sees those below
+        ``sink[r]`` too, if they are below ``high[r]``.
         """
         self._scores(state, row0, page, self._visible(base, high))
-        # Bounds do not fall from row to row: the first row ends first, the last one starts last.
-        with when(tirx.any(base < low[-1], base + self.page > high[0])):
-            self._mask(state, row0, base, low, high)
+        # Bounds do not fall from row to row: the first row ends first, the last one starts last. Windows of several
+        # heads may, and sinks are anywhere.
+        early = [base < low[-1]]
+        if sink is not None:
+            early = [tirx.all(base < lo, base + self.page > s) for lo, s in zip(low, sink, strict=True)]
+        with when(tirx.any(*early, base + self.page > high[0])):
+            self._mask(state, row0, base, low, high, sink)
         self._maxima(state, row0)
         self._weights(state, row0, page)
 
@@ -167,7 +175,9 @@ class PageBlock:
 
         column_tiles(self.page, self.isa.lanes, self._vectors(self.page), tile, visible)
 
-    def _mask(self, state: State, row0: Expr, base: Expr, low: list[Expr], high: list[Expr]) -> None:
+    def _mask(
+        self, state: State, row0: Expr, base: Expr, low: list[Expr], high: list[Expr], sink: list[Expr] | None
+    ) -> None:
         lanes = self.isa.lanes
 
         def limit(value: Expr) -> Expr:
@@ -176,12 +186,16 @@ class PageBlock:
             return T.broadcast(bind(tirx.Cast("int32", near)), lanes)
 
         bounds = [(bind(limit(lo)), bind(limit(hi))) for lo, hi in zip(low, high, strict=True)]
+        first = [bind(limit(s)) for s in sink or ()]
         with loop(self.page // lanes) as v:
             slot = bind(T.ramp(tirx.Cast("int32", v * lanes), 1, lanes))
             for r, (lo, hi) in enumerate(bounds):
                 old = bind(load(state.scores, [row0 + r, v * lanes], lanes))
-                seen = select(slot < hi, old, splat(float("-inf"), lanes))
-                store(state.scores, [row0 + r, v * lanes], select(slot >= lo, bind(seen), splat(float("-inf"), lanes)))
+                seen = bind(select(slot < hi, old, splat(float("-inf"), lanes)))
+                late = select(slot >= lo, seen, splat(float("-inf"), lanes))
+                if first:
+                    late = select(slot < first[r], seen, bind(late))
+                store(state.scores, [row0 + r, v * lanes], late)
 
     # The rows of a block go through each phase together: a row's own chain of operations is long, and the rows
     # fill each other's gaps.

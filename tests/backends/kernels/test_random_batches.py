@@ -15,7 +15,8 @@ from fretsaw.backends.tvm.kernels.norm import NormSpec, norm
 from fretsaw.backends.tvm.kernels.pack import pack_panels
 from fretsaw.backends.tvm.kernels.rope import RopeSpec, rope
 from tests.backends.kernels.kernel_run import Array, Built
-from tests.backends.kernels.test_attention import LAYER, make, reference, run
+from tests.backends.kernels.paged import LAYER, make
+from tests.backends.kernels.test_attention import reference, run
 from tests.backends.kernels.test_gemm import close
 from tests.backends.kernels.test_rows import turn
 
