@@ -60,6 +60,8 @@ class Pass:
         conflicts: Passes that must not run in the same compile.
         repeats: It may be requested more than once.
         origin: ``built-in``, ``plugin FILE`` or ``package NAME VERSION``.
+        begins: From the options to the number of first tokens of a text at which the pass changes nothing. Where it is
+            given, checks run over a longer text (docs/evidence.md).
     """
 
     name: str
@@ -76,6 +78,12 @@ class Pass:
     conflicts: tuple[str, ...] = ()
     repeats: bool = False
     origin: str = field(default="built-in", compare=False)
+    begins: Callable[[Any], int] | None = field(default=None, compare=False)
+
+    @property
+    def acts_from(self) -> int | None:
+        """First position of a text that the pass can change, where it says so."""
+        return None if self.begins is None else self.begins(self.options)
 
     @cached_property
     def fn(self) -> RuleFn | None:
@@ -182,13 +190,18 @@ def graph_pass(
     after: Sequence[str] = (),
     conflicts: Sequence[str] = (),
     repeats: bool = False,
+    begins: Callable[[Any], int] | None = None,
 ) -> Callable[[Callable[..., Outcome]], Pass]:
-    """Make a pass of a function ``(graph[, options]) -> Outcome`` of the whole graph. Arguments as in :func:`rule`."""
+    """Make a pass of a function ``(graph[, options]) -> Outcome`` of the whole graph. Arguments as in :func:`rule`.
+
+    Args:
+        begins: From the options to the number of first tokens of a text at which the pass changes nothing.
+    """
 
     def wrap(fn: Callable[..., Outcome]) -> Pass:
         return Pass(
             fn.__name__, _doc(fn), keeps, phase, fn, _demands(clears, sites), options=_options(fn.__name__, options),
-            after=tuple(after), conflicts=tuple(conflicts), repeats=repeats,
+            after=tuple(after), conflicts=tuple(conflicts), repeats=repeats, begins=begins,
         )  # fmt: skip
 
     return wrap

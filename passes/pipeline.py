@@ -38,6 +38,7 @@ from fretsaw.passes.packed.hoist_rows import hoist_rows
 from fretsaw.passes.packed.pack_segments import pack_segments
 from fretsaw.passes.packed.pack_tokens import pack_tokens
 from fretsaw.passes.packed.share_uniform_rows import share_uniform_rows
+from fretsaw.passes.sparse.calibrate.report import AttentionReport
 
 PIPELINE: Mapping[str, tuple[Pass, ...]] = {
     "canonical": (
@@ -103,7 +104,7 @@ class PipelineResult:
     """The last graph, the graph after each phase (the captured one first), and what every pass did.
 
     ``snapshots``, when they were asked for, has the graph after every pass, in the order of ``ledger``. ``checks`` is
-    what held for the checks of all passes: inputs, limits, memory.
+    what held for the checks of all passes: inputs, limits, memory; ``attention`` what the heads of a sparse graph lose.
     """
 
     graph: Graph
@@ -111,6 +112,7 @@ class PipelineResult:
     ledger: tuple[LedgerEntry, ...]
     snapshots: tuple[tuple[str, Graph], ...] = ()
     checks: Evidence = field(default_factory=lambda: UNCHECKED)
+    attention: AttentionReport | None = None
 
 
 def run_pipeline(
@@ -155,6 +157,8 @@ def run_pipeline(
             p = step.p
             if observer:
                 observer(Event(phase, p.name, len(ledger), len(plan)))
+            if observer and checker:
+                checker.note = _noter(observer, Event(phase, p.name, len(ledger), len(plan)))
             outcome, entry = run_step(step, graph, hits.get(p.name, ()), checker, debug)
             graph = outcome.graph
             hits[p.name] = hits.get(p.name, ()) + outcome.hits
@@ -171,7 +175,13 @@ def run_pipeline(
         if dump:
             dump(phase, graph)
     checks = checker.summary() if checker else UNCHECKED
-    return PipelineResult(graph, tuple(stages), tuple(ledger), tuple(snapshots), checks)
+    attention = checker.attention if checker else None
+    return PipelineResult(graph, tuple(stages), tuple(ledger), tuple(snapshots), checks, attention)
+
+
+def _noter(observer: Observer, event: Event) -> Callable[[str], None]:
+    """Tells the observer what a check that takes long is at."""
+    return lambda text: observer(replace(event, name=f"{event.name}: {text}"))
 
 
 @dataclass(frozen=True)

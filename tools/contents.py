@@ -44,6 +44,8 @@ class Contents:
             (f"ir/{phase}", [_utf8(to_text(graph) + "\n")]) for phase, graph in result.stages
         ]
         sections.append(("evidence.json", [_utf8(_evidence(result))]))
+        if result.attention is not None:
+            sections.append(("attention.json", [_utf8(_json(result.attention.to_json()))]))
         if checkpoint.tokenizer_json is not None:
             sections.append(("tokenizer.json", [memoryview(_minified(checkpoint.tokenizer_json))]))
         if checkpoint.chat_template is not None:
@@ -155,8 +157,11 @@ def _vocabulary(checkpoint: Checkpoint, result: PipelineResult) -> int:
 
 def _evidence(result: PipelineResult) -> str:
     passes = [entry.to_json() for entry in result.ledger]
-    found = {"checks": dict(result.checks), "passes": passes}
-    return json.dumps(found, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+    return _json({"checks": dict(result.checks), "passes": passes})
+
+
+def _json(data: object) -> str:
+    return json.dumps(data, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
 
 
 def _place(tensors: Sequence[Tensor]) -> tuple[list[dict[str, object]], int]:

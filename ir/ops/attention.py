@@ -41,15 +41,15 @@ def _attention_shape(types: Sequence[ValueType], attrs: Mapping[str, Attr]) -> S
 
 def attend(q: Array, k: Array, v: Array, sinks: Array | None, q_pos: Array, attrs: Mapping[str, Attr]) -> Array:
     """One sequence. q [S, H, E] at slots q_pos [S]; k [T, K, E], v [T, K, Ev] at slots 0..T-1 -> [S, H, Ev]."""
-    group, hidden = q.shape[1] // k.shape[1], ~_seen(q_pos, k.shape[0], attrs)  # H / K, [S, T]
+    group = q.shape[1] // k.shape[1]
     out = np.empty((*q.shape[:2], v.shape[-1]), q.dtype)
-    for head in range(k.shape[1]):  # one at a time: scores of a group, not of all heads, are in memory
-        mine = slice(head * group, (head + 1) * group)
-        heads = np.ascontiguousarray(q[:, mine].transpose(1, 0, 2))  # [H/K, S, E]
-        sink = None if sinks is None else sinks[mine, None, None]
-        for rows, keys in _bands(q_pos, k.shape[0], attrs):
-            band = hidden[rows, keys]
-            mixed = _attend_group(heads[:, rows], k[keys, head], v[keys, head], sink, band, attrs)
+    for rows, keys in _bands(q_pos, k.shape[0], attrs):
+        hidden = ~_seen(q_pos[rows], keys.stop, attrs)  # [rows, keys]
+        for head in range(k.shape[1]):  # one at a time: scores of a group, not of all heads, are in memory
+            mine = slice(head * group, (head + 1) * group)
+            heads = np.ascontiguousarray(q[rows, mine].transpose(1, 0, 2))  # [H/K, rows, E]
+            sink = None if sinks is None else sinks[mine, None, None]
+            mixed = _attend_group(heads, k[keys, head], v[keys, head], sink, hidden, attrs)
             out[rows, mine] = mixed.transpose(1, 0, 2)
     return out
 

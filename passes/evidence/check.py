@@ -19,6 +19,7 @@ from fretsaw.passes.evidence.compare import CHUNK, algebra_bound, difference, di
 from fretsaw.passes.evidence.cost import cost, sequence_dims
 from fretsaw.passes.evidence.divergence import ROWS, diverge
 from fretsaw.passes.evidence.feeds import sequences
+from fretsaw.passes.evidence.long import Note, check_long, context_of
 from fretsaw.passes.evidence.memory import peak_bytes
 from fretsaw.passes.evidence.options import EvidenceOptions
 from fretsaw.passes.evidence.quality import Streams, block_streams, hold_limits, logits_of, whole_streams
@@ -26,6 +27,7 @@ from fretsaw.passes.evidence.trace import Trace
 from fretsaw.passes.evidence.walk import Pieces, shared_cuts, walk
 from fretsaw.passes.evidence.wide import as_f64 as as_f64  # where callers look for it
 from fretsaw.passes.kit.ledger import Evidence
+from fretsaw.passes.sparse.calibrate.report import AttentionReport
 
 Numbers = dict[str, str | float | int]
 Array = np.ndarray
@@ -56,8 +58,11 @@ class Checker:
 
     def __init__(self, options: EvidenceOptions | None = None) -> None:
         self.options = options or EvidenceOptions()
+        self.attention: AttentionReport | None = None  # of the last sparse graph
+        self.note: Note = lambda text: None  # told what a long check is at
         self._plan: Plan | None = None
         self._largest = 0
+        self._context = 0
 
     @staticmethod
     def of(check: bool | EvidenceOptions) -> Checker | None:
@@ -79,6 +84,7 @@ class Checker:
             return {"status": f"unchecked: {reason}"}
         if self._plan is None:
             self._plan = make_plan(before, self.options)
+            self._context = context_of(before)
         plan = self._plan
         names = [n for n in shared_cuts(before, after, plan.tokens) if n in plan.seeded.real]
         small = Pieces.of(before, after, names)
@@ -86,6 +92,7 @@ class Checker:
         moved: frozenset[str] = frozenset()
         if p.keeps == "budget":
             found = self._budget(p, pieces, small, names, plan)
+            found = found if p.acts_from is None else self._long(p, before, after, found)
         else:
             found, moved = self._equal(p, pieces, small, plan)
         kept = names if p.keeps == "budget" and plan.mode == "whole" else []
@@ -160,6 +167,14 @@ class Checker:
         limits = {"max_kl": options.max_kl, "min_top1": options.min_top1}
         given: Numbers = {k: v for k, v in limits.items() if v is not None}
         return out | given | ({} if given else {"status": "measured: no limit was given"})
+
+    def _long(self, p: Pass, before: Graph, after: Graph, short: Numbers) -> Numbers:
+        """Numbers on a long text beside those on the short one, where the pass changes nothing or little."""
+        found, report = check_long(p, before, after, self.options, self._context, self.note)
+        self.attention = report or self.attention
+        kept: Numbers = {f"{k}_short": short[k] for k in ("kl", "top1") if k in short}
+        rest = {k: v for k, v in short.items() if k in ("status", "max_kl", "min_top1")}
+        return {**rest, **kept, **found}
 
     def _without_logits(self, p: Pass, streams: Streams) -> Numbers:
         error = distance(streams.before, streams.after)

@@ -60,18 +60,24 @@ def token_kl(p: Array, q: Array) -> Array:
     return kl
 
 
-def diverge(before: Array, after: Array, ids: Array) -> Divergence:
-    """Compare logits [n, V] of the ``ids`` [n] of one text. Token i + 1 is what token i should predict."""
+def diverge(before: Array, after: Array, ids: Array, targets: Array | None = None) -> Divergence:
+    """Compare logits [n, V] of the ``ids`` [n] of one text. Token i + 1 is what token i should predict.
+
+    Args:
+        targets: What each of the n rows should predict, where they are not neighbours in the text; ``ids`` are not
+            read then.
+    """
+    wanted = ids[1:] if targets is None else targets
     kl: list[Array] = []
     same = 0
     nll = 0.0
     for start, p, q in _chunks(before, after):
         kl.append(token_kl(p, q))
         same += int((p.argmax(-1) == q.argmax(-1)).sum())
-        targets = ids[start + 1 : start + 1 + p.shape[0]]
-        rows = np.arange(targets.size)
-        nll += float((p[rows, targets] - q[rows, targets]).sum())
-    return Divergence(np.concatenate(kl), same / ids.size, nll / max(ids.size - 1, 1))
+        known = wanted[start : start + p.shape[0]]
+        rows = np.arange(known.size)
+        nll += float((p[rows, known] - q[rows, known]).sum())
+    return Divergence(np.concatenate(kl), same / before.shape[0], nll / max(wanted.size, 1))
 
 
 def _chunks(before: Array, after: Array) -> Iterator[tuple[int, Array, Array]]:

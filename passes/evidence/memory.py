@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from math import prod
 
 from fretsaw.ir import Const, FileData, Graph, Node, OpData, TensorType, Value
+from fretsaw.ir.ops.attention import BAND
 from fretsaw.ir.types import ITEMSIZE, numpy_dtype
 from fretsaw.passes.evidence.cost import fixed
 
@@ -78,7 +79,7 @@ def cache_bytes(graph: Graph, env: Mapping[str, int], wide: bool) -> int:
 def _scratch(node: Node, env: Mapping[str, int], wide: bool) -> int:
     """Bytes of what a reference holds beside operands and results."""
     own = TEMPORARIES * sum(_nbytes(v, env, wide) for v in (node.results or node.operands))
-    if node.op in ("attention", "cached_attention", "segment_attention"):
+    if node.op in ("attention", "cached_attention", "segment_attention", "block_attention"):
         # Scores of heads that share keys, a mask and its parts.
         q = fixed(node["q"].type, env)
         assert isinstance(q, TensorType)
@@ -92,6 +93,7 @@ def _scratch(node: Node, env: Mapping[str, int], wide: bool) -> int:
         elif node.op == "segment_attention":
             group = heads // int(str(node["k"].tensor.shape[1]))
         item = 8 if wide else 4
+        queries = min(queries, BAND) if node.attr("causal") is not False else queries
         return own + keys * queries * (3 * item * group + 24)
     if node.op in ("topk", "router"):  # sorted copies and 64-bit indices of all columns
         return own + 2 * TEMPORARIES * _nbytes(node.operands[0], env, wide)

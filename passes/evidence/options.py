@@ -18,6 +18,8 @@ class EvidenceOptions:
         calib_source: Name of that text for people, as it stands in the ledger.
         tokens: Most tokens that a check runs over; a longer calibration text is cut. 0: 512 of a calibration text,
             128 of a seeded sequence, which more tokens would not make a better one.
+        long_tokens: Tokens that a pass is measured on which leaves the first ones of a text alone (sparse attention);
+            twice as many as it leaves alone where that is more. A shorter text gives fewer.
         max_kl: Largest mean KL divergence, in nats per token, from the graph before a pass and from the first graph
             to the graph after it; None: no limit. Holds for passes of class ``budget``.
         min_top1: Smallest share of tokens whose most likely successor stays the same, 0 to 1; None: no limit.
@@ -32,6 +34,7 @@ class EvidenceOptions:
     calib: tuple[int, ...] = ()
     calib_source: str = ""
     tokens: int = 0
+    long_tokens: int = 4096
     max_kl: float | None = None
     min_top1: float | None = None
     seed: int = 0

@@ -1,0 +1,174 @@
+"""Measuring a pass that leaves the first tokens of a text alone: on a text that is longer than that.
+
+    text   0 ......... first ........................ n
+           the same    |<-- rows whose predictions are compared -->|
+
+Both graphs are run whole; their logits are wanted for some rows only, spread evenly behind ``first``, so that memory
+does not grow with the vocabulary. A third run, with attention answering densely, measures every head; its predictions
+have to be those of the graph before the pass, or the pass wired something wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from fretsaw.ir import Graph, Node, TensorType
+from fretsaw.ir.errors import PassError
+from fretsaw.passes.api import Pass
+from fretsaw.passes.evidence.compare import distance
+from fretsaw.passes.evidence.cost import cost, sequence_dims
+from fretsaw.passes.evidence.divergence import Divergence, diverge
+from fretsaw.passes.evidence.feeds import Sequence, feed, vocabulary
+from fretsaw.passes.evidence.options import EvidenceOptions
+from fretsaw.passes.evidence.quality import LOGITS, Streams, hold_limits
+from fretsaw.passes.evidence.walk import shared_cuts
+from fretsaw.passes.evidence.watched import Look, Watch, run_watched
+from fretsaw.passes.sparse.calibrate.report import AttentionReport, describe
+
+Array = np.ndarray
+Numbers = dict[str, str | float | int]
+Note = Callable[[str], None]
+
+MOST_ROWS = 512  # whose logits are compared
+LOGIT_BYTES = 1 << 27  # of one graph's logits
+LONG_FLOPS = 4 * 10**13  # of one run; what costs more cannot be waited for
+SAME = 1e-6  # nats a token: f32 rounding makes 1e-9, a wrong head, scale or mask 1e-3 and more
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What a graph gave on the long text: logits of the compared rows, and its cuts at these rows."""
+
+    logits: Array
+    cuts: dict[str, Array]
+
+
+def long_text(name: str, first: int, graph: Graph, options: EvidenceOptions, context: int) -> Sequence:
+    """The text that a pass is measured on which changes nothing before ``first``.
+
+    Args:
+        context: Most tokens that the model reads.
+
+    Raises:
+        PassError: the text or the context ends before the pass begins.
+    """
+    wanted = max(options.long_tokens, 2 * first)
+    known = len(options.calib) if options.calib else wanted
+    tokens = min(wanted, known, context)
+    if tokens <= first + 1:
+        short = f"the calibration text has {known}" if known < context else f"the model reads at most {context}"
+        raise PassError(
+            f"{short} tokens, {name} begins at {first}: nothing would be measured",
+            where=options.calib_source,
+            when=f"pass {name}",
+            hint="give a longer --calib, lower the option dense_until, or skip measuring with --no-check",
+        )
+    ids = np.asarray(options.calib[:tokens], np.int64)
+    if not options.calib:
+        ids = np.random.default_rng(options.seed).integers(0, vocabulary(graph), tokens)
+    return Sequence("long", ids, options.calib_source or f"seed {options.seed}", options.seed)
+
+
+def compared_rows(graph: Graph, first: int, tokens: int) -> Array:
+    """Positions of rows whose predictions are compared, ascending; the last token predicts nothing that is known."""
+    width = graph.outputs[0].tensor.shape[-1]
+    most = min(MOST_ROWS, max(LOGIT_BYTES // (4 * width), 2)) if isinstance(width, int) else MOST_ROWS
+    spread = np.linspace(first, tokens - 2, min(most, tokens - 1 - first))
+    return np.unique(spread.astype(np.int64))
+
+
+def check_long(
+    p: Pass, before: Graph, after: Graph, options: EvidenceOptions, context: int, note: Note
+) -> tuple[Numbers, AttentionReport | None]:
+    """Cost of a pass on a long text, within the limits, and what its attention heads lose.
+
+    Raises:
+        PassError: nothing can be measured, a limit is broken, or lists that read everything would change predictions.
+    """
+    first = p.acts_from or 0
+    text = long_text(p.name, first, before, options, context)
+    tokens = int(text.ids.size)
+    flops = cost(before, tokens).flops
+    if flops > LONG_FLOPS:
+        what = f"a run over {tokens} tokens takes {flops:.2g} operations, more than {LONG_FLOPS:.2g}"
+        if options.max_kl is None and options.min_top1 is None:
+            return {"status": f"unchecked: {what}"}, None
+        hint = "without limits it compiles; then compare it with the dense artifact by `fretsaw eval --against`"
+        raise PassError(f"{p.name} cannot be held to its limits: {what}", when=f"pass {p.name}", hint=hint)
+    rows = compared_rows(before, first, tokens)
+    names = shared_cuts(before, after, tokens)
+    old = _run(before, text, rows, names, lambda n: note(f"dense, {n}"))
+    new = _run(after, text, rows, names, lambda n: note(f"sparse, {n}"))
+    near = diverge(old.logits, new.logits, text.ids, text.ids[rows + 1])
+    about = f"{rows.size} of {tokens} tokens of {text.source}, from token {first} on"
+    streams = Streams([old.logits], [new.logits], _blame(before, old, new))
+    hold_limits(p.name, options, near, near, streams, about)
+    where, share = streams.worst()[0] if streams.blame else ("", 0.0)
+    numbers: Numbers = {
+        **near.to_json(), "tokens_long": tokens, "rows_compared": int(rows.size), "first_row": first,
+        "worst_positions": ", ".join(str(int(rows[i])) for i in near.worst()),
+        "worst_block": where, "worst_block_error": share,
+    }  # fmt: skip
+    if not any(node.op == "block_attention" for node in after.nodes):
+        return numbers, None
+    report = AttentionReport(text, first, describe(after), note)
+    _densely(p, after, text, rows, old, report)
+    return {**numbers, **report.numbers()}, report
+
+
+def _densely(p: Pass, after: Graph, text: Sequence, rows: Array, old: Run, report: AttentionReport) -> None:
+    """Run the graph after the pass with attention that reads everything, and measure its heads on the way."""
+    dense = _run(after, text, rows, [], report.note, report.look)
+    found: Divergence = diverge(old.logits, dense.logits, text.ids, text.ids[rows + 1])
+    if not found.mean <= SAME:
+        what = f"with every block read predictions differ from the graph before it by {found.mean:.3g} nats a token"
+        raise PassError(f"{p.name}: {what}", when=f"pass {p.name}", hint="its attention is wired wrongly: report this")
+
+
+def _run(
+    graph: Graph, text: Sequence, rows: Array, names: list[str], note: Note,
+    instead: Callable[[Node, Look], list[Array] | None] | None = None,
+) -> Run:  # fmt: skip
+    inputs = feed(graph, text)
+    picks = [v for v in graph.inputs if v.name == "rows" and isinstance(v.type, TensorType)]
+    for value in picks:
+        inputs[value.name] = rows.astype(np.int32)
+    wanted, cuts = set(names), dict[str, Array]()
+    layers = {n: n.loc.module for n in graph.nodes if n.op in ("block_attention", "cached_attention")}
+
+    def keep(node: Node, look: Look, results: list[Array]) -> list[Array]:
+        if node in layers and instead is None:
+            note(layers[node])
+        for value, array in zip(node.results, results, strict=True):
+            if value.name in wanted:
+                cuts[value.name] = array[rows] if array.shape[0] == text.ids.size else array
+        return results
+
+    watch: Watch = keep
+    out = run_watched(graph, inputs, watch, instead=instead)
+    logits = next((out[v] for v in graph.outputs if v.name == LOGITS), None)
+    if logits is None:
+        raise PassError("predictions are compared, and the graph has no output called logits", where=graph.name)
+    flat = logits.reshape(-1, logits.shape[-1])
+    return Run(flat if picks else flat[rows], cuts)
+
+
+def _blame(graph: Graph, old: Run, new: Run) -> tuple[tuple[str, float], ...]:
+    """By how much the distance of the two grows from cut to cut."""
+    made = {v.name: n.loc.module for n in graph.nodes for v in n.results}
+    out: list[tuple[str, float]] = []
+    last = 0.0
+    for name in old.cuts:
+        apart = distance([old.cuts[name]], [new.cuts[name]]) if name in new.cuts else last
+        out.append((f"%{name} ({made[name]})" if made.get(name) else f"%{name}", max(apart - last, 0.0)))
+        last = apart
+    return tuple(out)
+
+
+def context_of(graph: Graph) -> int:
+    """Most tokens of one sequence that the symbols of ``graph`` allow; of a packed graph that is no model's limit."""
+    dims = sequence_dims(graph, 1 << 30)
+    return min((n for name, n in dims.items() if n > 1 and name not in ("QB", "KB")), default=1)

@@ -1,0 +1,1 @@
+"""Measuring sparse attention on text, and searching for plans: which head reads what."""

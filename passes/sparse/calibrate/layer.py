@@ -1,0 +1,126 @@
+"""Queries, keys and values of one attention layer on one text, and what a head may be told to read of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from fretsaw.ir import Node, ReferenceKvCache
+from fretsaw.ir.kv import BLOCK
+from fretsaw.ir.op import Attr
+from fretsaw.ir.ops.block_attention import head_groups
+from fretsaw.passes.evidence.watched import Look
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """One attention layer on a text of S tokens that is a step of its own.
+
+    Args:
+        number: Layer of the cache.
+        q: Queries [H, S, E].
+        k, v: Keys [K, S, E] and values [K, S, Ev] of the heads that H / K query heads share.
+        scale: Of the products.
+        softcap: 0: none.
+        sinks: A logit per head without a value [H], or None.
+    """
+
+    number: int
+    q: Array
+    k: Array
+    v: Array
+    scale: float
+    softcap: float = 0.0
+    sinks: Array | None = None
+
+    @staticmethod
+    def of(node: Node, look: Look) -> Layer:
+        """The layer of an attention node over the cache, whose step holds one text from its start."""
+        kv, q = look(node["kv"]), look(node["q"])
+        assert isinstance(kv, ReferenceKvCache) and isinstance(q, np.ndarray)
+        sinks = node.get("sinks")
+        k, v = kv.read(node.int_attr("layer"), 0)
+        sink = None if sinks is None else np.asarray(look(sinks))
+        scale, cap = node.attr("scale"), node.attr("softcap")
+        assert isinstance(scale, (int, float)) and isinstance(cap, (int, float))
+        q, k, v = (np.ascontiguousarray(a.transpose(1, 0, 2)) for a in (q, k, v))
+        return Layer(node.int_attr("layer"), q, k, v, float(scale), float(cap), sink)
+
+    @property
+    def heads(self) -> int:
+        return int(self.q.shape[0])
+
+    @property
+    def tokens(self) -> int:
+        return int(self.q.shape[1])
+
+    @property
+    def blocks(self) -> int:
+        return -(-self.tokens // BLOCK)
+
+    def key_head(self, head: int) -> int:
+        """Head whose keys query head ``head`` reads."""
+        return head * int(self.k.shape[0]) // self.heads
+
+    def weights(self, head: int, rows: slice) -> Array:
+        """Softmax of the rows of one head over all keys up to the last row, [R, rows.stop], zero where the mask hides;
+        sums are below one where a sink takes mass."""
+        keys = self.k[self.key_head(head), : rows.stop]
+        s = (self.q[head, rows] @ keys.T) * self.q.dtype.type(self.scale)
+        if self.softcap:
+            s = np.tanh(s / s.dtype.type(self.softcap)) * s.dtype.type(self.softcap)
+        diagonal = s[:, rows.start :]
+        np.copyto(diagonal, -np.inf, where=np.arange(diagonal.shape[1])[None, :] > np.arange(s.shape[0])[:, None])
+        top = s.max(axis=1)
+        if self.sinks is not None:
+            top = np.maximum(top, self.sinks[head])
+        s -= top[:, None]
+        e: Array = np.exp(s, out=s)
+        total = e.sum(axis=1)
+        if self.sinks is not None:
+            total += np.exp(self.sinks[head] - top)
+        e /= total[:, None]
+        return e
+
+
+@dataclass(frozen=True, eq=False)
+class Reads:
+    """What every head of a layer reads.
+
+    Args:
+        blocks: Key blocks per query block, bool[H, nQ, nK].
+        sink, window: Per head, in tokens: spans that hold within the blocks; window 0: none.
+    """
+
+    blocks: Array
+    sink: tuple[int, ...]
+    window: tuple[int, ...]
+
+    @staticmethod
+    def of(idx: Array, cnt: Array, heads: int, attrs: Mapping[str, Attr]) -> Reads:
+        """From the lists of a text that is a step of its own, idx [QB, G, KB] and cnt [QB, G]."""
+        width = int(idx.shape[2])
+        there = np.zeros((idx.shape[1], width, width + 1), bool)  # one column more, for what lists leave out
+        places = np.where(np.arange(width)[None, None, :] < cnt[:width, :, None], idx[:width], width)
+        np.put_along_axis(there, places.transpose(1, 0, 2).astype(np.int64), True, axis=2)
+        spans = []
+        for name in ("sink", "window"):
+            given = attrs.get(name) or (0,) * heads
+            assert isinstance(given, tuple)
+            spans.append(tuple(int(str(n)) for n in given))
+        return Reads(there[head_groups(heads, idx.shape[1]), :, :width], spans[0], spans[1])
+
+    @property
+    def listed(self) -> Array:
+        """Blocks read by each head [H]."""
+        count: Array = self.blocks.sum(axis=(1, 2))
+        return count
+
+
+def causal_blocks(count: int) -> int:
+    """Blocks at and below the diagonal."""
+    return count * (count + 1) // 2

@@ -1,0 +1,181 @@
+"""What sparse attention loses, head by head: retained softmax mass, error of the output, and the bound between them.
+
+For a row with dense weights p over the visible keys and a set R of keys that is read,
+
+    m = sum of p over R (and over a sink),   dense = sum p v,   sparse = sum over R of p v / m,
+    |dense - sparse| <= 2 (1 - m) max |v|,
+
+because both the part that is left out and the growth of the rest by 1 / m weigh 1 - m in all. The numbers are computed
+from the weights themselves, so a head's error costs no second attention; the bound is asserted for every row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fretsaw.ir.errors import PassError
+from fretsaw.ir.kv import BLOCK
+from fretsaw.passes.sparse.calibrate.layer import Layer, Reads, causal_blocks
+
+Array = np.ndarray
+VISIBLE_ERROR = 5e-3  # an element of the output that is off by more counts, as in MInference's search
+TINY = 1e-30
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Of one head on one text, over the rows that were looked at.
+
+    Args:
+        density: Blocks read over causal blocks of the whole text.
+        mass: Mean softmax mass that is kept.
+        mass_p1: Its first percentile over rows.
+        error: Root of the summed squared error of the output over that of the dense output.
+        bound: The same of the bound, so never below ``error``.
+        moved: Squared error of the output, summed.
+        off: Share of the output's elements that are off by more than 5e-3.
+    """
+
+    density: float
+    mass: float
+    mass_p1: float
+    error: float
+    bound: float
+    moved: float
+    off: float
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """A layer under one or more ways to read it.
+
+    Args:
+        dense: The dense output [S, H, Ev].
+        losses: ``losses[way][head]``.
+        power: Squared dense output of each head, summed over the rows that were looked at [H].
+        block_mass: Softmax mass of each key block per query block, summed over its rows, f32[H, nQ, nK].
+    """
+
+    dense: Array
+    losses: tuple[tuple[Loss, ...], ...]
+    power: Array
+    block_mass: Array
+
+
+def measure(layer: Layer, ways: Sequence[Reads], first: int = 0) -> Measured:
+    """Dense attention of a layer, and what each way to read it loses.
+
+    Args:
+        first: Rows before this position are left out of losses (not of densities): there nothing can be lost.
+
+    Raises:
+        PassError: an error is larger than the bound allows, or a row reads nothing (our bug).
+    """
+    dense = np.zeros((layer.tokens, layer.heads, layer.v.shape[2]), layer.q.dtype)
+    masses = np.zeros((layer.heads, layer.blocks, layer.blocks), np.float32)
+    power = np.zeros(layer.heads)
+    losses: list[list[Loss]] = [[] for _ in ways]
+    for head in range(layer.heads):
+        sums = [_Sums(_reach(layer, head)) for _ in ways]
+        for i in range(layer.blocks):
+            rows = slice(i * BLOCK, min((i + 1) * BLOCK, layer.tokens))
+            p = layer.weights(head, rows)
+            parts = _parts(p, layer.v[layer.key_head(head), : rows.stop])
+            out = parts.sum(axis=0)
+            dense[rows, head] = out
+            by_block = np.add.reduceat(p, np.arange(0, rows.stop, BLOCK), axis=1)  # [R, i + 1]
+            masses[head, i, : i + 1] = by_block.sum(axis=0)
+            if rows.stop <= first:
+                continue
+            kept = slice(max(first - rows.start, 0), None)
+            power[head] += float(np.square(out[kept], dtype=np.float64).sum())
+            gone = np.maximum(1 - p.sum(axis=1), 0) if layer.sinks is not None else np.zeros(p.shape[0], p.dtype)
+            for way, total in zip(ways, sums, strict=True):
+                mixed, mass = _read(layer, way, head, i, rows, p, parts, by_block)
+                mass = mass + gone
+                if not mass[kept].all():
+                    raise PassError("a row reads nothing", where=f"layer {layer.number}, head {head}, block {i}")
+                total.add(out[kept], mixed[kept] / mass[kept, None], mass[kept])
+        count = causal_blocks(layer.blocks)
+        for way, total, found in zip(ways, sums, losses, strict=True):
+            # Weights are f32: a sum over n keys rounds by n eps of the longest value at most.
+            rounding = layer.tokens * float(np.finfo(layer.q.dtype).eps) * total.reach
+            where = f"layer {layer.number}, head {head}"
+            found.append(total.loss(float(way.listed[head]) / count, rounding, where))
+    return Measured(dense, tuple(map(tuple, losses)), power, masses)
+
+
+def _reach(layer: Layer, head: int) -> float:
+    """Length of the longest value."""
+    return float(np.sqrt(np.square(layer.v[layer.key_head(head)], dtype=np.float64).sum(axis=1)).max())
+
+
+def _parts(p: Array, v: Array) -> Array:
+    """What each key block gives to the output: p [R, n], v [n, Ev] -> [blocks, R, Ev]."""
+    full = p.shape[1] // BLOCK
+    cut = full * BLOCK
+    blocks = p[:, :cut].reshape(-1, full, BLOCK).transpose(1, 0, 2) @ v[:cut].reshape(full, BLOCK, -1)
+    if cut == p.shape[1]:
+        return blocks
+    return np.concatenate([blocks, (p[:, cut:] @ v[cut:])[None]])
+
+
+def _read(
+    layer: Layer, way: Reads, head: int, block: int, rows: slice, p: Array, parts: Array, by_block: Array
+) -> tuple[Array, Array]:
+    """What is read of a query block: the sum of weighted values [R, Ev], and the mass [R]."""
+    listed = way.blocks[head, block, : block + 1]
+    if not way.window[head]:
+        return np.tensordot(listed.astype(p.dtype), parts, axes=(0, 0)), by_block @ listed.astype(p.dtype)
+    keys = np.arange(rows.stop)
+    gap = np.arange(rows.start, rows.stop)[:, None] - keys[None, :]
+    seen = ((gap < way.window[head]) | (keys < way.sink[head])[None, :]) & np.repeat(listed, BLOCK)[: rows.stop]
+    left = np.where(seen, p, 0)
+    return left @ layer.v[layer.key_head(head), : rows.stop], left.sum(axis=1)
+
+
+class _Sums:
+    """What a head loses, added up over its query blocks."""
+
+    def __init__(self, reach: float) -> None:
+        self.reach = reach
+        self.mass: list[Array] = []
+        self.apart = self.whole = self.limit = 0.0
+        self.off = self.count = 0
+        self.worst = 0.0
+
+    def add(self, dense: Array, sparse: Array, mass: Array) -> None:
+        """Rows of both outputs [R, Ev] and the kept mass [R]."""
+        moved = np.abs(dense.astype(np.float64) - sparse)
+        row = np.sqrt(np.square(moved).sum(axis=1))
+        limit = 2 * np.clip(1 - mass.astype(np.float64), 0, 1) * self.reach
+        self.mass.append(mass)
+        self.apart += float(np.square(row).sum())
+        self.limit += float(np.square(limit).sum())
+        self.whole += float(np.square(dense, dtype=np.float64).sum())
+        self.off += int((moved > VISIBLE_ERROR).sum())
+        self.count += moved.size
+        self.worst = max(self.worst, float((row - limit).max()))
+
+    def loss(self, density: float, rounding: float, where: str) -> Loss:
+        """The head's numbers.
+
+        Raises:
+            PassError: a row's error is over its bound by more than rounding.
+        """
+        if not self.mass:
+            return Loss(density, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0)
+        mass = np.concatenate(self.mass)
+        if not self.worst <= rounding:
+            what = f"an output moved by {self.worst:.3g} more than 2 (1 - m) max |v| allows"
+            raise PassError(what, where=where)
+        whole = max(self.whole, TINY)
+        error, bound = np.sqrt(self.apart / whole), np.sqrt(max(self.limit, self.apart) / whole)
+        kept = np.minimum(mass, 1)
+        return Loss(
+            density, float(kept.mean()), float(np.quantile(kept, 0.01)), float(error), float(bound), self.apart,
+            self.off / max(self.count, 1),
+        )  # fmt: skip
