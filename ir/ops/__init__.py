@@ -12,6 +12,7 @@ from fretsaw.ir.ops import (  # noqa: F401
     rope,
     segments,
     select,
+    select_extra,
     select_lines,
     select_rules,
     select_scores,

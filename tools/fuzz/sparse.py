@@ -131,6 +131,19 @@ def _pick_heads(g: Maker) -> Choice:
     return masks, {"choice": tuple(g.rng.randrange(count) for _ in range(heads))}
 
 
+def _flex_switch(g: Maker) -> Choice:
+    heads, pools = _pooled(g, 1)
+    masks = [_mask(g, heads), _mask(g, heads)]
+    operands = [_cache(g), _array(g, "f32", (B, heads, KB * 64)), _array(g, "f32", (QB, heads, E)), *pools, *masks]
+    return operands, {"gamma": 0.9, "tau": 0.1, "scale": g.number()}
+
+
+def _halving_blocks(g: Maker) -> Choice:
+    kv = g.rng.randint(1, 2)
+    heads = kv * g.rng.randint(1, 2)
+    return [_cache(g), _queries(g, heads), _mask(g, heads)], {**_keys(g, kv), "blocks": g.rng.randint(1, 9)}
+
+
 SPARSE: dict[str, Emitter] = {
     "block_attention": _block_attention,
     "causal_blocks": lambda g: ([_cache(g)], _counts(g, "groups", low=1)),
@@ -149,6 +162,9 @@ SPARSE: dict[str, Emitter] = {
     "line_blocks": lambda g: _lines(g, _budget(g)),
     "line_block_scores": lambda g: _lines(g, _budget(g), forced=False),
     "flex_blocks": lambda g: _lines(g, {"gamma": 0.9, "min_blocks": 2, "max_blocks": g.rng.choice((0, 3))}),
+    "elastic_blocks": lambda g: ([_cache(g)], _counts(g, "groups", low=1) | _counts(g, "alpha", "beta") | _dense(g)),
+    "prompt_blocks": lambda g: ([_cache(g)], _counts(g, "groups", low=1)),
+    "flex_switch": _flex_switch, "halving_blocks": _halving_blocks,
     "select_top_k": lambda g: _rule(g, k=g.rng.randint(1, 9)),
     "select_top_p": lambda g: _rule(g, p=g.rng.choice((0.5, 1.0))),
     "select_share": lambda g: _rule(g, density=g.rng.choice((0.1, 1.0))),
