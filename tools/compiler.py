@@ -53,10 +53,12 @@ def compile_checkpoint(source: Path, output: Path, options: CompileOptions, repo
     with reporter.phase("load libraries"):
         import fretsaw.frontend.capture  # noqa: F401  torch and transformers, once
         from fretsaw.backends.tvm.build import build
+        from fretsaw.backends.tvm.prompt_rule import check_whole_prompts
     checkpoint = _load(source, reporter)
     check_cache(options.tvm, checkpoint.kind)
     options = replace(options, evidence=_with_calibration(options, checkpoint))
     result = _run_passes(_capture(checkpoint, reporter), options, reporter)
+    check_whole_prompts(result.graph, options.tvm, checkpoint.context)
     with reporter.phase("generate code") as phase:
         program = build(result.graph, _step_size(options.tvm, checkpoint), lambda note: phase.progress(0, note=note))
         phase.record.nodes = len(program.plan.launches)

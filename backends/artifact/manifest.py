@@ -16,7 +16,7 @@ KV_TYPES = ("f32", "f16", "int8")
 Kinds = type | tuple[type, ...]
 _NONE = type(None)
 
-# Path of a key -> types it may have. "[]" walks a list. "?" after a name: the whole object may be absent.
+# Path of a key -> types it may have. "[]" walks a list. "?" after a name: it may be absent, with all that is in it.
 SCHEMA: Mapping[str, Kinds] = {
     "format_version": int,
     "producer": dict,
@@ -50,6 +50,8 @@ SCHEMA: Mapping[str, Kinds] = {
     "embedding?.normalize": bool,
     "program.entry": str,
     "program.chunk_tokens": int,
+    "program.chunk_align?": int,
+    "program.whole_prompts?": bool,
     "variants[].name": str,
     "variants[].section": str,
     "variants[].requires[]": str,
@@ -96,6 +98,7 @@ def validate_manifest(manifest: Mapping[str, object], sections: Mapping[str, int
         raise ArtifactError(f"manifest: {needed} is missing, which a model of kind {kind} has")
     if "kv" in manifest and manifest["kv"]["dtype"] not in KV_TYPES:  # type: ignore[index]
         raise ArtifactError(f"manifest: kv.dtype must be one of {', '.join(KV_TYPES)}, is {manifest['kv']['dtype']!r}")  # type: ignore[index]
+    _check_prompt_rule(manifest["program"], manifest.get("kv", {}).get("page_tokens", 1))  # type: ignore[arg-type, attr-defined]
     for where, name in _named_sections(manifest):
         if name not in sections:
             raise ArtifactError(f"manifest: {where} names section {name}, which is not there")
@@ -109,6 +112,17 @@ def tensors(manifest: Mapping[str, object]) -> list[Tensor]:
     weights = manifest["weights"]
     assert isinstance(weights, dict)
     return [Tensor(t["name"], t["dtype"], tuple(t["shape"]), t["offset"], t["bytes"]) for t in weights["tensors"]]
+
+
+def _check_prompt_rule(program: Mapping[str, int], page_tokens: int) -> None:
+    """Prompts are cut at multiples of ``chunk_align`` tokens, which is 1 or a page; two of them fit a step."""
+    align, chunk = program.get("chunk_align", 1), program["chunk_tokens"]
+    if align == 1:
+        return
+    if align != page_tokens:
+        raise ArtifactError(f"manifest: program.chunk_align is {align}, not 1 or a page of {page_tokens} tokens")
+    if chunk < 2 * align:
+        raise ArtifactError(f"manifest: program.chunk_tokens is {chunk}, less than two times chunk_align")
 
 
 def _check_tensors(found: list[Tensor], section_bytes: int) -> None:

@@ -15,6 +15,7 @@ from fretsaw.backends.tvm.kv_storage import row_bytes
 from fretsaw.backends.tvm.options import TvmOptions
 from fretsaw.backends.tvm.plan import plan
 from fretsaw.backends.tvm.plan.supported import check_supported
+from fretsaw.backends.tvm.prompt_rule import prompt_rule
 from fretsaw.backends.tvm.relax_passes import step_passes
 from fretsaw.backends.tvm.steps import Plan, Tensor
 from fretsaw.ir import Dim, Graph, Value
@@ -57,6 +58,7 @@ def build(graph: Graph, options: TvmOptions | None = None, progress: Callable[[s
     options = options or TvmOptions()
     tell = progress or (lambda _: None)
     check_supported(graph)
+    rule = prompt_rule(graph, options)
     tell("planning kernels")
     made = plan(graph, options)
     kv = cache_geometry(graph, options) if made.cached else {}
@@ -76,7 +78,7 @@ def build(graph: Graph, options: TvmOptions | None = None, progress: Callable[[s
     }
     program: dict[str, int | str | bool] = {"entry": "encode", "chunk_tokens": options.chunk_tokens}
     if kv:
-        program |= {"entry": "step", "empty_rows": True}  # kernels over no rows do nothing
+        program |= {"entry": "step", "empty_rows": True, **rule}  # kernels over no rows do nothing
     return Program(variants, made.tensors, {**kv, "dtype": options.kv} if kv else {}, program, memory, made)
 
 

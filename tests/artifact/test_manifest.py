@@ -67,7 +67,7 @@ def edited(manifest: dict[str, object], path: str, value: object, delete: bool) 
     return changed
 
 
-@pytest.mark.parametrize("path", [p for p in SCHEMA if not p.endswith("[]") and p != "tokenizer?.chat_template"])
+@pytest.mark.parametrize("path", [p for p in SCHEMA if not p.endswith(("[]", "?")) and p != "tokenizer?.chat_template"])
 def test_a_missing_key_is_named(example: dict[str, object], path: str) -> None:
     name = re.sub(r"\?", "", path).replace("[]", "[0]")
     with pytest.raises(ArtifactError, match=re.escape(f"{name} is missing")):
@@ -98,6 +98,25 @@ def test_a_wrong_type_is_named(example: dict[str, object], path: str) -> None:
 def test_contradictions(example: dict[str, object], path: str, value: object, words: str) -> None:
     with pytest.raises(ArtifactError, match=re.escape(words)):
         validate_manifest(edited(example, path, value, delete=False), SECTIONS)
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        ({"chunk_align": 32}, "chunk_align is 32, not 1 or a page of 64 tokens"),
+        ({"chunk_align": 0}, "chunk_align is 0, not 1 or a page of 64 tokens"),
+        ({"chunk_align": 64, "chunk_tokens": 127}, "chunk_tokens is 127, less than two times chunk_align"),
+        ({"chunk_align": True}, "chunk_align must be a whole number"),
+        ({"whole_prompts": 1}, "whole_prompts must be true or false"),
+    ],
+)
+def test_how_prompts_may_be_cut(example: dict[str, object], rule: dict[str, object], words: str) -> None:
+    program = example["program"]
+    assert isinstance(program, dict)
+    fits = {"chunk_align": 64, "chunk_tokens": 128, "whole_prompts": True}
+    validate_manifest({**example, "program": {**program, **fits}}, SECTIONS)
+    with pytest.raises(ArtifactError, match=re.escape(words)):
+        validate_manifest({**example, "program": {**program, **rule}}, SECTIONS)
 
 
 def test_a_tensor_listed_twice(example: dict[str, object]) -> None:

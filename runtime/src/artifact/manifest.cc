@@ -152,11 +152,21 @@ EmbeddingInfo ReadEmbedding(const Fields& fields) {
   return embedding;
 }
 
-ProgramInfo ReadProgram(const Fields& fields) {
+ProgramInfo ReadProgram(const Fields& fields, int64_t page_tokens) {
   ProgramInfo program;
   program.entry = fields.String("entry", 256);
   program.chunk_tokens = fields.Int("chunk_tokens", 1, kMaxSize);
   program.empty_rows = fields.BoolOr("empty_rows", false);
+  program.whole_prompts = fields.BoolOr("whole_prompts", false);
+  if (fields.Has("chunk_align")) program.chunk_align = fields.Int("chunk_align", 1, kMaxSize);
+  if (program.chunk_align != 1 && program.chunk_align != page_tokens) {
+    fields.Fail("chunk_align is " + std::to_string(program.chunk_align) + ", not 1 or a page of " +
+                std::to_string(page_tokens) + " tokens");
+  }
+  if (program.chunk_align != 1 && program.chunk_tokens < 2 * program.chunk_align) {
+    fields.Fail("chunk_tokens is " + std::to_string(program.chunk_tokens) +
+                ", less than two times chunk_align");
+  }
   return program;
 }
 
@@ -194,7 +204,7 @@ Manifest Read(const Fields& root, const Container& container) {
   } else {
     manifest.kv = ReadKv(root.Object("kv"));
   }
-  manifest.program = ReadProgram(root.Object("program"));
+  manifest.program = ReadProgram(root.Object("program"), manifest.kv.page_tokens);
   manifest.variants = ReadVariants(root, container);
   return manifest;
 }

@@ -30,10 +30,15 @@ VoidResult Session::Append(std::span<const int32_t> tokens, LogitRows rows,
                                              " tokens do not fit a context of " +
                                              std::to_string(cache_.tokens())};
   }
-  const auto chunk = static_cast<size_t>(model_->stepper().chunk_tokens());
-  for (size_t at = 0; at < tokens.size(); at += chunk) {
+  const int64_t chunk = model_->stepper().chunk_tokens();
+  const ChunkRule rule = model_->stepper().chunk_rule();
+  if (rule.whole && std::ssize(tokens) > chunk) {
+    return NotOneStep(std::ssize(tokens), chunk, chunk);
+  }
+  for (size_t at = 0, count = 0; at < tokens.size(); at += count) {
     if (cancel != nullptr && cancel->load()) return Error{Status::kCancelled, "cancelled"};
-    const size_t count = std::min(chunk, tokens.size() - at);
+    const auto remaining = static_cast<int64_t>(tokens.size() - at);
+    count = static_cast<size_t>(NextChunk(rule, length(), remaining, chunk));
     const bool last = at + count == tokens.size();
     const LogitRows wanted = rows == LogitRows::kLast && !last ? LogitRows::kNone : rows;
     const BatchEntry entry{&sequence_, tokens.subspan(at, count), wanted};

@@ -8,6 +8,7 @@
 
 #include "artifact/manifest.h"
 #include "base/result.h"
+#include "model/chunks.h"
 #include "model/kv_cache.h"
 #include "model/program.h"
 
@@ -37,6 +38,7 @@ class Stepper {
   Result<std::span<const float>> Step(const KvCache& cache, std::span<const BatchEntry> batch);
 
   int64_t chunk_tokens() const { return info_.chunk_tokens; }
+  ChunkRule chunk_rule() const { return {info_.chunk_align, info_.whole_prompts}; }
   int64_t vocab_size() const { return vocab_size_; }
 
  private:

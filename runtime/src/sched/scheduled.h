@@ -22,7 +22,7 @@ struct Scheduler::Request {
   int64_t remaining() const { return std::ssize(prompt()) - fed; }
   bool reading() const { return remaining() > 0; }
   // The last token of a prompt is always computed: its logits are wanted.
-  int64_t most_shared() const { return std::ssize(prompt()) - 1; }
+  int64_t most_shared() const { return std::ssize(prompt()) - least_computed; }
 
   Finished Report(Clock::time_point now) const {
     const auto ms = [&](Clock::time_point to) {
@@ -46,8 +46,9 @@ struct Scheduler::Request {
   int64_t id = 0;
   std::optional<Sequence> sequence;  // while it is admitted
   PrefixCursor cursor;
-  int64_t fed = 0;   // tokens of the prompt in the cache
-  int32_t next = 0;  // the token to append, once the prompt is read
+  int64_t least_computed = 1;  // of the prompt's last tokens
+  int64_t fed = 0;             // tokens of the prompt in the cache
+  int32_t next = 0;            // the token to append, once the prompt is read
   int64_t last_step = 0;
   bool ended = false;
   Clock::time_point submitted;

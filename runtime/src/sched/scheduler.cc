@@ -20,9 +20,13 @@ Scheduler::Scheduler(Stepper* stepper, const GenerationRules& rules,
     : stepper_(stepper),
       rules_(rules),
       options_(options),
+      rule_(stepper->chunk_rule()),
       budget_(std::min(options.max_batch_tokens, stepper->chunk_tokens())),
       cache_(std::move(cache)),
       prefixes_(&cache_) {
+  // What a whole prompt is read by may depend on its last tokens, so its first ones are nobody
+  // else's.
+  if (rule_.whole) options_.share_prefixes = false;
   stepper_->Prepare(cache_);
   stats_.pages = cache_.pages();
 }
@@ -46,6 +50,13 @@ Result<std::unique_ptr<Scheduler>> Scheduler::Create(Stepper* stepper, const KvI
   }
   if (options.max_queue < 1) return at_least_one("max-queue", options.max_queue);
   if (options.context < 1) return at_least_one("context", options.context);
+  const int64_t align = stepper->chunk_rule().align;
+  if (align > 1 && options.max_batch_tokens < 2 * align) {
+    return Error{Status::kUsage, "max-batch-tokens: " + std::to_string(options.max_batch_tokens) +
+                                     " is impossible; attention of this artifact reads blocks of " +
+                                     std::to_string(align) + " tokens, and a step needs at least " +
+                                     std::to_string(2 * align)};
+  }
   const int64_t rows = kv.layers * kv.kv_heads;
   const int64_t columns = (options.context + kv.page_tokens - 1) / kv.page_tokens;
   int64_t pages = 0;
@@ -70,6 +81,9 @@ Result<int64_t> Scheduler::Submit(ScheduledRequest request) {
   auto generation = Generation::Create(request.generate, rules_, cache_.tokens());
   if (!generation) return generation.error();
   const int64_t prompt = std::ssize(request.generate.prompt);
+  if (rule_.whole && prompt > budget_) {
+    return NotOneStep(prompt, budget_, stepper_->chunk_tokens());
+  }
   // The last token is sampled and never appended.
   const int64_t most = std::min(cache_.tokens() - prompt, request.generate.max_new_tokens - 1);
   const int64_t pages = cache_.PagesFor(prompt + most);
@@ -87,6 +101,7 @@ Result<int64_t> Scheduler::Submit(ScheduledRequest request) {
   }
   auto queued =
       std::make_unique<Request>(std::move(request), std::move(generation).value(), pages, Now());
+  if (rule_.align > 1) queued->least_computed = 2;  // a single token would be taken for decoding
   const std::lock_guard lock(mutex_);
   if (queued_ >= options_.max_queue) {
     return Error{Status::kBusy, "the queue is full: " + std::to_string(queued_) +
@@ -184,17 +199,24 @@ Result<bool> Scheduler::Step() {
   return ran;
 }
 
+// Decoding comes first, but leaves prompts a quarter of a step, or none would start while more
+// sequences run than fit in a step; and at least what the oldest prompt needs to go on.
+int64_t Scheduler::KeptForPrompts() const {
+  const auto oldest = std::find_if(running_.begin(), running_.end(),
+                                   [](const auto& request) { return request->reading(); });
+  if (oldest == running_.end() || budget_ == 1) return 0;
+  const int64_t least = rule_.whole        ? (*oldest)->remaining()
+                        : rule_.align == 1 ? 1
+                                           : rule_.align + 1;
+  return std::max(least, budget_ / 4);
+}
+
 void Scheduler::PlanDecodes() {
-  const bool prefills = std::any_of(running_.begin(), running_.end(),
-                                    [](const auto& request) { return request->reading(); });
   for (const auto& request : running_) {
     if (!request->reading()) batch_.push_back(request.get());
   }
-  // Decoding comes first, but leaves prompts a quarter of a step, or none would start while more
-  // sequences run than fit in a step. Who waited longest goes first then.
-  const int64_t kept = prefills && budget_ > 1 ? std::max<int64_t>(1, budget_ / 4) : 0;
-  const auto most = static_cast<size_t>(budget_ - kept);
-  if (batch_.size() > most) {
+  const auto most = static_cast<size_t>(budget_ - KeptForPrompts());
+  if (batch_.size() > most) {  // who waited longest goes first
     std::stable_sort(batch_.begin(), batch_.end(), [](const Request* a, const Request* b) {
       return a->last_step < b->last_step;
     });
@@ -240,7 +262,7 @@ void Scheduler::PlanPrefills() {
     reading.push_back(request.get());
     remaining.push_back(request->remaining());
   }
-  const auto chunks = DividePrefill(budget, remaining);
+  const auto chunks = DividePrefill(budget, remaining, rule_);
   for (size_t i = 0; i < reading.size(); ++i) {
     if (chunks[i] == 0) continue;
     Request* request = reading[i];

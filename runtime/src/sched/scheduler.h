@@ -8,7 +8,8 @@
 // refused at once.
 //
 // A request's tokens do not depend on what else is in the batch: steps compute every row the same
-// way whatever the batch, and each request has its own sampler.
+// way whatever the batch, and each request has its own sampler. Where a program asks for it,
+// prompts are cut at multiples of a block only, or not at all (model/chunks.h).
 #pragma once
 
 #include <chrono>
@@ -74,15 +75,16 @@ struct SchedulerStats {
 class Scheduler {
  public:
   // `stepper` and what `rules` borrows must outlive the scheduler. Prepares the stepper for its own
-  // cache. Errors: kUsage (options), kOutOfMemory.
+  // cache. Errors: kUsage (options; a step too small for the program's chunk rule), kOutOfMemory.
   static Result<std::unique_ptr<Scheduler>> Create(Stepper* stepper, const KvInfo& kv,
                                                    const GenerationRules& rules,
                                                    const SchedulerOptions& options);
   // Requests that have not ended are forgotten without on_finish.
   ~Scheduler();
 
-  // Queues a request; returns its id. Errors: those of Generation::Create, kOutOfMemory (it could
-  // never be admitted), kBusy (the queue is full).
+  // Queues a request; returns its id. Errors: those of Generation::Create, kPromptTooLong also
+  // where a prompt may not be cut and does not fit a step, kOutOfMemory (it could never be
+  // admitted), kBusy (the queue is full).
   Result<int64_t> Submit(ScheduledRequest request);
   // Ends a request with what it has so far ("cancelled") at the next Step, queued or running.
   // Unknown ids and requests that have ended are ignored.
@@ -107,6 +109,7 @@ class Scheduler {
   void Admit();
   bool TryAdmit(Request* request);
   bool FollowsAnother(const Request& request) const;
+  int64_t KeptForPrompts() const;
   void PlanDecodes();
   void PlanPrefills();
   Result<bool> RunBatch();
@@ -118,6 +121,7 @@ class Scheduler {
   Stepper* stepper_;
   GenerationRules rules_;
   SchedulerOptions options_;
+  ChunkRule rule_;
   int64_t budget_;  // tokens of one step
   KvCache cache_;
   PrefixIndex prefixes_;

@@ -30,6 +30,8 @@ TEST_CASE("manifest: values arrive typed") {
   CHECK(m.tensors[1].offset == 64);
   CHECK(m.kv.PagePairBytes() == 4 * 8 * 4);
   CHECK_FALSE(m.program.empty_rows);
+  CHECK(m.program.chunk_align == 1);
+  CHECK_FALSE(m.program.whole_prompts);
 }
 
 TEST_CASE("manifest: the storage of the cache decides its bytes") {
@@ -43,6 +45,17 @@ TEST_CASE("manifest: the storage of the cache decides its bytes") {
     CHECK(parsed.value().kv.PagePairBytes() == bytes);
     CHECK(parsed.value().kv.KeyPageBytes() == bytes / 2);
   }
+}
+
+TEST_CASE("manifest: how prompts may be cut") {
+  const std::string was = "\"chunk_tokens\": 4";
+  std::string text = test::kManifest;
+  text.replace(text.find(was), was.size(),
+               "\"chunk_tokens\": 8, \"chunk_align\": 4, \"whole_prompts\": true");
+  auto parsed = Parse(text);
+  REQUIRE(parsed.ok());
+  CHECK(parsed.value().program.chunk_align == 4);
+  CHECK(parsed.value().program.whole_prompts);
 }
 
 TEST_CASE("manifest: each inconsistency is refused with its path") {
@@ -81,6 +94,16 @@ TEST_CASE("manifest: each inconsistency is refused with its path") {
        "kv: a page of every layer and head takes over 1 TiB"},
       {"\"chunk_tokens\": 4", "\"chunk_tokens\": 4, \"empty_rows\": 1",
        "program.empty_rows: expected true or false"},
+      {"\"chunk_tokens\": 4", "\"chunk_tokens\": 4, \"whole_prompts\": 1",
+       "program.whole_prompts: expected true or false"},
+      {"\"chunk_tokens\": 4", "\"chunk_tokens\": 64, \"chunk_align\": 0",
+       "program.chunk_align: expected an integer from 1"},
+      {"\"chunk_tokens\": 4", "\"chunk_tokens\": 64, \"chunk_align\": \"4\"",
+       "program.chunk_align: expected an integer"},
+      {"\"chunk_tokens\": 4", "\"chunk_tokens\": 64, \"chunk_align\": 8",
+       "program: chunk_align is 8, not 1 or a page of 4 tokens"},
+      {"\"chunk_tokens\": 4", "\"chunk_tokens\": 7, \"chunk_align\": 4",
+       "program: chunk_tokens is 7, less than two times chunk_align"},
       {"\"section\": \"code/x\"", "\"section\": \"code/y\"",
        "variants[0]: section names an absent section"},
       {"[{\"name\": \"llvm-x\"", "[], \"ignored\": [{\"name\": \"llvm-x\"",
