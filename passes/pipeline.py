@@ -38,6 +38,7 @@ from fretsaw.passes.packed.hoist_rows import hoist_rows
 from fretsaw.passes.packed.pack_segments import pack_segments
 from fretsaw.passes.packed.pack_tokens import pack_tokens
 from fretsaw.passes.packed.share_uniform_rows import share_uniform_rows
+from fretsaw.passes.sparse.sparse_attention import sparse_attention
 from fretsaw.passes.sparse.calibrate.report import AttentionReport
 
 PIPELINE: Mapping[str, tuple[Pass, ...]] = {
@@ -81,7 +82,7 @@ PIPELINE: Mapping[str, tuple[Pass, ...]] = {
 
 
 # Passes that run only when somebody asks for them, at the end of their phase.
-ON_REQUEST: tuple[Pass, ...] = (fold_norm_gain,)
+ON_REQUEST: tuple[Pass, ...] = (fold_norm_gain, sparse_attention)
 
 
 @dataclass(frozen=True)

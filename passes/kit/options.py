@@ -2,6 +2,9 @@
 
 A field is a bool, int, float, str, a ``Literal`` of strings or numbers, a tuple of one of these (``tuple[int, ...]``),
 or one of these ``| None``. That covers what a command line and a TOML file can say.
+
+Where one option decides which others there are, the dataclass has a method ``variant(given) -> options``: the options,
+with defaults, that the given values choose; they are the ones that are filled.
 """
 
 from __future__ import annotations
@@ -11,13 +14,25 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
-from typing import Any, Literal, Union
+from typing import Any, Literal, Protocol, Union, runtime_checkable
 
 from fretsaw.ir.errors import PassError, UsageError
 
 Plain = bool | int | float | str | tuple["Plain", ...] | None
 SIMPLE: Mapping[type, str] = {bool: "true or false", int: "an integer", float: "a number", str: "a text"}
 WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+
+
+@runtime_checkable
+class Varied(Protocol):
+    """Options of which one decides which others there are."""
+
+    def variant(self, given: Mapping[str, object]) -> object:
+        """The options with defaults that ``given`` chooses.
+
+        Raises:
+            UsageError: there are none such.
+        """
 
 
 class _Refused(Exception):
@@ -72,6 +87,8 @@ def fill(name: str, options: object | None, given: Mapping[str, object]) -> obje
     Raises:
         UsageError: unknown option or unfit value; names pass, option, value and what is allowed.
     """
+    if isinstance(options, Varied):
+        options = options.variant(given)
     if not given:
         return options
     if options is None:
@@ -95,8 +112,9 @@ def fill(name: str, options: object | None, given: Mapping[str, object]) -> obje
     try:
         return replace(options, **values)  # type: ignore[type-var]
     except (ValueError, UsageError) as error:  # raised by the dataclass' own __post_init__
-        what = error.what if isinstance(error, UsageError) else str(error)
-        raise UsageError(f"options of {name}: {what}") from None
+        if isinstance(error, UsageError):
+            raise UsageError(f"options of {name}: {error.what}", where=error.where, hint=error.hint) from None
+        raise UsageError(f"options of {name}: {error}") from None
 
 
 def describe(options: object | None) -> list[OptionInfo]:

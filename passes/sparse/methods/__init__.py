@@ -1,0 +1,38 @@
+"""Every method of sparse attention by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from fretsaw.passes.sparse.method import Method
+from fretsaw.passes.sparse.methods import (
+    dense,
+    dhsa,
+    flex_prefill,
+    infllm_v2,
+    lambda_mask,
+    masformer,
+    mean_pool,
+    minference,
+    plan,
+    prism,
+    quest,
+    s2,
+    tri_shape,
+    triangle_mix,
+    xattention,
+)
+
+MODULES = (
+    dense, plan, lambda_mask, tri_shape, triangle_mix, masformer, s2, xattention, mean_pool, prism, minference,
+    flex_prefill, dhsa, quest, infllm_v2,
+)  # fmt: skip
+METHODS: Mapping[str, Method] = {m.METHOD.name: m.METHOD for m in MODULES}
+
+# Methods that a checkpoint has to be trained for, by layers of its own that no supported family has.
+REFUSED: Mapping[str, str] = {
+    "sea": "it needs a trained estimator in every layer (performer, MLP, CNN), and mixes learned averages of values in",
+    "routing": "it needs centroids trained with the model, and its balanced clusters look at later tokens",
+    "landmark": "it needs landmark tokens that the model was trained with, and a softmax of its own",
+    "xl3m": "it rewrites prompts and changes no attention",
+}

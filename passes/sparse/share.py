@@ -1,0 +1,39 @@
+"""Compute masks and lists once that layers have in common.
+
+    %a = span_blocks(%kv) {..}    ...    %b = span_blocks(%kv) {..}     ==>     %a = span_blocks(%kv) {..}
+    compact_blocks(%a)            ...    compact_blocks(%b)                     compact_blocks(%a)
+
+Why:    masks without scores depend on the lengths of a step alone, so one list serves every layer.
+Needs:  the same op, operands and attributes; the op reads no keys. It stands after some layer's kv_append, and lengths
+        do not change within a step.
+Keeps:  bits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from fretsaw.ir import Graph, Node, Value
+
+# Ops on the cache that read lengths and no keys, and ops that read their operands alone.
+OF_LENGTHS = frozenset({"causal_blocks", "forced_blocks", "span_blocks", "strided_blocks", "elastic_blocks",
+                        "prompt_blocks"})  # fmt: skip
+OF_OPERANDS = frozenset({"union_blocks", "pick_heads", "compact_blocks"})
+
+
+def share_masks(graph: Graph) -> Graph:
+    """The graph with equal masks and lists computed once; the same object where there are none."""
+    first: dict[tuple[object, ...], Node] = {}
+    same: dict[Value, Value] = {}
+    nodes: list[Node] = []
+    for old in graph.nodes:
+        node = old
+        if any(v in same for v in old.operands):
+            node = replace(old, operands=tuple(same.get(v, v) for v in old.operands))
+        if node.op in OF_LENGTHS or node.op in OF_OPERANDS:
+            kept = first.setdefault((node.op, node.operands, node.attrs), node)
+            if kept is not node:
+                same.update(zip(node.results, kept.results, strict=True))
+                continue
+        nodes.append(node)
+    return replace(graph, nodes=tuple(nodes)) if same else graph

@@ -1,0 +1,122 @@
+"""Replace attention over the KV cache by attention over key blocks that a method chooses.
+
+    kv_append(%kv, %k, %v)                      kv_append(%kv, %k, %v)
+    %o = cached_attention(%kv, %q)     ==>      %m = selector ops of the method (%kv, %q)      bool [QB, G, KB]
+                                                %idx, %cnt = compact_blocks(%m)
+                                                %o = block_attention(%kv, %q, %idx, %cnt)
+
+Why:    attention is quadratic in the prompt; most of its mass lies in few blocks of keys, and where is cheap to guess.
+Needs:  causal attention over a cache, one size for keys and values, no soft cap where scores choose.
+Keeps:  budget: what is left out is measured on calibration text and limited by --max-kl and --min-top1.
+Stops:  each edit leaves one cached_attention fewer.
+Source: the methods' own, each in passes/sparse/methods/; docs/sparse_attention.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from fretsaw.ir import Attr, Graph, Node
+from fretsaw.ir.errors import PassError, UsageError
+from fretsaw.passes.api import Decline, Edit, OnePer, Outcome, graph_pass, rule
+from fretsaw.passes.kit.driver import run_rules
+from fretsaw.passes.sparse.heads import Choice, choose, merged, said
+from fretsaw.passes.sparse.methods import METHODS
+from fretsaw.passes.sparse.options import Sparse
+from fretsaw.passes.sparse.share import share_masks
+from fretsaw.passes.sparse.site import Site
+
+# Symbols of arrays over blocks, by what a step and a cache could hold; promises of no memory.
+DIMS = {"B": (1, 1 << 20), "KB": (1, 1 << 20), "QB": (1, 1 << 21)}
+
+
+@graph_pass(phase="packed", keeps="budget", sites=OnePer("cached_attention"), options=Sparse, repeats=True)
+def sparse_attention(graph: Graph, options: Sparse) -> Outcome:
+    """Rewrite the layers that the options name.
+
+    Raises:
+        UsageError: no method is named, or it lacks what it cannot work without.
+        PassError: the program has no attention over a cache, or the options name layers or heads that it has not.
+    """
+    if type(options) is Sparse:
+        options.variant({})
+    if options.missing():
+        raise UsageError(f"the method {options.method} of sparse_attention needs {options.missing()}")
+    _check_layers(graph, options)
+    opened = replace(graph, dims=dict(sorted({**graph.dims, **DIMS}.items())))
+    outcome = run_rules(opened, (replace(place_lists, name="sparse_attention", options=options),))
+    return replace(outcome, graph=share_masks(outcome.graph) if outcome.hits else graph)
+
+
+@rule(root="cached_attention", phase="packed", keeps="budget", options=Sparse)
+def place_lists(root: Node, g: Graph, options: Sparse) -> Edit | Decline:
+    """The edit of one layer, or why it stays."""
+    named = root.int_attr("layer") in options.layers
+    append = next((n for n in g.nodes if n.op == "kv_append" and n.attr("layer") == root.attr("layer")), None)
+    if append is None:
+        return Decline("no node appends to the cache of its layer", at=root)
+    site = Site(Edit(), g, root, append)
+    choices = choose(site, options, max(_layers(g)) + 1)
+    if isinstance(choices, str):
+        return Decline(choices, at=root, already=True)
+    window = root.int_attr("window")
+    if window:
+        return Decline(f"its sliding window of {window} keys is a budget already", at=root, already=not named)
+    reason = unfit(site, choices)
+    if reason:
+        return Decline(reason, at=root)
+    return rewrite(site, choices)
+
+
+def unfit(site: Site, choices: Iterable[Choice]) -> str:
+    """Why the methods cannot serve this attention; empty where they can."""
+    node, size = site.node, site.head_size
+    if node.attr("value_size") != size:
+        return (
+            f"keys have {size} features and values {node.attr('value_size')}, as in multi-head latent attention, where "
+            "block selectors lose a third of the answers"
+        )
+    scored = [c.options.method for c in choices if METHODS[c.options.method].reads_scores]
+    if node.attr("softcap") and scored:
+        return f"it caps its logits at {node.attr('softcap')}, which the scores of {scored[0]} know nothing of"
+    misfits = [reason for c in choices if (reason := METHODS[c.options.method].fits(site, c.options))]
+    if misfits:
+        return misfits[0]
+    decode = {c.options.decodes() for c in choices if c.options.method != "dense"}
+    if len(decode) > 1:
+        return "some of its heads decode by lists and others densely; a layer does one of them"
+    return ""
+
+
+def rewrite(site: Site, choices: tuple[Choice, ...]) -> Edit:
+    """Selector ops, lists, and attention over them."""
+    chosen = merged(site, choices)
+    idx, cnt = site.emit_all("compact_blocks", chosen.mask)
+    kept = ("layer", "scale", "value_size", "softcap")
+    attrs: dict[str, Attr] = {k: v for k, v in site.node.attrs if k in kept}
+    if any(chosen.window):
+        attrs |= {"sink": chosen.sink, "window": chosen.window}
+    flags = {"decode": chosen.decode, "whole_prompt": any(c.options.whole_prompt() for c in choices)}
+    attrs |= {k: v for k, v in flags.items() if v} | {"method": said(choices, site.heads)}
+    sinks = [v for v in [site.node.get("sinks")] if v is not None]
+    site.edit.rewrite_node(site.node, "block_attention", [site.kv, site.q, idx, cnt, *sinks], attrs)
+    return site.edit
+
+
+def _layers(graph: Graph) -> list[int]:
+    return sorted(n.int_attr("layer") for n in graph.nodes if n.op in ("cached_attention", "block_attention"))
+
+
+def _check_layers(graph: Graph, options: Sparse) -> None:
+    there = _layers(graph)
+    if not there:
+        looks = "its attention looks ahead: an encoder" if graph.count("segment_attention") else "it has no attention"
+        what = f"sparse attention needs a decoder with a KV cache; {looks}"
+        raise PassError(what, where=graph.name, when="pass sparse_attention")
+    named = {"layers": options.layers, "dense_layers": options.dense_layers, "the plan": options.planned()}
+    for name, layers in named.items():
+        missing = [n for n in layers if n not in there]
+        if missing:
+            what = f"{name} names layer {missing[0]}; the attention layers are {there[0]} to {there[-1]}"
+            raise PassError(what, when="pass sparse_attention")
