@@ -38,7 +38,7 @@ class Sparse:
             raise ValueError(f"layer {both[0]} is named in layers and in dense_layers")
         for name, low in self.lows().items():
             value = getattr(self, name)
-            if isinstance(value, (int, float)) and not value >= low:
+            if value is not None and not value >= low:
                 raise ValueError(f"{name} is at least {low}, not {value}")
 
     def lows(self) -> Mapping[str, float]:

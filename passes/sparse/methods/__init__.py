@@ -9,11 +9,13 @@ from fretsaw.passes.sparse.methods import (
     dense,
     dhsa,
     flex_prefill,
+    hip,
     infllm_v2,
     lambda_mask,
     masformer,
     mean_pool,
     minference,
+    moa,
     plan,
     prism,
     quest,
@@ -25,7 +27,7 @@ from fretsaw.passes.sparse.methods import (
 
 MODULES = (
     dense, plan, lambda_mask, tri_shape, triangle_mix, masformer, s2, xattention, mean_pool, prism, minference,
-    flex_prefill, dhsa, quest, infllm_v2,
+    flex_prefill, dhsa, quest, infllm_v2, moa, hip,
 )  # fmt: skip
 METHODS: Mapping[str, Method] = {m.METHOD.name: m.METHOD for m in MODULES}
 
