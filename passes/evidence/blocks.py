@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from fretsaw.ir import Graph, Node, TensorType, Value, evaluate, get_op
+from fretsaw.ir.ops.cache import KV_CACHE
 
 State = tuple[Value, object]  # a handle and the layer that a node reads or changes behind it
 
@@ -44,12 +45,14 @@ class Block:
 
 
 def state_of(node: Node) -> Iterator[State]:
-    """What a node with effects reads and changes."""
+    """What a node with effects reads and changes. Of a cache without a layer it reads how long the sequences are, which
+    no node of a step changes."""
     op = get_op(node.op)
     for slot in op.effects:
         handle = node.get(slot)
-        if handle is not None:
-            yield handle, node.attr("layer") if "layer" in op.attrs else None
+        if handle is None or (handle.type == KV_CACHE and "layer" not in op.attrs):
+            continue
+        yield handle, node.attr("layer") if "layer" in op.attrs else None
 
 
 def cuts(graph: Graph) -> list[Value]:

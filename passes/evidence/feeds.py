@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fretsaw.ir import Graph, ReferenceKvCache, TensorType, Value, evaluate
+from fretsaw.ir import Graph, ReferenceKvCache, TensorType, Value, evaluate, get_op
 from fretsaw.ir.errors import PassError
 from fretsaw.ir.types import FLOATS, INTS, HandleType, numpy_dtype
 from fretsaw.passes.evidence.cost import sequence_dims
@@ -123,7 +123,7 @@ def fresh_cache(graph: Graph, value: Value, sequence: Sequence) -> ReferenceKvCa
     """
     if value.type != HandleType("kv_cache"):
         raise PassError(f"checks cannot make an object for input %{value.name}: {value.type}", where=graph.name)
-    layers = [node.int_attr("layer") for node in graph.nodes if value in node.operands]
+    layers = [n.int_attr("layer") for n in graph.nodes if value in n.operands and "layer" in get_op(n.op).attrs]
     cache = ReferenceKvCache(max(layers, default=-1) + 1)
     cache.begin_step([sequence.ids.size])
     return cache

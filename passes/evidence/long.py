@@ -22,6 +22,7 @@ from fretsaw.passes.evidence.compare import distance
 from fretsaw.passes.evidence.cost import cost, sequence_dims
 from fretsaw.passes.evidence.divergence import Divergence, diverge
 from fretsaw.passes.evidence.feeds import Sequence, feed, vocabulary
+from fretsaw.passes.evidence.memory import peak_bytes
 from fretsaw.passes.evidence.options import EvidenceOptions
 from fretsaw.passes.evidence.quality import LOGITS, Streams, hold_limits
 from fretsaw.passes.evidence.walk import shared_cuts
@@ -110,7 +111,7 @@ def check_long(
     numbers: Numbers = {
         **near.to_json(), "tokens_long": tokens, "rows_compared": int(rows.size), "first_row": first,
         "worst_positions": ", ".join(str(int(rows[i])) for i in near.worst()),
-        "worst_block": where, "worst_block_error": share,
+        "worst_block": where, "worst_block_error": share, "memory_bound_bytes_long": _memory(after, tokens, rows, old),
     }  # fmt: skip
     if not any(node.op == "block_attention" for node in after.nodes):
         return numbers, None
@@ -154,6 +155,12 @@ def _run(
         raise PassError("predictions are compared, and the graph has no output called logits", where=graph.name)
     flat = logits.reshape(-1, logits.shape[-1])
     return Run(flat if picks else flat[rows], cuts)
+
+
+def _memory(graph: Graph, tokens: int, rows: Array, run: Run) -> int:
+    """Bytes of arrays held at once: the largest run, and logits and cuts of three."""
+    env = sequence_dims(graph, tokens) | {"R": rows.size}
+    return peak_bytes(graph, env) + 3 * (run.logits.nbytes + sum(a.nbytes for a in run.cuts.values()))
 
 
 def _blame(graph: Graph, old: Run, new: Run) -> tuple[tuple[str, float], ...]:

@@ -93,7 +93,7 @@ def _scratch(node: Node, env: Mapping[str, int], wide: bool) -> int:
         elif node.op == "segment_attention":
             group = heads // int(str(node["k"].tensor.shape[1]))
         item = 8 if wide else 4
-        queries = min(queries, BAND) if node.attr("causal") is not False else queries
+        queries = min(queries, BAND) if dict(node.attrs).get("causal") is not False else queries
         return own + keys * queries * (3 * item * group + 24)
     if node.op in ("topk", "router"):  # sorted copies and 64-bit indices of all columns
         return own + 2 * TEMPORARIES * _nbytes(node.operands[0], env, wide)

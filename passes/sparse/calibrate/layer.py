@@ -66,15 +66,18 @@ class Layer:
         """Head whose keys query head ``head`` reads."""
         return head * int(self.k.shape[0]) // self.heads
 
-    def weights(self, head: int, rows: slice) -> Array:
-        """Softmax of the rows of one head over all keys up to the last row, [R, rows.stop], zero where the mask hides;
-        sums are below one where a sink takes mass."""
+    def logits(self, head: int, rows: slice) -> Array:
+        """Logits of the rows of one head over keys up to the last row, [R, rows.stop], -inf where the mask hides."""
         keys = self.k[self.key_head(head), : rows.stop]
-        s = (self.q[head, rows] @ keys.T) * self.q.dtype.type(self.scale)
+        s: Array = (self.q[head, rows] @ keys.T) * self.q.dtype.type(self.scale)
         if self.softcap:
             s = np.tanh(s / s.dtype.type(self.softcap)) * s.dtype.type(self.softcap)
         diagonal = s[:, rows.start :]
         np.copyto(diagonal, -np.inf, where=np.arange(diagonal.shape[1])[None, :] > np.arange(s.shape[0])[:, None])
+        return s
+
+    def softmax(self, head: int, s: Array) -> Array:
+        """Weights of logits [R, n], in their place; sums are below one where a sink takes mass."""
         top = s.max(axis=1)
         if self.sinks is not None:
             top = np.maximum(top, self.sinks[head])
@@ -85,6 +88,10 @@ class Layer:
             total += np.exp(self.sinks[head] - top)
         e /= total[:, None]
         return e
+
+    def weights(self, head: int, rows: slice) -> Array:
+        """Softmax of the rows of one head over all keys up to the last row, [R, rows.stop]."""
+        return self.softmax(head, self.logits(head, rows))
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,7 +22,7 @@ from fretsaw.passes.sparse.calibrate.layer import Layer, Reads, causal_blocks
 
 Array = np.ndarray
 VISIBLE_ERROR = 5e-3  # an element of the output that is off by more counts, as in MInference's search
-TINY = 1e-30
+TINY = 1e-30  # below it f32 weights lose digits
 
 
 @dataclass(frozen=True)
@@ -96,9 +96,11 @@ def measure(layer: Layer, ways: Sequence[Reads], first: int = 0) -> Measured:
             for way, total in zip(ways, sums, strict=True):
                 mixed, mass = _read(layer, way, head, i, rows, p, parts, by_block)
                 mass = mass + gone
-                if not mass[kept].all():
-                    raise PassError("a row reads nothing", where=f"layer {layer.number}, head {head}, block {i}")
-                total.add(out[kept], mixed[kept] / mass[kept, None], mass[kept])
+                sparse = mixed / np.maximum(mass, TINY)[:, None]
+                faint = mass <= TINY
+                if faint[kept].any():
+                    sparse[faint] = _again(layer, way, head, i, rows)[faint]
+                total.add(out[kept], sparse[kept], mass[kept])
         count = causal_blocks(layer.blocks)
         for way, total, found in zip(ways, sums, losses, strict=True):
             # Weights are f32: a sum over n keys rounds by n eps of the longest value at most.
@@ -117,6 +119,8 @@ def _parts(p: Array, v: Array) -> Array:
     """What each key block gives to the output: p [R, n], v [n, Ev] -> [blocks, R, Ev]."""
     full = p.shape[1] // BLOCK
     cut = full * BLOCK
+    if not full:
+        return (p @ v)[None]
     blocks = p[:, :cut].reshape(-1, full, BLOCK).transpose(1, 0, 2) @ v[:cut].reshape(full, BLOCK, -1)
     if cut == p.shape[1]:
         return blocks
@@ -130,11 +134,31 @@ def _read(
     listed = way.blocks[head, block, : block + 1]
     if not way.window[head]:
         return np.tensordot(listed.astype(p.dtype), parts, axes=(0, 0)), by_block @ listed.astype(p.dtype)
+    left = np.where(_seen(way, head, block, rows), p, 0)
+    return left @ layer.v[layer.key_head(head), : rows.stop], left.sum(axis=1)
+
+
+def _seen(way: Reads, head: int, block: int, rows: slice) -> Array:
+    """Keys that rows of a query block read before the causal mask, bool [R, rows.stop]."""
     keys = np.arange(rows.stop)
     gap = np.arange(rows.start, rows.stop)[:, None] - keys[None, :]
-    seen = ((gap < way.window[head]) | (keys < way.sink[head])[None, :]) & np.repeat(listed, BLOCK)[: rows.stop]
-    left = np.where(seen, p, 0)
-    return left @ layer.v[layer.key_head(head), : rows.stop], left.sum(axis=1)
+    listed = np.repeat(way.blocks[head, block, : block + 1], BLOCK)[None, : rows.stop]
+    window = way.window[head]
+    seen: Array = ((gap < window) | (keys < way.sink[head])[None, :]) & listed if window else listed & (gap >= 0)
+    return seen
+
+
+def _again(layer: Layer, way: Reads, head: int, block: int, rows: slice) -> Array:
+    """Sparse output of a query block from its logits.
+
+    Raises:
+        PassError: a row reads nothing.
+    """
+    s = np.where(_seen(way, head, block, rows), layer.logits(head, rows), -np.inf)
+    if layer.sinks is None and np.isneginf(s).all(axis=1).any():
+        raise PassError("a row reads nothing", where=f"layer {layer.number}, head {head}, block {block}")
+    out: Array = layer.softmax(head, s) @ layer.v[layer.key_head(head), : rows.stop]
+    return out
 
 
 class _Sums:
