@@ -23,9 +23,11 @@ class Built:
         name = str(func.attrs["global_symbol"])
         self._call = tvm.compile(tvm.IRModule({name: func}), target=tvm.target.Target(V3.target))[name]
 
-    def __call__(self, *arrays: Array, scalars: tuple[int, ...] = ()) -> list[Array]:
+    def __call__(self, *arrays: Array, scalars: tuple[int, ...] = (), results: int = 0) -> list[Array]:
+        """Call with the scalars before the last ``results`` arrays."""
         tensors = [tvm.runtime.tensor(np.ascontiguousarray(a)) for a in arrays]
-        self._call(*tensors, *scalars)
+        first = len(tensors) - results
+        self._call(*tensors[:first], *scalars, *tensors[first:])
         return [t.numpy() for t in tensors]
 
 

@@ -56,7 +56,8 @@ class Case:
         given = {n: attrs.get(n, spec.default) for n, spec in names.items()}
         assert set(attrs) <= set(names)
         narrow = [self.narrow(a) for a in operands]
-        return [self.wide(a) for a in get_op(op).reference([self.cache, *narrow], given)]
+        cache = [self.cache] if "kv" in get_op(op).slots else []
+        return [self.wide(a) for a in get_op(op).reference([*cache, *narrow], given)]
 
     def narrow(self, a: Array) -> Array:
         """Only the columns of blocks (or of slots) that the longest sequence has."""

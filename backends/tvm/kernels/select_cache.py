@@ -1,0 +1,89 @@
+"""What kernels that score cached keys share: the cache's keys in 64-slot pages, and a product of rows with a panel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tvm import tirx
+
+from fretsaw.backends.tvm.kernels.emit import Buffer, Expr, Kernel, bind, dim, i64, load, loop, splat, store
+from fretsaw.backends.tvm.kernels.isa import PANEL, Isa
+from fretsaw.backends.tvm.kernels.kv_pages import TVM_TYPE, KvPages
+from fretsaw.backends.tvm.kernels.select_step import Step
+from fretsaw.backends.tvm.kernels.tile import accumulate
+from fretsaw.backends.tvm.kv_storage import KvType, page_shapes
+from fretsaw.ir.kv import BLOCK
+
+NEVER = float("-inf")  # the score of what a row does not see
+
+
+@dataclass(frozen=True)
+class KeyCache:
+    """Keys of the cache and the step over them.
+
+    Args:
+        width: KB, columns of the page table.
+    """
+
+    pages: KvPages
+    table: Buffer
+    step: Step
+    width: Expr
+    layer: Expr
+
+    @staticmethod
+    def declare(
+        k: Kernel, kv: KvType, kv_heads: int, size: int, rows: Expr, width: Expr, queries: int = 0
+    ) -> tuple[KeyCache, Buffer | None]:
+        """Declare the next arguments of a kernel: ``k_pages``, ``table``, ``lens``, ``cu``, ``q f32[T, queries, E]``
+        if there are heads of queries, and the scalar ``layer``. Returns the cache, and q."""
+        pool = k.arg("k_pages", (dim("NP"), *page_shapes(size, size, BLOCK, kv)[0]), TVM_TYPE[kv])
+        pages = KvPages(kv, pool, pool, size, size, BLOCK)
+        table = k.arg("table", (dim("LT"), dim("BT"), kv_heads, width), "int32")
+        step = Step.declare(k, rows)
+        q = k.arg("q", (dim("T"), queries, size)) if queries else None
+        return KeyCache(pages, table, step, width, k.scalar("layer")), q
+
+    def page(self, b: Expr, h: Expr, j: Expr) -> Expr:
+        """Return the page of block ``j`` of a sequence and a head of keys."""
+        return bind(tirx.Cast("int64", load(self.table, [self.layer, b, h, j])))
+
+    def key(self, page: Expr, e: Expr, slot: Expr) -> Expr:
+        """Return one element of one key."""
+        value = self.pages.keys(page, e, slot, 1)
+        scale = self.pages.key_scales(page, slot, 1)
+        return value if scale is None else value * scale
+
+    def scored(self, b: Expr, decode: bool) -> Expr:
+        """Whether queries of a sequence are scored: it has some, and more than one unless ``decode``."""
+        return self.step.count(b) > (0 if decode else 1)
+
+
+def multiply(
+    isa: Isa, rows: Expr, depth: int, x: Buffer, w: Callable[[Expr, int], Expr], put: Callable[[Expr, int, Expr], None]
+) -> None:
+    """Emit the product of ``x`` [rows, depth] with 16 columns, in register tiles.
+
+    Args:
+        rows: Rows to compute; there must be room for whole tiles in ``x``.
+        w: gives ``isa.lanes`` columns from a given one on, at k.
+        put: is given a row, the first of some columns, and a vector of them.
+    """
+    with loop(bind((rows + isa.rows - 1) // isa.rows)) as t:
+        row0 = bind(t * isa.rows)
+        tile = accumulate(isa, isa.rows, 1, depth, lambda r, k: load(x, [row0 + r, k]), lambda p, k, col: w(k, col))
+        for r in range(isa.rows):
+            for v in range(PANEL // isa.lanes):
+                put(row0 + r, v * isa.lanes, tile.vector(r, 0, v))
+
+
+def tiles_of(isa: Isa, rows: int) -> int:
+    """Rows that whole tiles over ``rows`` rows have."""
+    return -(-rows // isa.rows) * isa.rows
+
+
+def fill(buf: Buffer, head: list[Expr], begin: Expr, end: Expr, value: float) -> None:
+    """Set the elements ``begin ... end`` of a row."""
+    with loop(tirx.max(i64(0), end - begin)) as i:
+        store(buf, [*head, begin + i], splat(value, 1))
