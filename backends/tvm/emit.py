@@ -13,8 +13,9 @@ from fretsaw.backends.tvm.kv_storage import KvType, page_shapes
 from fretsaw.backends.tvm.options import TvmOptions
 from fretsaw.backends.tvm.steps import CacheSlot, Launch, Plan, Tensor
 from fretsaw.ir import Dim, DimLike, TensorType, Value, sym
+from fretsaw.ir.kv import BLOCK
 
-_TVM_DTYPE = {"f32": "float32", "f16": "float16", "bf16": "uint16", "i32": "int32", "i64": "int64"}
+_TVM_DTYPE = {"f32": "float32", "f16": "float16", "bf16": "uint16", "i32": "int32", "i64": "int64", "bool": "int8"}
 
 
 OFFSETS = "B1"  # the size of cu
@@ -29,6 +30,11 @@ class _Dims:
 
     def var(self, name: str) -> tirx.Var:
         return self._vars.setdefault(name, tirx.Var(name, "int64"))
+
+    def blocks(self) -> None:
+        """Symbols of arrays over blocks (ir/kv.py): QB, and KB, which is the width of the page table."""
+        self._known["QB"] = self.var("T") // BLOCK + self.var("B") * 2
+        self._known["KB"] = self.var("M")
 
     def offsets(self, kind: TensorType) -> relax.TensorType | None:
         """The type of offsets [B + 1], None for any other: their size is a variable, and B is one less."""
@@ -76,6 +82,7 @@ def emit(plan: Plan, kv: Mapping[str, int], options: TvmOptions, isa: Isa) -> tv
     if not plan.cached:
         return _emit_encoder(plan, options, isa)
     dims, builder = _Dims(), relax.BlockBuilder()
+    dims.blocks()
     tokens, positions, rows = (relax.Var(v.name, dims.type(v.tensor)) for v in plan.inputs)
     cache = {name: relax.Var(name, kind) for name, kind in cache_types(kv, options.kv, dims).items()}
     weights = {t.name: relax.Var(_identifier(t.name), dims.type(t.type)) for t in plan.tensors}

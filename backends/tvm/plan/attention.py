@@ -15,6 +15,8 @@ from fretsaw.backends.tvm.plan.refuse import refusal
 from fretsaw.backends.tvm.plan.rows import Rows, feeds_only, trace_rows
 from fretsaw.ir import Graph, Node, Value
 
+CACHED = ("cached_attention", "block_attention", "gather_attention")  # ops that queries read the cache with
+
 
 @dataclass(frozen=True)
 class Branch:
@@ -78,11 +80,11 @@ class AttentionSite:
         return [(r.linear, r.rows.reshape(-1)) for r in parts if r is not None]
 
 
-def branch_of(graph: Graph, value: Value) -> Branch:
-    """Trace q, k or v of an attention back to its projection."""
+def branch_of(graph: Graph, value: Value, shared: bool = False) -> Branch:
+    """Trace q, k or v of an attention back to its projection. Others may read the value itself if it is ``shared``."""
     norm = rope = None
     node = graph.producer(value)
-    if node is not None and node.op == "rope" and graph.sole_use(value):
+    if node is not None and node.op == "rope" and (shared or graph.sole_use(value)):
         rope, value = node, node["x"]
         node = graph.producer(value)
     if node is not None and node.op == "rms_norm" and graph.sole_use(value):
@@ -91,21 +93,22 @@ def branch_of(graph: Graph, value: Value) -> Branch:
 
 
 def attention_sites(graph: Graph) -> list[AttentionSite]:
-    """Every layer's site, in order.
+    """Every layer's site, in order: where queries meet the cache first, whatever else reads both.
 
     Raises:
         LoweringError: an append without its attention, or q and k rotated differently.
     """
     appends = {n.int_attr("layer"): n for n in graph.nodes if n.op == "kv_append"}
-    sites = []
+    sites: list[AttentionSite] = []
     for node in graph.nodes:
-        if node.op != "cached_attention":
+        if node.op not in CACHED or any(s.layer == node.attr("layer") for s in sites):
             continue
         append = appends.get(node.int_attr("layer"))
         if append is None:
             raise refusal(graph, node, f"layer {node.attr('layer')} reads a cache that nobody fills", attr="layer")
-        q, k, v = (branch_of(graph, x) for x in (node["q"], append["k"], append["v"]))
-        site = AttentionSite(append, node, q, k, v)
+        k, v = (branch_of(graph, append[slot]) for slot in "kv")
+        # The append's kernel writes q [T, H, E] to memory: selectors of sparse attention may read it too.
+        site = AttentionSite(append, node, branch_of(graph, node["q"], shared=True), k, v)
         check_rope(graph, site)
         sites.append(site)
     return sites

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fretsaw.backends.tvm.plan.attention import AttentionSite, Branch
 from fretsaw.backends.tvm.plan.context import Context
 from fretsaw.backends.tvm.plan.refuse import refusal
+from fretsaw.backends.tvm.plan.sparse_attention import cover_block_attention
 from fretsaw.backends.tvm.specs import AnglesSpec, AppendSpec, AttentionSpec, LinearSpec
 from fretsaw.backends.tvm.steps import Arg, CacheSlot
 from fretsaw.ir import Node, Value
@@ -105,6 +106,9 @@ def _gain(ctx: Context, site: AttentionSite, branch: Branch) -> Arg | None:
 
 def _attend(ctx: Context, site: AttentionSite, q: Value, geometry: tuple[int, int, int, int]) -> None:
     node: Node = site.attend
+    if node.op == "block_attention":
+        cover_block_attention(ctx, node)
+        return
     heads, kv_heads, size, value_size = geometry
     if not node.attr("causal"):
         raise refusal(ctx.graph, node, "bidirectional attention over a cache has no kernel", attr="causal")

@@ -13,7 +13,8 @@ from fretsaw.ir.excerpt import excerpt, place
 SEGMENTS = frozenset(("segment_attention", "segment_pool", "l2_norm"))
 STRUCTURAL = frozenset(("linear", "embedding", "rms_norm", "layer_norm", "rope", "kv_append", "cached_attention",
                         "router", "experts", "take", "reshape", "slice", "clamp", "cast"))  # fmt: skip
-SUPPORTED = STRUCTURAL | SEGMENTS | UNARY | BINARY
+SPARSE = frozenset(("block_attention",))
+SUPPORTED = STRUCTURAL | SEGMENTS | SPARSE | UNARY | BINARY
 
 
 def check_supported(graph: Graph) -> None:
