@@ -34,9 +34,9 @@ class MaskSpec:
     """One mask that needs no scores.
 
     Args:
-        kind: ``causal``, ``forced``, ``span`` or ``strided``.
-        sink: ``forced``: first blocks; ``span``: first tokens of each head.
-        window: ``span``: last tokens of each head, 0 for all.
+        kind: ``causal``, ``prompt``, ``forced``, ``span``, ``elastic`` or ``strided``.
+        sink: ``forced``, ``elastic``: first blocks; ``span``: first tokens of each head.
+        window: ``span``: last tokens of each head, 0 for all; ``elastic``: alpha, and beta in eighths.
         local: ``forced``, ``strided``: last blocks.
         stride, offsets: ``strided``.
         dense_until, last_rows: rows that keep everything.
@@ -57,6 +57,8 @@ class MaskSpec:
         """Whether a row keeps everything."""
         if self.kind == "causal":
             return tirx.const(True, "bool")
+        if self.kind == "prompt":
+            return tirx.Not(block.decodes)
         return tirx.any(block.last <= self.dense_until, block.last > block.end - self.last_rows)
 
 
@@ -116,6 +118,17 @@ def _rule(spec: MaskSpec) -> Callable[[QueryBlock, Expr], Callable[[Expr], Expr]
             return lambda j: tirx.any(block.block - j < spec.local, (j + offset) % spec.stride == 0)
 
         return strided
+    if spec.kind == "prompt":
+        return lambda block, g: lambda j: tirx.const(False, "bool")
+    if spec.kind == "elastic":
+        alpha, beta = spec.window
+
+        def elastic(block: QueryBlock, g: Expr) -> Callable[[Expr], Expr]:
+            tokens = bind(alpha + (beta * (block.block + 1) * BLOCK + 7) // 8)
+            near = bind(tirx.max(i64(1), (tokens + BLOCK - 1) // BLOCK))
+            return lambda j: tirx.any(block.block - j < near, j < spec.sink[0])
+
+        return elastic
     return lambda block, g: lambda j: tirx.any(j < spec.sink[0], j > block.block - spec.local)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fretsaw.backends.tvm.options import TvmOptions
-from fretsaw.backends.tvm.plan import dense, heads, misc, moe, segments, sparse_attention
+from fretsaw.backends.tvm.plan import dense, heads, misc, moe, segments, select, sparse_attention
 from fretsaw.backends.tvm.plan.attention import attention_sites
 from fretsaw.backends.tvm.plan.context import Context
 from fretsaw.backends.tvm.plan.refuse import refusal
@@ -59,6 +59,8 @@ def _cover(ctx: Context, node: Node) -> None:
         segments.cover_l2_norm(ctx, node)
     elif node.op == "block_attention":  # a second one of its layer
         sparse_attention.cover_block_attention(ctx, node)
+    elif node.op in select.SELECT:
+        select.cover_select(ctx, node)
     elif node.op in ("rope", "kv_append", "cached_attention", "cast"):
         raise refusal(ctx.graph, node, f"{node.op} stands where no kernel of the tvm backend covers it")
     else:

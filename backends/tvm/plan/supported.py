@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from fretsaw.backends.tvm.expr import BINARY, UNARY
 from fretsaw.backends.tvm.plan.refuse import CAPTURED
+from fretsaw.backends.tvm.plan.select import SELECT
 from fretsaw.ir import Graph, Node
 from fretsaw.ir.errors import LoweringError
 from fretsaw.ir.excerpt import excerpt, place
@@ -14,7 +15,7 @@ SEGMENTS = frozenset(("segment_attention", "segment_pool", "l2_norm"))
 STRUCTURAL = frozenset(("linear", "embedding", "rms_norm", "layer_norm", "rope", "kv_append", "cached_attention",
                         "router", "experts", "take", "reshape", "slice", "clamp", "cast"))  # fmt: skip
 SPARSE = frozenset(("block_attention",))
-SUPPORTED = STRUCTURAL | SEGMENTS | SPARSE | UNARY | BINARY
+SUPPORTED = STRUCTURAL | SEGMENTS | SPARSE | SELECT | UNARY | BINARY
 
 
 def check_supported(graph: Graph) -> None:

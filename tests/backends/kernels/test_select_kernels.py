@@ -41,6 +41,9 @@ MASKS: list[tuple[str, MaskSpec, dict[str, object]]] = [
         "strided_blocks", MaskSpec("strided", 2, local=1, stride=3, offsets=(0, 2)),
         {"local": 1, "stride": 3, "offsets": (0, 2)},
     ),
+    ("prompt_blocks", MaskSpec("prompt", 2), {"groups": 2}),
+    ("elastic_blocks", MaskSpec("elastic", 1, (1,), (-100, 5)), {"groups": 1, "alpha": -100, "beta": 5}),
+    ("elastic_blocks", MaskSpec("elastic", 1, (0,), (65, 1)), {"groups": 1, "sink": 0, "alpha": 65, "beta": 1}),
 ]  # fmt: skip
 
 

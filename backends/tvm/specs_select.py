@@ -1,0 +1,146 @@
+"""Kernel specs of selectors: which key blocks queries read (ir/ops/select*.py)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from tvm import tirx
+
+from fretsaw.backends.tvm.kernels import select_antidiagonal as antidiagonal_kernel
+from fretsaw.backends.tvm.kernels import select_dots as dots
+from fretsaw.backends.tvm.kernels import select_masks as masks
+from fretsaw.backends.tvm.kernels import select_pools as pools
+from fretsaw.backends.tvm.kernels import select_rules as rules
+from fretsaw.backends.tvm.kernels.isa import Isa
+from fretsaw.backends.tvm.kv_storage import KvType
+from fretsaw.backends.tvm.specs import Spec
+from fretsaw.ir import Attr
+
+Sizes = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class SelectSpec(Spec):
+    """One op. Inputs: ``lens``, ``cu`` (ops that read keys: ``k_pages``, ``table``, ``lens``, ``cu``) where the op has
+    a cache, then its other operands; the scalar ``layer`` where it reads keys; its results.
+
+    Args:
+        op: Its name in the IR.
+        operands, results: The sizes that are fixed, of each tensor.
+        attrs: Its attributes but the layer, defaults filled in.
+    """
+
+    op: str
+    operands: tuple[Sizes, ...]
+    results: tuple[Sizes, ...]
+    attrs: tuple[tuple[str, Attr], ...]
+    kv: KvType = "f32"
+
+    @property
+    def name(self) -> str:
+        parts = (self.operands, self.results, self.attrs, self.kv)
+        return f"{self.op}_{hashlib.sha256(repr(parts).encode()).hexdigest()[:10]}"
+
+    def whole(self, name: str) -> int:
+        """An attribute that is an integer."""
+        value = dict(self.attrs)[name]
+        assert isinstance(value, int)
+        return value
+
+    def real(self, name: str) -> float:
+        """An attribute that is a number."""
+        value = dict(self.attrs)[name]
+        assert isinstance(value, int | float)
+        return float(value)
+
+    def text(self, name: str) -> str:
+        """An attribute that is a word."""
+        return str(dict(self.attrs)[name])
+
+    def counts(self, name: str) -> tuple[int, ...]:
+        """An attribute that is a list of integers."""
+        value = dict(self.attrs)[name]
+        assert isinstance(value, tuple)
+        return tuple(n for n in value if isinstance(n, int))
+
+    @property
+    def heads(self) -> int:
+        """The second axis of the first result."""
+        return self.results[0][0]
+
+    def build(self, isa: Isa) -> tirx.PrimFunc:
+        return BUILDERS[self.op](self, isa)
+
+
+def _mask(kind: str) -> Builder:
+    def build(s: SelectSpec, isa: Isa) -> tirx.PrimFunc:
+        spec = masks.MaskSpec(kind, s.heads, name=s.name)
+        if kind == "forced":
+            spec = replace(spec, sink=(s.whole("sink"),), local=s.whole("local"))
+        elif kind == "span":
+            spec = replace(spec, sink=s.counts("sink"), window=s.counts("window"))
+        elif kind == "elastic":
+            spec = replace(spec, sink=(s.whole("sink"),), window=(s.whole("alpha"), s.whole("beta")))
+        elif kind == "strided":
+            spec = replace(spec, local=s.whole("local"), stride=s.whole("stride"), offsets=s.counts("offsets"))
+        if kind not in ("causal", "prompt"):
+            spec = replace(spec, dense_until=s.whole("dense_until"), last_rows=s.whole("last_rows"))
+        return masks.mask(spec)
+
+    return build
+
+
+def _rule(kind: str, value: str) -> Builder:
+    return lambda s, isa: rules.rule(rules.RuleSpec(kind, s.heads, s.real(value), s.name))
+
+
+def _pool_queries(s: SelectSpec, isa: Isa) -> tirx.PrimFunc:
+    heads, size = s.operands[0]
+    return pools.pool_queries(pools.PoolSpec(heads, size, s.text("kind"), isa, name=s.name))
+
+
+def _pool_keys(s: SelectSpec, isa: Isa) -> tirx.PrimFunc:
+    heads, size = s.whole("kv_heads"), s.whole("size")
+    return pools.pool_keys(pools.PoolSpec(heads, size, s.text("kind"), isa, s.kv, bool(s.whole("decode")), name=s.name))
+
+
+def _dots(s: SelectSpec, isa: Isa) -> tirx.PrimFunc:
+    (heads, size), (kv_heads, _) = s.operands
+    band = (s.whole("start"), s.whole("end")) if s.op == "band_scores" else ()
+    return dots.block_scores(dots.DotSpec(heads, kv_heads, size, s.real("scale"), isa, band, s.name))
+
+
+def _antidiagonal(s: SelectSpec, isa: Isa) -> tirx.PrimFunc:
+    heads, size = s.operands[0]
+    spec = antidiagonal_kernel.AntidiagonalSpec(
+        heads, s.whole("kv_heads"), size, s.whole("stride"), s.real("scale"), isa, s.real("norm"), s.kv,
+        bool(s.whole("decode")), s.name,
+    )  # fmt: skip
+    return antidiagonal_kernel.antidiagonal(spec)
+
+
+Builder = Callable[[SelectSpec, Isa], tirx.PrimFunc]
+BUILDERS: Mapping[str, Builder] = {
+    "causal_blocks": _mask("causal"),
+    "prompt_blocks": _mask("prompt"),
+    "forced_blocks": _mask("forced"),
+    "span_blocks": _mask("span"),
+    "elastic_blocks": _mask("elastic"),
+    "strided_blocks": _mask("strided"),
+    "union_blocks": lambda s, isa: masks.union(s.heads, s.name),
+    "pick_heads": lambda s, isa: masks.pick(s.counts("choice"), tuple(n for (n,) in s.operands), s.name),
+    "compact_blocks": lambda s, isa: masks.compact(s.heads, s.name),
+    "pool_queries": _pool_queries,
+    "pool_keys": _pool_keys,
+    "block_scores": _dots,
+    "band_scores": _dots,
+    "antidiagonal_scores": _antidiagonal,
+    "softmax_blocks": lambda s, isa: dots.softmax_blocks(s.heads, isa, s.name),
+    "pool_heads": lambda s, isa: dots.pool_heads(s.operands[0][0], s.heads, s.text("kind"), s.name),
+    "select_top_k": _rule("top_k", "k"),
+    "select_share": _rule("share", "density"),
+    "select_top_p": _rule("top_p", "p"),
+    "select_above": _rule("above", "threshold"),
+}
