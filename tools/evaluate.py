@@ -1,32 +1,22 @@
 """Quality in numbers: negative log-likelihood of a text, and distance from the checkpoint's own logits.
 
 The text is cut into windows of ``context`` tokens that do not overlap; every token of a window but its first is
-predicted from the ones before it in the window. Logits are read a block of tokens at a time, so memory does not
-grow with the context. All sums are in f64.
+predicted from the ones before it in the window. Logits come some rows at a time, as the scorer gives them, so memory
+does not grow with the context unless a model wants a window whole. All sums are in f64.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from fretsaw.ir.errors import UsageError
 from fretsaw.passes.evidence.divergence import log_softmax, token_kl
+from fretsaw.tools.scorers import Logits, Scorer
 
-Logits = np.ndarray  # [n, V] float
-BLOCK = 128  # tokens whose logits are held at once
-
-
-class Scorer(Protocol):
-    """Something that reads a window block by block and gives the logits of every token of the block."""
-
-    def begin(self) -> None: ...
-
-    def block(self, ids: Sequence[int]) -> Logits: ...
+SLICE = 128  # rows whose log probabilities are in memory at once
 
 
 @dataclass
@@ -84,19 +74,30 @@ def evaluate(
     """
     tally = Tally()
     for window in windows(ids, context, limit):
-        ours.begin()
-        if reference is not None:
-            reference.begin()
-        for start in range(0, len(window) - 1, BLOCK):
-            block = window[start : min(start + BLOCK, len(window) - 1)]
-            targets = np.asarray(window[start + 1 : start + 1 + len(block)])
-            _score(tally, targets, ours.block(block), reference.block(block) if reference is not None else None)
+        done = 0
+        for mine, other in in_step(window[:-1], ours, reference):
+            targets = np.asarray(window[done + 1 : done + 1 + len(mine)])
+            _score(tally, targets, mine, other)
+            done += len(mine)
             if progress is not None:
-                progress(len(block))
+                progress(len(mine))
         tally.windows += 1
     if tally.tokens == 0:
         raise UsageError(f"the text has {len(ids)} tokens, at least 2 are needed")
     return tally.result(reference is not None)
+
+
+def in_step(ids: Sequence[int], ours: Scorer, reference: Scorer | None) -> Iterator[tuple[Logits, Logits | None]]:
+    """Logits of the same tokens from both, at most :data:`SLICE` rows at a time, however each cuts its window."""
+    other: Logits | None = None
+    theirs = iter(()) if reference is None else reference.rows(ids)
+    for mine in ours.rows(ids):
+        while len(mine):
+            if reference is not None and (other is None or not len(other)):
+                other = next(theirs)
+            count = min(SLICE, len(mine), SLICE if other is None else len(other))
+            yield mine[:count], None if other is None else other[:count]
+            mine, other = mine[count:], None if other is None else other[count:]
 
 
 def _score(tally: Tally, targets: np.ndarray, mine: Logits, other: Logits | None) -> None:
@@ -110,47 +111,3 @@ def _score(tally: Tally, targets: np.ndarray, mine: Logits, other: Logits | None
     tally.reference_nll -= float(p[rows, targets].sum())
     tally.same_top += int((p.argmax(-1) == q.argmax(-1)).sum())
     tally.kl.append(token_kl(p, q))
-
-
-class ArtifactScorer:
-    """Logits of an artifact, through the runtime."""
-
-    def __init__(self, path: Path, context: int, threads: int) -> None:
-        from fretsaw.runtime import Model
-
-        self.model = Model(path, threads=threads)
-        if not 2 <= context <= self.model.context:
-            raise UsageError(f"--context must be 2 to {self.model.context} tokens, is {context}")
-        self._session = self.model.session(context)
-
-    def begin(self) -> None:
-        self._session.reset()
-
-    def block(self, ids: Sequence[int]) -> Logits:
-        return self._session.forward(ids)
-
-
-class CheckpointScorer:
-    """Logits of a checkpoint in f32, by transformers, with its own cache between blocks."""
-
-    def __init__(self, path: Path, threads: int) -> None:
-        import torch
-        from transformers import AutoModelForCausalLM
-
-        if not (path / "config.json").is_file():
-            raise UsageError(f"{path} is not a checkpoint directory", hint="it must hold config.json")
-        if threads:
-            torch.set_num_threads(threads)
-        self._torch = torch
-        self._model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, local_files_only=True).eval()
-        self._cache: object = None
-
-    def begin(self) -> None:
-        self._cache = None
-
-    def block(self, ids: Sequence[int]) -> Logits:
-        with self._torch.inference_mode():
-            out = self._model(self._torch.tensor([list(ids)]), past_key_values=self._cache, use_cache=True)
-        self._cache = out.past_key_values
-        logits: Logits = out.logits[0].numpy()
-        return logits

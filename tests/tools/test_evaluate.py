@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ from scipy.special import log_softmax
 from fretsaw.ir.errors import UsageError
 from fretsaw.tools import evaluate as module
 from fretsaw.tools.evaluate import evaluate, windows
+from fretsaw.tools.scorers import cuts
 
 V = 11
 
@@ -18,18 +19,14 @@ V = 11
 class Table:
     """Logits that depend on the token and its place in the window, so that a misread window shows."""
 
-    def __init__(self, seed: int, noise: float = 0.0) -> None:
+    def __init__(self, seed: int, noise: float = 0.0, block: int = 128) -> None:
         self.table = np.random.default_rng(7).standard_normal((64, V, V)).astype(np.float32)
         self.table += noise * np.random.default_rng(seed).standard_normal(self.table.shape).astype(np.float32)
-        self.at = -1
+        self.block = block
 
-    def begin(self) -> None:
-        self.at = 0
-
-    def block(self, ids: Sequence[int]) -> np.ndarray:
-        rows = np.stack([self.table[self.at + i, t] for i, t in enumerate(ids)])
-        self.at += len(ids)
-        return rows
+    def rows(self, ids: Sequence[int]) -> Iterator[np.ndarray]:
+        for start, end in cuts(len(ids), self.block, 1):
+            yield np.stack([self.table[i, ids[i]] for i in range(start, end)])
 
 
 def direct(ids: list[int], context: int, p: Table, q: Table) -> tuple[float, np.ndarray, float]:
@@ -47,11 +44,12 @@ def direct(ids: list[int], context: int, p: Table, q: Table) -> tuple[float, np.
 
 
 @pytest.mark.parametrize("context", [2, 5, 17, 64])
-@pytest.mark.parametrize("block", [1, 3, 128])
-def test_against_direct_sums(context: int, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BLOCK", block)
+@pytest.mark.parametrize("blocks", [(1, 1), (3, 128), (128, 2), (5, 3)])
+@pytest.mark.parametrize("rows", [1, 4, 128])
+def test_against_direct_sums(context: int, blocks: tuple[int, int], rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SLICE", rows)
     ids = [int(t) for t in np.random.default_rng(1).integers(0, V, 100)]
-    p, q = Table(0), Table(1, noise=0.5)
+    p, q = Table(0, block=blocks[0]), Table(1, 0.5, blocks[1])
     got = evaluate(ids, context, q, p)
     nll, kl, same = direct(ids, context, p, q)
     eps = float(np.finfo(np.float64).eps) * V * len(ids)  # sums of V terms, over the tokens of the text
@@ -86,3 +84,22 @@ def test_limit_and_progress() -> None:
 def test_too_short(ids: list[int]) -> None:
     with pytest.raises(UsageError, match=f"the text has {len(ids)} tokens"):
         evaluate(ids, 10, Table(0))
+
+
+def test_cuts_by_hand() -> None:
+    assert cuts(300, 128, 1) == [(0, 128), (128, 256), (256, 300)]
+    assert cuts(128, 128, 64) == [(0, 128)]
+    assert cuts(300, 200, 64) == [(0, 192), (192, 300)]
+    assert cuts(257, 256, 64) == [(0, 192), (192, 257)]  # one token alone would be decoded
+    assert cuts(257, 256, 1) == [(0, 256), (256, 257)]
+    assert cuts(1, 256, 64) == [(0, 1)]
+
+
+@pytest.mark.parametrize("align", [1, 64])
+def test_cuts_cover_every_token_once(align: int) -> None:
+    for size in (128, 191, 512):
+        for count in range(1, 1100):
+            parts = cuts(count, size, align)
+            assert [a for a, _ in parts] == [0, *(b for _, b in parts[:-1])] and parts[-1][1] == count
+            assert all(0 < b - a <= size and a % align == 0 for a, b in parts)
+            assert align == 1 or count == 1 or all(b - a > 1 for a, b in parts)
