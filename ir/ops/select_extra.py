@@ -27,7 +27,7 @@ from fretsaw.ir.ops.select import (
     over_blocks,
 )
 from fretsaw.ir.ops.select_rules import best
-from fretsaw.ir.ops.select_scores import DECODE, KEYS, grouped_heads, keys_of, real, scored
+from fretsaw.ir.ops.select_scores import DECODE, KEYS, grouped_heads, keys_of, real
 from fretsaw.ir.types import TensorType
 
 EIGHTHS = 8  # units of beta
@@ -135,11 +135,12 @@ def _flex_switch_shape(types: Types, attrs: Attrs) -> Types:
 def _halving(operands: Sequence[object], attrs: Attrs) -> Sequence[Array]:
     kv, (q, forced) = cache_of(operands), arrays(operands)
     out = blank(kv, q.shape[1])
-    for block in scored(kv, attrs):
+    for block in kv.query_blocks():
         keys = keys_of(kv, attrs, block.sequence)
         for h in range(q.shape[1]):
-            rows = q[block.tokens, h].astype(np.float64)[1::2] if block.tokens.stop - block.tokens.start > 1 else None
-            rows = q[block.tokens, h].astype(np.float64) if rows is None else rows
+            rows = q[block.tokens, h].astype(np.float64)
+            rows = rows[1::2] if len(rows) > 1 else rows  # every second query
+            rows = rows[:0] if block.single and not attrs.get("decode") else rows
             mine = keys[:, h * keys.shape[1] // q.shape[1]]
             must = forced[block.row, h, : block.block + 1]
             out[block.row, h, : block.block + 1] = halved(rows, mine, must, number(attrs, "blocks"))
@@ -154,7 +155,7 @@ def halved(rows: Array, keys: Array, forced: Array, k: int) -> Array:
     with a key of its first block's middle, and the best k halves stay.
 
     Args:
-        rows: Queries f64 [R, E].
+        rows: Queries f64 [R, E]; without any the first halves stay.
         keys: Keys f64 [S, E]; the middle of block j is key 64 j + 31, or the last one there is.
     """
     free = np.flatnonzero(~forced)
@@ -168,7 +169,7 @@ def halved(rows: Array, keys: Array, forced: Array, k: int) -> Array:
             middle = a + -(-(b - a) // 2)
             halves += [(a, middle)] + ([(middle, b)] if middle < b else [])
         at = [min(int(free[a]) * BLOCK + BLOCK // 2 - 1, len(keys) - 1) for a, _ in halves]
-        worth = (rows @ keys[at].T).max(axis=0)
+        worth = (rows @ keys[at].T).max(axis=0, initial=-np.inf)
         groups = [halves[i] for i in np.flatnonzero(best(worth.astype(np.float32), np.zeros(len(halves), bool), k))]
     out = forced.copy()
     out[[int(free[a]) for a, _ in groups]] = True

@@ -22,7 +22,7 @@ def layer_text(layers: int = 1, heads: int = 4, kv_heads: int = 2, attrs: str = 
     """``layers`` attention layers over one q, k, v; rope: its layout, or none."""
     body = [f"  const %freq: f32[{SIZE // 2}]"] if rope else []
     for name, count in (("q", heads), ("k", kv_heads)):
-        turn = f'rope(%{name}, %positions, %freq) {{layout = "{rope}"}}' if rope else f"abs(%{name})"
+        turn = f'rope(%{name}, %positions, %freq) {{layout = "{rope}"}}' if rope else f"neg(%{name})"
         body.append(f"  %{name}.turned: f32[T, {count}, {SIZE}] = {turn}")
     for i in range(layers):
         body += [
