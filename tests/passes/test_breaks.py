@@ -31,8 +31,10 @@ from tests.passes import (
     test_raise_router,
 )
 from tests.passes.kit import read
+from tests.passes.sparse import layers
 
 SHIPPED: dict[str, Pass] = {p.name: p for p in (*(p for ps in PIPELINE.values() for p in ps), *ON_REQUEST)}
+SHIPPED["sparse_attention"] = SHIPPED["sparse_attention"].configured({"method": "xattention"})
 Change = tuple[str, str]
 # They build a new program and refuse what they cannot pack by themselves: below, and in their own tests.
 PACKING = {"pack_tokens", "pack_segments", "share_uniform_rows"}
@@ -117,6 +119,10 @@ BREAKS: dict[str, tuple[str, Sequence[Change], Sequence[str]]] = {
         test_fold_norm_gain.LAYER, [("-> (%q, %k)", "-> (%q, %k, %n)")],
         ["fold_norm_gain was requested and reached no site",
          "declined  %n (layer_norm)  norm: the norm is a graph output, its gain is seen"]),
+    "sparse_attention": (
+        layers.layer_text(2), [("layer = 1, scale", "softcap = 30.0, layer = 1, scale")],
+        ["sparse_attention missed 1 of 2 sites",
+         "declined  %o1 (cached_attention)  layers.1.self_attn: it caps its logits at 30.0, which the scores of"]),
     "fold_bias": (
         test_fold_bias.ONE + " %a: f32[B, 4] = linear(%x, %w, %b)  // proj\n %y: f32[B, 4] = add(%a, %c)\n}",
         [("-> (%y)", "-> (%y, %a)")],
