@@ -21,6 +21,7 @@ from fretsaw.ir import Attr, Graph, Node
 from fretsaw.ir.errors import PassError, UsageError
 from fretsaw.passes.api import Decline, Edit, OnePer, Outcome, graph_pass, rule
 from fretsaw.passes.kit.driver import run_rules
+from fretsaw.passes.sparse.calibrate.begin import begins
 from fretsaw.passes.sparse.heads import Choice, choose, merged, said
 from fretsaw.passes.sparse.methods import METHODS
 from fretsaw.passes.sparse.options import Sparse
@@ -31,7 +32,9 @@ from fretsaw.passes.sparse.site import Site
 DIMS = {"B": (1, 1 << 20), "KB": (1, 1 << 20), "QB": (1, 1 << 21)}
 
 
-@graph_pass(phase="packed", keeps="budget", sites=OnePer("cached_attention"), options=Sparse, repeats=True)
+@graph_pass(
+    phase="packed", keeps="budget", sites=OnePer("cached_attention"), options=Sparse, repeats=True, begins=begins
+)
 def sparse_attention(graph: Graph, options: Sparse) -> Outcome:
     """Rewrite the layers that the options name.
 

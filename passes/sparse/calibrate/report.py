@@ -107,10 +107,7 @@ def _short(value: float) -> float:
 
 
 def describe(graph: Graph) -> Said:
-    """Methods and options of the heads of a sparse graph, as its passes left them; empty where they said nothing."""
-    try:
-        from fretsaw.passes.sparse.describe import heads_of  # type: ignore[import-not-found,unused-ignore]
-    except ImportError:
-        return {}
-    said: Said = heads_of(graph)
-    return said
+    """Methods and options of the heads of a sparse graph, as its passes left them."""
+    from fretsaw.passes.sparse.describe import describe_heads  # the methods import this package's neighbours
+
+    return {(h.layer, h.head): (h.method, h.options) for h in describe_heads(graph)}
