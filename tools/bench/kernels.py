@@ -67,6 +67,29 @@ def bench_gemm(isa: Isa, threads: int) -> None:
     print(f"head     float32   T=1   {speed:6.1f} GB/s,     probe {band:6.1f}, ratio {speed / band:.2f}")
 
 
+def bench_few_rows(isa: Isa, threads: int, copies: int = 24) -> None:
+    """Print a product of few rows, as decoding many sequences has it, beside the least time for its weights and FMAs.
+
+    Calls go through ``copies`` matrices, together larger than the caches.
+    """
+    n, k = 1536, 576
+    spec = GemmSpec(n, k, isa, epilogue=Epilogue(glu=Glu()))
+    run, weights = build(gemm(spec), isa), [zeros(spec.panels, k, 16) for _ in range(copies)]
+    size = copies * spec.panels * 16 * k
+    for rows in (1, 2, 4, 8, 16, 32, 64):
+        x, out = zeros(rows, k), zeros(rows, n)
+
+        def call() -> None:
+            for w in weights:
+                run(x, w, out)  # noqa: B023  called before the loop goes on
+
+        seconds = best(call, 7)
+        band, peak = read_bandwidth(threads, rounds=2), fma_peak(threads, 2)
+        least = max(4e-9 * size / band, 2e-9 * rows * size / peak)
+        print(f"gate_up  T={rows:3} {2e-9 * rows * size / seconds:6.1f} GFLOP/s, {4e-9 * size / seconds:5.1f} GB/s, "
+              f"least time {least / seconds:.2f} of it")  # fmt: skip
+
+
 def bench_attention(isa: Isa, threads: int, page: int) -> None:
     """Print causal prefill beside the FMA peak, and decode in GB/s of keys and values."""
     run = build(attention(AttentionSpec(9, 3, 64, isa, page=page)), isa)
@@ -125,6 +148,7 @@ def main() -> None:
     isa = V4 if "avx512f" in Path("/proc/cpuinfo").read_text() else V3
     print(f"{isa.name}, {threads} threads, read bandwidth {read_bandwidth(threads):.1f} GB/s")
     bench_gemm(isa, threads)
+    bench_few_rows(isa, threads)
     bench_rows(isa, threads)
     bench_experts(isa, threads)
     for page in (32, 64):
