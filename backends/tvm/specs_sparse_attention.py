@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from tvm import tirx
 
 from fretsaw.backends.tvm.kernels import block_attention as block_kernel
+from fretsaw.backends.tvm.kernels import gather_attention as gather_kernel
+from fretsaw.backends.tvm.kernels import merge_attention as merge_kernel
 from fretsaw.backends.tvm.kernels.isa import Isa
+from fretsaw.backends.tvm.kernels.query_tiles import ListedSpec
 from fretsaw.backends.tvm.kv_storage import KvType
 from fretsaw.backends.tvm.specs import Spec, scalars_first
 
@@ -39,3 +42,38 @@ class BlockAttentionSpec(Spec):
             first=self.first, last=self.last, listed_decode=self.decode,
         )  # fmt: skip
         return scalars_first(block_kernel.block_attention(spec), scalars=1, outputs=1 + self.lse)
+
+
+@dataclass(frozen=True)
+class GatherAttentionSpec(Spec):
+    """Inputs q [T, H, E], k_pages, v_pages, table, lens, cu, ids i32[QB, G, N], cnt i32[QB, G]; scalar layer; outputs
+    [T, H*Ev] and f32[T, H]."""
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    value_dim: int
+    page: int
+    scale: float
+    softcap: float
+    lists: int
+    decode: bool
+    kv: KvType = "f32"
+
+    def build(self, isa: Isa) -> tirx.PrimFunc:
+        spec = ListedSpec(
+            self.heads, self.kv_heads, self.head_dim, isa, self.value_dim, self.scale, self.page,
+            soft_cap=self.softcap, kv=self.kv, lse=True, name=self.name, lists=self.lists, listed_decode=self.decode,
+        )  # fmt: skip
+        return scalars_first(gather_kernel.gather_attention(spec), scalars=1, outputs=2)
+
+
+@dataclass(frozen=True)
+class MergeAttentionSpec(Spec):
+    """Inputs o1 [T, H, Ev], lse1 f32[T, H], o2, lse2; outputs [T, H*Ev] and f32[T, H]."""
+
+    heads: int
+    value_dim: int
+
+    def build(self, isa: Isa) -> tirx.PrimFunc:
+        return merge_kernel.merge_attention(self.heads, self.value_dim, isa, self.name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fretsaw.backends.tvm.plan.attention import AttentionSite, Branch
 from fretsaw.backends.tvm.plan.context import Context
 from fretsaw.backends.tvm.plan.refuse import refusal
-from fretsaw.backends.tvm.plan.sparse_attention import cover_block_attention
+from fretsaw.backends.tvm.plan.sparse_attention import cover_block_attention, cover_gather_attention
 from fretsaw.backends.tvm.specs import AnglesSpec, AppendSpec, AttentionSpec, LinearSpec
 from fretsaw.backends.tvm.steps import Arg, CacheSlot
 from fretsaw.ir import Node, Value
@@ -108,6 +108,9 @@ def _attend(ctx: Context, site: AttentionSite, q: Value, geometry: tuple[int, in
     node: Node = site.attend
     if node.op == "block_attention":
         cover_block_attention(ctx, node)
+        return
+    if node.op == "gather_attention":
+        cover_gather_attention(ctx, node)
         return
     heads, kv_heads, size, value_size = geometry
     if not node.attr("causal"):

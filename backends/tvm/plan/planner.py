@@ -61,6 +61,10 @@ def _cover(ctx: Context, node: Node) -> None:
         sparse_attention.cover_block_attention(ctx, node)
     elif node.op in select.SELECT:
         select.cover_select(ctx, node)
+    elif node.op == "gather_attention":
+        sparse_attention.cover_gather_attention(ctx, node)
+    elif node.op == "merge_attention":
+        sparse_attention.cover_merge_attention(ctx, node)
     elif node.op in ("rope", "kv_append", "cached_attention", "cast"):
         raise refusal(ctx.graph, node, f"{node.op} stands where no kernel of the tvm backend covers it")
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fretsaw.backends.tvm.plan.context import Context
 from fretsaw.backends.tvm.plan.refuse import refusal
-from fretsaw.backends.tvm.specs_sparse_attention import BlockAttentionSpec
+from fretsaw.backends.tvm.specs_sparse_attention import BlockAttentionSpec, GatherAttentionSpec, MergeAttentionSpec
 from fretsaw.backends.tvm.steps import Arg, CacheSlot
 from fretsaw.ir import Node, Value
 from fretsaw.ir.kv import BLOCK
@@ -29,6 +29,27 @@ def cover_block_attention(ctx: Context, node: Node) -> None:
     if sinks is not None:
         inputs.append(ctx.pool.vector([(ctx.const(sinks, node, "sinks"), None)], sinks.name))
     ctx.add(spec, inputs, flat_result(ctx, node), [node], scalars=[node.int_attr("layer")])
+
+
+def cover_gather_attention(ctx: Context, node: Node) -> None:
+    """Plan the launch of a ``gather_attention``; its queries and its layer's append are planned."""
+    check_pages(ctx, node)
+    heads, size, kv_heads, value_size = geometry(ctx, node)
+    lists = node["ids"].tensor.shape[1]
+    assert isinstance(lists, int)
+    spec = GatherAttentionSpec(
+        heads, kv_heads, size, value_size, ctx.options.page_tokens, node.float_attr("scale"),
+        node.float_attr("softcap"), lists, bool(node.attr("decode")), ctx.options.kv,
+    )  # fmt: skip
+    inputs: list[Arg] = [node["q"], *map(CacheSlot, CACHE), node["ids"], node["cnt"]]
+    ctx.add(spec, inputs, flat_result(ctx, node), [node], scalars=[node.int_attr("layer")])
+
+
+def cover_merge_attention(ctx: Context, node: Node) -> None:
+    """Plan the launch of a ``merge_attention``."""
+    _, heads, size = node.out.tensor.shape
+    assert isinstance(heads, int) and isinstance(size, int)
+    ctx.add(MergeAttentionSpec(heads, size), list(node.operands), flat_result(ctx, node), [node])
 
 
 def flat_result(ctx: Context, node: Node) -> list[Value]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+import torch
 
 from fretsaw.backends.tvm.kernels.attention import AttentionSpec
 from fretsaw.backends.tvm.kv_storage import read_rows, store_rows
@@ -38,3 +41,34 @@ def rows_of(spec: AttentionSpec, pages: Array, size: int, *, transpose: bool) ->
     """What some pages stand for, one after another: f64 [n * P, size]."""
     parts = [read_rows(page, size, spec.page, spec.kv, transpose=transpose) for page in pages]
     return np.concatenate(parts).astype(np.float64)
+
+
+def masked_attention(
+    spec: AttentionSpec, args: list[Array], seen: Callable[[int, int, Array, Array], Array], sinks: Array | None = None
+) -> tuple[Array, Array]:
+    """Outputs f64 [T, H * Ev] by torch's SDPA over a mask, and logarithms of the sums [T, H].
+
+    Args:
+        seen: (sequence, head, positions [n, 1], keys [1, S]) -> bool [n, S].
+    """
+    q, k_pages, v_pages, table, lens, cu = args
+    out, lse = np.zeros((len(q), spec.heads, spec.values)), np.zeros((len(q), spec.heads))
+    for b in range(len(cu) - 1):
+        rows = slice(int(cu[b]), int(cu[b + 1]))
+        count, before = rows.stop - rows.start, int(lens[LAYER, b, 0])
+        positions, keys = before + np.arange(count)[:, None], np.arange(before + count)[None]
+        for h in range(spec.heads * (count > 0)):
+            pages = table[LAYER, b, h * spec.kv_heads // spec.heads, : -(-(before + count) // spec.page)]
+            k = rows_of(spec, k_pages[pages], spec.head_dim, transpose=True)[: before + count]
+            v = rows_of(spec, v_pages[pages], spec.values, transpose=False)[: before + count]
+            logits = q[rows, h].astype(np.float64) @ k.T * spec.factor
+            if spec.soft_cap:
+                logits = spec.soft_cap * np.tanh(logits / spec.soft_cap)
+            bias = np.where(seen(b, h, positions, keys), logits, -np.inf)
+            if sinks is not None:  # a key of zeros that everybody sees, with the sink as its bias
+                bias, v = np.pad(bias, ((0, 0), (1, 0)), constant_values=sinks[h]), np.pad(v, ((1, 0), (0, 0)))
+            zero = (torch.zeros(n, 1, dtype=torch.float64) for n in (len(bias), len(v)))
+            mixed = torch.nn.functional.scaled_dot_product_attention(*zero, torch.tensor(v), torch.tensor(bias))
+            out[rows, h] = np.where(np.isneginf(bias).all(1)[:, None], 0, mixed.numpy())
+            lse[rows, h] = torch.logsumexp(torch.tensor(bias), 1).numpy()
+    return out.reshape(len(q), -1), lse

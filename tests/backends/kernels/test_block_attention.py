@@ -11,14 +11,13 @@ from functools import cache
 
 import numpy as np
 import pytest
-import torch
 
 from fretsaw.backends.tvm.kernels.attention import AttentionSpec, attention
 from fretsaw.backends.tvm.kernels.block_attention import BlockAttentionSpec, block_attention
 from fretsaw.backends.tvm.kernels.isa import V3
 from fretsaw.ir.kv import BLOCK
 from tests.backends.kernels.kernel_run import Array, Built, threads
-from tests.backends.kernels.paged import LAYER, make, rows_of
+from tests.backends.kernels.paged import LAYER, make, masked_attention, rows_of
 
 SPECS = {
     "head": BlockAttentionSpec(9, 3, 64, V3, lists=9),
@@ -85,36 +84,18 @@ def step(spec: AttentionSpec, args: list[Array], lists: list[Array], sinks: Arra
 
 
 def oracle(spec: BlockAttentionSpec, args: list[Array], chosen: Array, sinks: Array | None) -> tuple[Array, Array]:
-    """Outputs f64 [T, H, Ev] by SDPA over the mask that the lists stand for, and logarithms [T, H]."""
-    q, k_pages, v_pages, table, lens, cu = args
-    out, lse = np.zeros((len(q), spec.heads, spec.values)), np.zeros((len(q), spec.heads))
-    for b in range(len(cu) - 1):
-        rows = slice(int(cu[b]), int(cu[b + 1]))
-        count, before = rows.stop - rows.start, int(lens[LAYER, b, 0])
-        positions, keys = before + np.arange(count)[:, None], np.arange(before + count)[None]
-        free = count == 1 and not spec.listed_decode
-        for h in range(spec.heads * (count > 0)):
-            mine = h * spec.kv_heads // spec.heads
-            pages = table[LAYER, b, mine, : -(-(before + count) // BLOCK)]
-            k = rows_of(spec, k_pages[pages], spec.head_dim, transpose=True)[: before + count]
-            v = rows_of(spec, v_pages[pages], spec.values, transpose=False)[: before + count]
-            seen = keys <= positions
-            if not free:
-                seen = seen & chosen[b, h * spec.groups // spec.heads][positions // BLOCK, keys // BLOCK]
-                if spec.last and spec.last[h]:
-                    near, early = positions - keys < spec.last[h], keys < (spec.first[h] if spec.first else 0)
-                    seen = seen & (near | early)
-            logits = q[rows, h].astype(np.float64) @ k.T * spec.factor
-            if spec.soft_cap:
-                logits = spec.soft_cap * np.tanh(logits / spec.soft_cap)
-            bias = np.where(seen, logits, -np.inf)
-            if sinks is not None:  # a key of zeros that everybody sees, with the sink as its bias
-                bias, v = np.pad(bias, ((0, 0), (1, 0)), constant_values=sinks[h]), np.pad(v, ((1, 0), (0, 0)))
-            zero = torch.zeros(len(bias), 1, dtype=torch.float64), torch.zeros(len(v), 1, dtype=torch.float64)
-            mixed = torch.nn.functional.scaled_dot_product_attention(*zero, torch.tensor(v), torch.tensor(bias))
-            out[rows, h] = np.where(np.isneginf(bias).all(1)[:, None], 0, mixed.numpy())
-            lse[rows, h] = torch.logsumexp(torch.tensor(bias), 1).numpy()
-    return out.reshape(len(q), -1), lse
+    """Outputs f64 [T, H * Ev] and logarithms [T, H] of attention over the mask that the lists stand for."""
+
+    def seen(b: int, h: int, positions: Array, keys: Array) -> Array:
+        if len(positions) == 1 and not spec.listed_decode:
+            return keys <= positions
+        mask: Array = chosen[b, h * spec.groups // spec.heads][positions // BLOCK, keys // BLOCK]
+        if spec.last and spec.last[h]:
+            near, early = positions - keys < spec.last[h], keys < (spec.first[h] if spec.first else 0)
+            mask = mask & (near | early)
+        return mask & (keys <= positions)
+
+    return masked_attention(spec, args, seen, sinks)
 
 
 def case(spec: BlockAttentionSpec, density: float) -> tuple[list[Array], list[Array], Array, Array | None]:

@@ -1,0 +1,95 @@
+"""The references of attention over listed tokens and of merging, against every pair of query and key on its own."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fretsaw.ir import ReferenceKvCache
+from fretsaw.ir.op import ShapeError, get_op
+from fretsaw.ir.ops.cache import KV_CACHE
+from fretsaw.ir.types import TensorType
+
+HEADS, KEY_HEADS, SIZE, SCALE = 4, 2, 8, 0.5
+ATTRS = {"layer": 0, "scale": SCALE, "value_size": SIZE}
+STEPS = [[70, 0, 3], [40, 1, 150]]
+
+
+def _step() -> tuple[ReferenceKvCache, np.ndarray, np.random.Generator]:
+    rng = np.random.default_rng(0)
+    kv = ReferenceKvCache(1, 3)
+    for step in STEPS:
+        kv.begin_step(step)
+        kv.append(0, *rng.standard_normal((2, sum(step), KEY_HEADS, SIZE)))
+    return kv, rng.standard_normal((sum(STEPS[-1]), HEADS, SIZE)), rng
+
+
+def _lists(kv: ReferenceKvCache, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Ascending positions out of ``chosen`` bool[QB, G, S], and rubbish behind their ends."""
+    ids = np.full(chosen.shape, 10**6, np.int32)
+    cnt = np.zeros(chosen.shape[:2], np.int32)
+    for block in kv.query_blocks():
+        for g in range(chosen.shape[1]):
+            own = np.flatnonzero(chosen[block.row, g, : block.end])
+            ids[block.row, g, : own.size], cnt[block.row, g] = own, own.size
+    return ids, cnt
+
+
+def _oracle(kv: ReferenceKvCache, q: np.ndarray, chosen: np.ndarray, decode: bool) -> tuple[np.ndarray, np.ndarray]:
+    out, lse = np.zeros(q.shape), np.full(q.shape[:2], -np.inf)
+    for block in kv.query_blocks():
+        k, v = kv.read(0, block.sequence)
+        for at, pos in zip(range(block.tokens.start, block.tokens.stop), block.positions, strict=True):
+            for h in range(HEADS):
+                mine, g = h * KEY_HEADS // HEADS, h * chosen.shape[1] // HEADS
+                keys = [c for c in range(pos + 1) if chosen[block.row, g, c] and (decode or not block.single)]
+                if keys:
+                    weights = np.exp(SCALE * (k[keys, mine] @ q[at, h]))
+                    out[at, h], lse[at, h] = weights @ v[keys, mine] / weights.sum(), np.log(weights.sum())
+    return out, lse
+
+
+@pytest.mark.parametrize("decode", [False, True])
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_listed_tokens_are_a_mask(groups: int, decode: bool) -> None:
+    kv, q, rng = _step()
+    chosen = rng.random((kv.dims["QB"], groups, 192)) < 0.3
+    chosen[0] = False  # a block that lists nothing
+    attrs = {**ATTRS, "decode": decode}
+    out, lse = get_op("gather_attention").reference([kv, q, *_lists(kv, chosen)], attrs)
+    want, want_lse = _oracle(kv, q, chosen, decode)
+    # f64 throughout, but for the logarithms, which are rounded to f32: 4 units of a number below 8.
+    np.testing.assert_allclose(out, want, rtol=0, atol=1e-13)
+    np.testing.assert_allclose(lse, want_lse, rtol=0, atol=8 * 2.0**-24)
+    assert np.isneginf(lse).any() and not out[np.isneginf(lse)].any()
+
+
+def test_a_partition_merges_to_everything() -> None:
+    kv, q, rng = _step()
+    chosen = rng.random((kv.dims["QB"], 2, 192)) < 0.3
+    gather, merge = get_op("gather_attention").reference, get_op("merge_attention").reference
+    attrs = {**ATTRS, "decode": True}
+    sides = [x for c in (chosen, ~chosen) for x in gather([kv, q, *_lists(kv, c)], attrs)]
+    out, lse = merge(sides, {})
+    want, want_lse = _oracle(kv, q, np.ones_like(chosen), True)
+    # The sides are weighed by exponentials of logarithms in f32: a relative error of a few of its units.
+    np.testing.assert_allclose(out, want, rtol=0, atol=2.0**-19)
+    np.testing.assert_allclose(lse, want_lse, rtol=0, atol=2.0**-19)
+    nothing = [np.zeros_like(out), np.full_like(lse, -np.inf)]
+    for pair in ([*sides[:2], *nothing], [*nothing, *sides[:2]]):
+        same, same_lse = merge(pair, {})
+        np.testing.assert_array_equal(same, sides[0])
+        np.testing.assert_array_equal(same_lse, sides[1])
+    none, none_lse = merge([*nothing, *nothing], {})
+    assert not none.any() and np.isneginf(none_lse).all()
+
+
+def test_types_that_do_not_fit_are_named() -> None:
+    q, cnt = TensorType("f32", (5, HEADS, SIZE)), TensorType("i32", (2, 3))
+    with pytest.raises(ShapeError, match="lists i32"):
+        get_op("gather_attention").shape_rule([KV_CACHE, q, TensorType("i32", (2, 3, 9)), cnt], ATTRS)
+    lse = TensorType("f32", (5, HEADS))
+    with pytest.raises(ShapeError, match="one type"):
+        get_op("merge_attention").shape_rule([q, lse, TensorType("f32", (5, HEADS, 4)), lse], {})
+    with pytest.raises(ShapeError, match="beside"):
+        get_op("merge_attention").shape_rule([q, TensorType("f32", (5,)), q, lse], {})
