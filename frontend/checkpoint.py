@@ -13,10 +13,10 @@ from functools import cached_property
 from pathlib import Path
 
 from fretsaw.frontend.families import Kind, find_family
-from fretsaw.frontend.safetensors import read_safetensors
 from fretsaw.frontend.sentence import MODULES, Sentence, read_sentence
 from fretsaw.ir import FileData
 from fretsaw.ir.errors import CaptureError
+from fretsaw.ir.safetensors import read_safetensors
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 TEXT_FILES = (

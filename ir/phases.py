@@ -35,7 +35,8 @@ _SELECTORS = (
     "pool_queries", "pool_keys", "block_scores", "band_scores", "bound_scores", "antidiagonal_scores", "line_scores",
     "compressed_scores", "softmax_blocks", "pool_heads", "line_blocks", "line_block_scores", "flex_blocks",
     "select_top_k", "select_share", "select_top_p", "select_above",
-    "elastic_blocks", "prompt_blocks", "flex_switch", "halving_blocks",
+    "elastic_blocks", "prompt_blocks", "flex_switch", "halving_blocks", "gate_queries", "gate_keys", "earlier_blocks",
+    "representative_keys", "chunk_keys", "hash_scores", "sampled_blocks",
 )  # fmt: skip
 _CACHE |= dict.fromkeys(_SELECTORS, "blocks of a step exist only after packing")
 _CACHE |= dict.fromkeys(("segment_attention", "segment_pool"), "segments exist only after packing")

@@ -144,6 +144,30 @@ def _halving_blocks(g: Maker) -> Choice:
     return [_cache(g), _queries(g, heads), _mask(g, heads)], {**_keys(g, kv), "blocks": g.rng.randint(1, 9)}
 
 
+def _gate_queries(g: Maker) -> Choice:
+    heads, weight = g.rng.randint(1, 3), g.chance(0.5)
+    operands = [_cache(g), _queries(g, heads), g.tensor("f32", (E // 2,))]
+    return [*operands, *([g.tensor("f32", (heads, E, E))] if weight else [])], {}
+
+
+def _gate_keys(g: Maker) -> Choice:
+    heads = g.rng.randint(1, 2)
+    weight = g.tensor("f32", (heads * g.rng.randint(1, 2), 3 * E, 2))
+    return [_cache(g), _queries(g, heads), weight, g.tensor("f32", (1,))], {}
+
+
+def _chunk_keys(g: Maker) -> Choice:
+    heads, tokens, dtype = g.rng.randint(1, 2), g.dim(), g.dtype(sorted(FLOATS))
+    k, v = (_array(g, dtype, (tokens, heads, E)) for _ in range(2))
+    q = _array(g, dtype, (tokens, heads * g.rng.randint(1, 2), E))
+    return [_cache(g), q, k, v, g.tensor("f32", (E // 2,))], {"scale": g.number()}
+
+
+def _hash_scores(g: Maker) -> Choice:
+    heads, pools = _pooled(g, 1)
+    return [_cache(g), _array(g, "f32", (QB, heads, E)), *pools, g.tensor("f32", (E, g.rng.randint(1, 7)))], {}
+
+
 SPARSE: dict[str, Emitter] = {
     "block_attention": _block_attention,
     "causal_blocks": lambda g: ([_cache(g)], _counts(g, "groups", low=1)),
@@ -164,6 +188,10 @@ SPARSE: dict[str, Emitter] = {
     "flex_blocks": lambda g: _lines(g, {"gamma": 0.9, "min_blocks": 2, "max_blocks": g.rng.choice((0, 3))}),
     "elastic_blocks": lambda g: ([_cache(g)], _counts(g, "groups", low=1) | _counts(g, "alpha", "beta") | _dense(g)),
     "prompt_blocks": lambda g: ([_cache(g)], _counts(g, "groups", low=1)),
+    "gate_queries": _gate_queries, "gate_keys": _gate_keys, "chunk_keys": _chunk_keys, "hash_scores": _hash_scores,
+    "earlier_blocks": lambda g: ([_cache(g)], _counts(g, "groups", low=1)),
+    "sampled_blocks": lambda g: ([_cache(g)], _counts(g, "groups", low=1) | _counts(g, "count", "seed")),
+    "representative_keys": lambda g: _on_keys(g, window=g.rng.randint(1, 64), count=g.rng.randint(1, 4)),
     "flex_switch": _flex_switch, "halving_blocks": _halving_blocks,
     "select_top_k": lambda g: _rule(g, k=g.rng.randint(1, 9)),
     "select_top_p": lambda g: _rule(g, p=g.rng.choice((0.5, 1.0))),

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from fretsaw.frontend.safetensors import read_safetensors
 from fretsaw.ir.errors import CaptureError
+from fretsaw.ir.safetensors import read_safetensors
 
 
 def write(path: Path, header: object, data: bytes = b"", length: int | None = None) -> Path:

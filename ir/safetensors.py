@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from fretsaw.ir import FileData
+from fretsaw.ir.consts import FileData
 from fretsaw.ir.errors import CaptureError
 from fretsaw.ir.types import ITEMSIZE, DType
 
