@@ -26,7 +26,8 @@ COMMANDS = {
     "diff": "Show what differs between two artifacts or IR texts.",
     "verify": "Check digests and structure of an artifact.",
     "run": "Generate text from an artifact.",
-    "eval": "Perplexity over a text, KL to the checkpoint.",
+    "eval": "Perplexity over a text, KL to the checkpoint, passkey test.",
+    "bench": "Prefill speed of an artifact, beside another one.",
     "runtime-bundle": "Write a folder that runs without Python.",
 }
 EXIT_INTERNAL = 70  # EX_SOFTWARE: our bug

@@ -47,7 +47,7 @@ class ArtifactScorer:
 
         self.model = Model(path, threads=threads)
         if not 2 <= context <= self.model.context:
-            raise UsageError(f"--context must be 2 to {self.model.context} tokens, is {context}", where=str(path))
+            raise UsageError(f"windows must have 2 to {self.model.context} tokens, not {context}", where=str(path))
         program = self.model.manifest["program"]
         assert isinstance(program, Mapping)
         chunk = int(program["chunk_tokens"])
