@@ -165,6 +165,11 @@ def _memory(graph: Graph, tokens: int, rows: Array, run: Run) -> int:
     return peak_bytes(graph, env) + 3 * (run.logits.nbytes + sum(a.nbytes for a in run.cuts.values()))
 
 
+def run_rows(graph: Graph, text: Sequence, rows: Array, note: Note) -> Array:
+    """Logits of some rows of a text, [R, V]."""
+    return _run(graph, text, rows, [], note).logits
+
+
 def _blame(graph: Graph, old: Run, new: Run) -> tuple[tuple[str, float], ...]:
     """By how much the distance of the two grows from cut to cut."""
     made = {v.name: n.loc.module for n in graph.nodes for v in n.results}

@@ -120,8 +120,9 @@ def _parts(p: Array, v: Array) -> Array:
     full = p.shape[1] // BLOCK
     cut = full * BLOCK
     if not full:
-        return (p @ v)[None]
-    blocks = p[:, :cut].reshape(-1, full, BLOCK).transpose(1, 0, 2) @ v[:cut].reshape(full, BLOCK, -1)
+        alone: Array = (p @ v)[None]
+        return alone
+    blocks: Array = p[:, :cut].reshape(-1, full, BLOCK).transpose(1, 0, 2) @ v[:cut].reshape(full, BLOCK, -1)
     if cut == p.shape[1]:
         return blocks
     return np.concatenate([blocks, (p[:, cut:] @ v[cut:])[None]])

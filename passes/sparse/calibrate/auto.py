@@ -1,0 +1,202 @@
+"""The automatic plan: candidates are measured on every head, chosen under a budget, and the choice is verified.
+
+1. survey: one dense run over calibration text tries every candidate on every head (survey.py).
+2. choose: an integer program takes the cheapest candidates within a budget of squared error (choose.py).
+3. verify: the sparse model runs on text that the survey did not see, where there is enough; its KL divergence from the
+   dense model is compared with the limit. Divergence grows about as the squared error does, so the next budget is the
+   last one times limit over measured; after a few rounds the cheapest plan that held is taken.
+
+What is proxy and what is measured: costs are blocks and operations, losses are those of single heads on dense
+activations; only the verified divergence is that of the whole model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from fretsaw.ir import Graph
+from fretsaw.ir.errors import PassError
+from fretsaw.passes.evidence.divergence import diverge
+from fretsaw.passes.evidence.feeds import Sequence as Text
+from fretsaw.passes.evidence.long import compared_rows, run_rows
+from fretsaw.passes.sparse.calibrate.choose import Table, choose
+from fretsaw.passes.sparse.calibrate.plans import Chosen
+from fretsaw.passes.sparse.calibrate.survey import Note, Survey, survey
+from fretsaw.passes.sparse.methods.lambda_mask import LambdaMask
+from fretsaw.passes.sparse.methods.mean_pool import MeanPool
+from fretsaw.passes.sparse.methods.xattention import XAttention
+from fretsaw.passes.sparse.options import Sparse
+from fretsaw.passes.sparse.sparse_attention import sparse_attention
+
+Array = np.ndarray
+FIRST_BUDGET = 0.003  # squared relative error of a layer's attention that the first round allows
+MARGIN = 0.8  # of the limit that the next budget aims at
+CLOSE = 0.6  # of the limit: a plan that uses that much of it is not improved any more
+BUDGETS = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)  # of the frontier
+
+
+@dataclass(frozen=True)
+class Round:
+    """One verified plan.
+
+    Args:
+        budget: Squared relative error that it was allowed.
+        cost: Predicted, over dense attention, choosing included.
+        lost: Squared relative error that it was predicted to have.
+        kl: Measured, in nats a token.
+        top1: Share of tokens with the dense model's most likely successor.
+    """
+
+    budget: float
+    cost: float
+    lost: float
+    kl: float
+    top1: float
+
+
+@dataclass(frozen=True, eq=False)
+class AutoPlan:
+    """What a search found.
+
+    Args:
+        chosen: Method and options of every head that is not dense.
+        taken: The round that ``chosen`` is from.
+        rounds: All of them, in order.
+        frontier: (budget, cost, lost) of plans that were chosen but not verified.
+        methods: How many heads have each method.
+    """
+
+    chosen: Chosen
+    taken: Round
+    rounds: tuple[Round, ...]
+    frontier: tuple[tuple[float, float, float], ...]
+    methods: dict[str, int]
+
+
+def default_candidates(dense_until: int) -> tuple[Sparse, ...]:
+    """Settings from nothing to nearly everything, of methods that need no training and no whole prompt."""
+    spans = [LambdaMask(sink=64, window=w) for w in (256, 512, 1024, 2048)]
+    masses = [XAttention(threshold=t, stride=16, dense_until=dense_until) for t in (0.7, 0.8, 0.9, 0.95)]
+    shares = [MeanPool(density=d, dense_until=dense_until) for d in (0.1, 0.25, 0.5)]
+    return (*spans, *masses, *shares)
+
+
+def auto_plan(
+    graph: Graph, ids: Array, source: str, *, max_kl: float, tokens: int, first: int,
+    candidates: Sequence[Sparse] = (), rounds: int = 4, note: Note = lambda text: None,
+) -> AutoPlan:  # fmt: skip
+    """Search a plan for the dense packed ``graph``.
+
+    Args:
+        ids: Calibration text. The survey reads ``tokens`` behind those that plans are verified on, or the same where
+            the text is no longer.
+        max_kl: Mean divergence from the dense model that the plan may have, in nats a token, from position ``first``
+            on.
+        tokens: Of a run.
+        first: Rows before this position stay dense.
+
+    Raises:
+        PassError: the text is too short, or not even nearly dense plans hold the limit.
+    """
+    tokens = min(tokens, len(ids))
+    if tokens <= first + 1:
+        what = f"the calibration text has {len(ids)} tokens, sparse attention begins at {first}"
+        raise PassError(f"{what}: nothing could be chosen", where=source, hint="give a longer --calib")
+    behind = ids[tokens : 2 * tokens] if len(ids) >= 2 * tokens else ids[:tokens]
+    ways = tuple(candidates) or default_candidates(first)
+    found = survey(graph, ways, Text("survey", behind, source, 0), first, note)
+    table = Table.of(found)
+    verify = _Verifier(graph, Text("verify", ids[:tokens], source, 0), first, note)
+    done: list[tuple[Round, Chosen]] = []
+    low, high, budget = 0.0, np.inf, FIRST_BUDGET  # the largest budget that held, the smallest that did not
+    for _ in range(rounds):
+        choice = choose(table, budget)
+        chosen: Chosen = chosen_of(found, table, choice)
+        kl, top1 = verify(chosen)
+        done.append((Round(budget, table.cost(choice), table.lost(choice), kl, top1), chosen))
+        note(f"a plan of cost {table.cost(choice):.3f} diverges by {kl:.4g}, limit {max_kl:g}")
+        low, high = (max(low, budget), high) if kl <= max_kl else (low, min(high, budget))
+        if CLOSE * max_kl <= kl <= max_kl:
+            break
+        budget = _next(budget, kl, max_kl, low, high)
+    held = [pair for pair in done if pair[0].kl <= max_kl]
+    if not held:
+        best = min(pair[0].kl for pair in done)
+        what = f"no plan of {len(done)} holds a divergence of {max_kl:g} nats a token, the closest has {best:.4g}"
+        raise PassError(what, where=source, when="searching a plan of sparse attention", hint="raise --max-kl")
+    taken, chosen = min(held, key=lambda pair: pair[0].cost)
+    names = [options.method for options in chosen.values()]
+    dense = len(table.layers) * found.heads - len(names)
+    methods = {n: names.count(n) for n in dict.fromkeys(names)} | ({"dense": dense} if dense else {})
+    return AutoPlan(chosen, taken, tuple(r for r, _ in done), frontier(table), methods)
+
+
+def _next(budget: float, kl: float, limit: float, low: float, high: float) -> float:
+    """The budget whose divergence would be just under the limit, between what held and what did not."""
+    aim = budget * min(max(MARGIN * limit / max(kl, 1e-12), 0.05), 20.0)
+    if aim <= low:
+        return low * 2 if np.isinf(high) else float(np.sqrt(low * high))
+    if aim >= high:
+        return high / 2 if low == 0 else float(np.sqrt(low * high))
+    return aim
+
+
+def frontier(table: Table) -> tuple[tuple[float, float, float], ...]:
+    """Cost and loss of the best plan under a range of budgets."""
+    out = []
+    for budget in BUDGETS:
+        choice = choose(table, budget)
+        out.append((budget, table.cost(choice), table.lost(choice)))
+    return tuple(out)
+
+
+def chosen_of(found: Survey, table: Table, choice: Array) -> dict[tuple[int, int], Sparse]:
+    """Options of every head that is not dense."""
+    return {
+        (table.layers[i], h): found.candidates[c]
+        for i, row in enumerate(choice.tolist()) for h, c in enumerate(row) if c < len(found.candidates)
+    }  # fmt: skip
+
+
+class _Verifier:
+    """Divergence of plans from the dense model on one text; the dense model runs once."""
+
+    def __init__(self, graph: Graph, text: Text, first: int, note: Callable[[str], None]) -> None:
+        self.graph, self.text, self.note = graph, text, note
+        self.rows = compared_rows(graph, first, int(text.ids.size))
+        self.dense: Array | None = None
+
+    def __call__(self, chosen: Chosen) -> tuple[float, float]:
+        """Mean divergence and agreement."""
+        if not chosen:
+            return 0.0, 1.0
+        if self.dense is None:
+            self.dense = run_rows(self.graph, self.text, self.rows, self.note)
+        planned = replace(sparse_attention, options=Assigned(table=tuple(sorted_items(chosen))))
+        after = run_rows(planned.run(self.graph).graph, self.text, self.rows, self.note)
+        found = diverge(self.dense, after, self.text.ids, self.text.ids[self.rows + 1])
+        return found.mean, found.top1
+
+
+def sorted_items(chosen: Chosen) -> list[tuple[int, int, Sparse]]:
+    return [(layer, head, chosen[layer, head]) for layer, head in sorted(chosen)]
+
+
+@dataclass(frozen=True)
+class Assigned(Sparse):
+    """A plan that was never a file."""
+
+    table: tuple[tuple[int, int, Sparse], ...] = ()
+
+    def parts(self, layer: int, heads: int) -> tuple[tuple[tuple[int, ...], Sparse], ...]:
+        from fretsaw.passes.sparse.methods.dense import Dense
+
+        named = {head: options for n, head, options in self.table if n == layer}
+        options = [named.get(h, Dense()) for h in range(heads)]
+        return tuple((tuple(h for h in range(heads) if options[h] == own), own) for own in dict.fromkeys(options))
+
+    def planned(self) -> tuple[int, ...]:
+        return tuple(sorted({n for n, _, _ in self.table}))

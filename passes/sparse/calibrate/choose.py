@@ -1,0 +1,102 @@
+"""One candidate per head: an integer program over what candidates cost and lose.
+
+    minimise   sum over heads of density[l, h, c] x[l, h, c] / H  +  sum over layers of selection[l, c] y[l, c]
+    such that  one x[l, h, c] is 1 for every head,  x[l, h, c] <= y[l, c],
+               sum of loss[l, h, c] x[l, h, c] <= budget,          x, y in {0, 1}
+
+Costs are in units of a layer's dense attention, so a cost of L is what the dense model pays. A selector runs for a
+whole layer, whoever uses it: that is y. Loss is the squared error of a head's output over the squared output of its
+layer, so the sum over heads is the squared relative error of the layer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+from scipy.optimize import Bounds, LinearConstraint, milp
+
+from fretsaw.ir.errors import PassError
+from fretsaw.passes.sparse.calibrate.survey import Survey
+
+Array = np.ndarray
+SECONDS = 10.0  # a program that is not solved by then is used as far as it came
+GAP = 1e-3  # of the cost
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Costs and losses of a survey, with dense attention as the last candidate.
+
+    Args:
+        layers: Their numbers.
+        density: [L, H, C], infinite where a candidate does not exist.
+        loss: [L, H, C].
+        selection: [L, C].
+    """
+
+    layers: tuple[int, ...]
+    density: Array
+    loss: Array
+    selection: Array
+
+    @staticmethod
+    def of(found: Survey) -> Table:
+        numbers = tuple(sorted(found.layers))
+        shape = (len(numbers), found.heads, len(found.candidates) + 1)
+        density, loss = np.full(shape, np.inf), np.zeros(shape)
+        selection = np.zeros((shape[0], shape[2]))
+        for i, number in enumerate(numbers):
+            layer = found.layers[number]
+            whole = max(float(layer.power.sum()), 1e-30)
+            for c, heads in enumerate(layer.losses):
+                if heads is None:
+                    continue
+                density[i, :, c] = [x.density for x in heads]
+                loss[i, :, c] = [x.moved / whole for x in heads]
+                selection[i, c] = layer.selection[c]
+        density[:, :, -1] = 1.0
+        return Table(numbers, density, loss, selection)
+
+    def cost(self, choice: Array) -> float:
+        """Of a choice [L, H], over that of the dense model."""
+        taken = np.take_along_axis(self.density, choice[:, :, None], 2)[:, :, 0].mean()
+        used = sum(self.selection[i, sorted(set(row))].sum() for i, row in enumerate(choice.tolist()))
+        return float(taken + used / len(self.layers))
+
+    def lost(self, choice: Array) -> float:
+        """Mean over layers of the squared relative error of a choice [L, H]."""
+        return float(np.take_along_axis(self.loss, choice[:, :, None], 2).sum() / len(self.layers))
+
+
+def choose(table: Table, budget: float) -> Array:
+    """Candidates [L, H] of least cost whose mean loss over layers is at most ``budget``.
+
+    Raises:
+        PassError: the solver found nothing (dense attention is always a solution, so that is our bug).
+    """
+    layers, heads, ways = table.density.shape
+    picks, uses = layers * heads * ways, layers * ways
+    there = np.isfinite(table.density)
+    cost = np.concatenate([np.where(there, table.density, 0).reshape(-1) / heads, table.selection.reshape(-1)])
+    one = sparse.kron(sparse.eye(layers * heads), np.ones((1, ways)))
+    at = np.arange(picks)
+    use = picks + (at // (heads * ways)) * ways + at % ways
+    opened = sparse.coo_matrix(
+        (np.repeat([1.0, -1.0], picks), (np.tile(at, 2), np.concatenate([at, use]))), (picks, picks + uses)
+    )
+    limits = [
+        LinearConstraint(sparse.hstack([one, sparse.csr_matrix((layers * heads, uses))]), 1, 1),
+        LinearConstraint(opened, -np.inf, 0),
+        LinearConstraint(np.concatenate([table.loss.reshape(-1), np.zeros(uses)])[None, :], -np.inf, budget * layers),
+    ]
+    upper = np.concatenate([there.reshape(-1).astype(float), np.ones(uses)])
+    found = milp(
+        cost, constraints=limits, integrality=np.ones(picks + uses), bounds=Bounds(0, upper),
+        options={"time_limit": SECONDS, "mip_rel_gap": GAP},
+    )  # fmt: skip
+    if found.x is None:
+        raise PassError(f"no plan was found: {found.message}", when="choosing candidates of sparse attention")
+    choice: Array = found.x[:picks].reshape(layers, heads, ways).argmax(axis=2)
+    return choice

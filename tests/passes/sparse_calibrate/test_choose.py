@@ -1,0 +1,72 @@
+"""The integer program against all choices of a small one, and what its plans say."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fretsaw.passes.sparse.calibrate.choose import Table, choose
+from fretsaw.passes.sparse.calibrate.plans import plan_toml
+from fretsaw.passes.sparse.methods.lambda_mask import LambdaMask
+from fretsaw.passes.sparse.methods.plan import Plan
+from fretsaw.passes.sparse.methods.xattention import XAttention
+
+
+def table(seed: int, layers: int = 2, heads: int = 2, ways: int = 3, missing: float = 0.2) -> Table:
+    """Random candidates, some missing, and dense attention last."""
+    rng = np.random.default_rng(seed)
+    density = rng.random((layers, heads, ways + 1))
+    density[rng.random(density.shape) < missing] = np.inf
+    density[:, :, -1] = 1.0
+    loss = rng.random(density.shape)
+    loss[:, :, -1] = 0.0
+    selection = rng.random((layers, ways + 1)) * 0.3
+    selection[:, -1] = 0.0
+    return Table(tuple(range(layers)), density, loss, selection)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6), st.floats(0, 1.5))
+def test_it_is_as_cheap_as_the_best_of_all_choices(seed: int, budget: float) -> None:
+    found = table(seed)
+    best = np.inf
+    for flat in itertools.product(range(4), repeat=4):
+        choice = np.array(flat).reshape(2, 2)
+        if found.lost(choice) <= budget and np.isfinite(found.cost(choice)):
+            best = min(best, found.cost(choice))
+    got = choose(found, budget)
+    assert found.lost(got) <= budget + 1e-6
+    assert found.cost(got) == pytest.approx(best, rel=2e-3)  # the solver may stop 1e-3 from the best
+
+
+def test_no_budget_is_dense_and_any_budget_is_the_cheapest() -> None:
+    found = table(1)
+    assert (choose(found, 0.0) == 3).all()
+    got = choose(found, 100.0)
+    assert found.cost(got) < 1 and np.isfinite(found.cost(got))
+
+
+def test_a_selector_is_paid_once_for_a_layer() -> None:
+    density = np.array([[[0.1, 0.5, 1.0], [0.1, 0.5, 1.0]]])
+    found = Table((0,), density, np.zeros((1, 2, 3)), np.array([[0.6, 0.0, 0.0]]))
+    assert found.cost(np.array([[0, 0]])) == pytest.approx(0.7)
+    assert choose(found, 0.0).tolist() == [[1, 1]]  # 0.5 + 0 is less than 0.1 + 0.6
+    cheaper = Table((0,), density, np.zeros((1, 2, 3)), np.array([[0.3, 0.0, 0.0]]))
+    assert choose(cheaper, 0.0).tolist() == [[0, 0]]
+
+
+def test_plans_are_read_back(tmp_path: Path) -> None:
+    spans, masses = LambdaMask(sink=64, window=256), XAttention(threshold=0.7, stride=16, dense_until=128)
+    text = plan_toml({(0, 0): spans, (0, 2): spans, (0, 1): masses, (3, 1): masses}, ("found by a search",))
+    path = tmp_path / "plan.toml"
+    path.write_text(text)
+    plan = Plan(plan=str(path))
+    assert text.startswith("# found by a search\n") and plan.planned() == (0, 3)
+    assert plan.parts(0, 3) == (((0, 2), spans), ((1,), masses))
+    (dense, own) = plan.parts(3, 2)
+    assert own == ((1,), masses) and dense[1].method == "dense"
