@@ -144,7 +144,10 @@ def load() -> ctypes.CDLL:
     _open_tvm_ffi()
     library = ctypes.CDLL(str(path))
     for name, (result, arguments) in _SIGNATURES.items():
-        function = getattr(library, name)
+        function = getattr(library, name, None)
+        if function is None:
+            what = f"{path} is older than this package: it has no {name}; build it again"
+            raise RuntimeFailure(11, "unsupported", what)
         function.restype = result
         function.argtypes = arguments
     version = (c_int32 * 3)()

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -134,3 +138,17 @@ def test_full_disk_on_standard_output(binary: Path, tiny: Tiny) -> None:
         )
     assert done.returncode == 13
     assert b"cannot write to standard output" in done.stderr
+
+
+def test_an_older_library_is_named(tmp_path: Path) -> None:
+    """A library without a function that this package calls is refused by path, function and what to do."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    (tmp_path / "old.c").write_text("void fsw_version(int *v) { v[0] = 0; v[1] = 1; v[2] = 0; }\n")
+    library = tmp_path / "libfretsaw.so"
+    subprocess.run([compiler, "-shared", "-fPIC", str(tmp_path / "old.c"), "-o", str(library)], check=True)
+    code = "from fretsaw.runtime import library\nlibrary.load()"
+    env = {**os.environ, "FRETSAW_BUILD": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert f"{library} is older than this package: it has no fsw_last_error; build it again" in done.stderr
