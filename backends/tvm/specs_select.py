@@ -10,6 +10,8 @@ from tvm import tirx
 
 from fretsaw.backends.tvm.kernels import select_antidiagonal as antidiagonal_kernel
 from fretsaw.backends.tvm.kernels import select_dots as dots
+from fretsaw.backends.tvm.kernels import select_line_blocks as line_blocks_kernel
+from fretsaw.backends.tvm.kernels import select_lines as lines_kernel
 from fretsaw.backends.tvm.kernels import select_masks as masks
 from fretsaw.backends.tvm.kernels import select_pools as pools
 from fretsaw.backends.tvm.kernels import select_rules as rules
@@ -121,6 +123,28 @@ def _antidiagonal(s: SelectSpec, isa: Isa) -> tirx.PrimFunc:
     return antidiagonal_kernel.antidiagonal(spec)
 
 
+def _lines(s: SelectSpec, isa: Isa) -> tirx.PrimFunc:
+    heads, size = s.operands[0]
+    spec = lines_kernel.LineSpec(
+        heads, s.whole("kv_heads"), size, s.whole("rows"), s.real("scale"), isa, s.kv, bool(s.whole("decode")), s.name
+    )
+    return lines_kernel.line_scores(spec)
+
+
+def _line_blocks(s: SelectSpec, isa: Isa) -> tirx.PrimFunc:
+    kind = {"line_blocks": "lines", "line_block_scores": "scores", "flex_blocks": "flex"}[s.op]
+    spec = line_blocks_kernel.LineBlockSpec(kind, s.heads, name=s.name)
+    if kind == "flex":
+        spec = replace(spec, gamma=s.real("gamma"), least=s.whole("min_blocks"), most=s.whole("max_blocks"))
+    else:
+        budgets, kept = (
+            (s.whole("columns"), s.whole("diagonals")),
+            (s.whole("first_columns"), s.whole("near_diagonals")),
+        )
+        spec = replace(spec, budgets=budgets, kept=kept)
+    return line_blocks_kernel.line_blocks(spec)
+
+
 Builder = Callable[[SelectSpec, Isa], tirx.PrimFunc]
 BUILDERS: Mapping[str, Builder] = {
     "causal_blocks": _mask("causal"),
@@ -137,6 +161,10 @@ BUILDERS: Mapping[str, Builder] = {
     "block_scores": _dots,
     "band_scores": _dots,
     "antidiagonal_scores": _antidiagonal,
+    "line_scores": _lines,
+    "line_blocks": _line_blocks,
+    "line_block_scores": _line_blocks,
+    "flex_blocks": _line_blocks,
     "softmax_blocks": lambda s, isa: dots.softmax_blocks(s.heads, isa, s.name),
     "pool_heads": lambda s, isa: dots.pool_heads(s.operands[0][0], s.heads, s.text("kind"), s.name),
     "select_top_k": _rule("top_k", "k"),

@@ -80,10 +80,11 @@ def _line_block_scores(operands: Sequence[object], attrs: Attrs) -> Sequence[Arr
     out = blank(kv, columns.shape[1], fill=-np.inf)
     for block in kv.query_blocks():
         for h in range(columns.shape[1]):
-            col, diagonal = columns[block.sequence, h], diagonals[block.sequence, h]
-            cols, far = _lines(col, diagonal, block.end, attrs)
+            both = columns[block.sequence, h], diagonals[block.sequence, h]
+            cols, far = _lines(*both, block.end, attrs)
+            col, diagonal = (np.maximum(np.nan_to_num(x, nan=0.0), 0).astype(np.float64) for x in both)
             mass = np.zeros(-(-block.end // BLOCK))
-            np.add.at(mass, cols // BLOCK, col[cols].astype(np.float64))
+            np.add.at(mass, cols // BLOCK, col[cols])
             for d in far:
                 for back in {int(x) for x in touched(d) if x <= block.block}:
                     mass[block.block - back] += float(diagonal[d])
@@ -110,8 +111,9 @@ def _flex_blocks(operands: Sequence[object], attrs: Attrs) -> Sequence[Array]:
             for lines in (columns[block.sequence, h], diagonals[block.sequence, h]):
                 low, high = number(attrs, "min_blocks"), number(attrs, "max_blocks")
                 budget = line_budget(lines[: block.end], real(attrs, "gamma"), low, high)
-                pooled = np.maximum(np.nan_to_num(lines[: blocks * BLOCK], nan=0.0), 0).astype(np.float64)
-                pooled = pooled.reshape(blocks, BLOCK).sum(axis=1).astype(np.float32)
+                weight = np.maximum(np.nan_to_num(lines[: block.end], nan=0.0), 0).astype(np.float64)
+                weight = np.pad(weight, (0, blocks * BLOCK - block.end))
+                pooled = weight.reshape(blocks, BLOCK).sum(axis=1).astype(np.float32)
                 chosen.append(best(pooled, np.arange(blocks) == 0, budget))
             hit = chosen[0][:n] | chosen[1][:n][::-1]
             everything = real(attrs, "gamma") >= 1

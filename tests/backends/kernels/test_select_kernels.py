@@ -7,6 +7,7 @@ from functools import cache
 import numpy as np
 import pytest
 
+from fretsaw.backends.tvm.kernels.select_line_blocks import LineBlockSpec, line_blocks
 from fretsaw.backends.tvm.kernels.select_masks import MaskSpec, compact, mask, pick, union
 from fretsaw.backends.tvm.kernels.select_rules import RuleSpec, rule
 from tests.backends.kernels.kernel_run import Array, Built, threads
@@ -114,3 +115,55 @@ def test_rules_are_the_same_with_any_number_of_threads() -> None:
     both = run_rule(case, kernel, scores, forced)
     with threads(1):
         assert np.array_equal(run_rule(case, kernel, scores, forced), both)
+
+
+def line_inputs(case: Case, sort: int, heads: int = 3) -> list[Array]:
+    """Columns and diagonals, with ties, NaN and a leading first line."""
+    rng = np.random.default_rng(sort)
+    shape = (len(case.counts), heads, case.width * 64)
+    lines = [np.exp(3 * rng.standard_normal(shape)).astype(np.float32) for _ in range(2)]
+    if sort == 1:
+        lines = [np.ones_like(a) for a in lines]
+    elif sort == 2:
+        lines[0][rng.random(shape) < 0.3] = np.nan
+        lines[1][..., 0] = 1e30
+    elif sort == 3:
+        lines = [np.round(a) for a in lines]
+    return lines
+
+
+LINES: list[tuple[str, LineBlockSpec, dict[str, object]]] = [
+    (
+        "line_blocks", LineBlockSpec("lines", 3, (10, 5), (3, 2)),
+        {"columns": 10, "diagonals": 5, "first_columns": 3, "near_diagonals": 2},
+    ),
+    (
+        "line_blocks", LineBlockSpec("lines", 3, (2, 150), (3, 70)),
+        {"columns": 2, "diagonals": 150, "first_columns": 3, "near_diagonals": 70},
+    ),
+    ("line_blocks", LineBlockSpec("lines", 3, (0, 9999)), {"columns": 0, "diagonals": 9999}),
+    (
+        "line_block_scores", LineBlockSpec("scores", 3, (10, 20), (1, 1)),
+        {"columns": 10, "diagonals": 20, "first_columns": 1, "near_diagonals": 1},
+    ),
+    ("flex_blocks", LineBlockSpec("flex", 3, gamma=0.9), {"gamma": 0.9}),
+    (
+        "flex_blocks", LineBlockSpec("flex", 3, gamma=0.5, least=2, most=3),
+        {"gamma": 0.5, "min_blocks": 2, "max_blocks": 3},
+    ),
+    ("flex_blocks", LineBlockSpec("flex", 3, gamma=1.0, most=2), {"gamma": 1.0, "max_blocks": 2}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("op", "spec", "attrs"), LINES, ids=[f"{m[0]}{i}" for i, m in enumerate(LINES)])
+def test_blocks_of_lines(op: str, spec: LineBlockSpec, attrs: dict[str, object]) -> None:
+    kernel, case = Built(line_blocks(spec)), CASES[0]
+    forced = np.random.default_rng(0).random((case.rows, 3, case.width)) < 0.1
+    for sort in range(4):
+        lines = line_inputs(case, sort)
+        mask_of = [forced] if spec.kind != "scores" else []
+        (want,) = case.reference(op, *lines, *mask_of, **attrs)
+        blank = np.full(forced.shape, 7, np.float32 if spec.kind == "scores" else np.int8)
+        got = kernel(*case.step, *lines, *(m.astype(np.int8) for m in mask_of), blank)[-1]
+        # scores: sums of up to 30 numbers in f64 in another order, rounded to f32
+        assert np.allclose(got, want, rtol=2e-7, atol=0) if spec.kind == "scores" else np.array_equal(got, want), sort

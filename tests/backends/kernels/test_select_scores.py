@@ -14,6 +14,7 @@ import pytest
 from fretsaw.backends.tvm.kernels.isa import V3
 from fretsaw.backends.tvm.kernels.select_antidiagonal import AntidiagonalSpec, antidiagonal
 from fretsaw.backends.tvm.kernels.select_dots import DotSpec, block_scores, pool_heads, softmax_blocks
+from fretsaw.backends.tvm.kernels.select_lines import LineSpec, line_scores
 from fretsaw.backends.tvm.kernels.select_pools import PoolSpec, pool_keys, pool_queries
 from fretsaw.backends.tvm.kv_storage import KvType
 from tests.backends.kernels.kernel_run import Array, Built, threads
@@ -90,3 +91,15 @@ def test_antidiagonal_scores(stride: int, size: int, kv: KvType) -> None:
         with threads(1):
             (again,) = on_keys(kernel, case, case.q, out=[scores_like(case, 6)])
         assert np.array_equal(got, again)
+
+
+@pytest.mark.parametrize(("rows", "kv"), [(64, "f32"), (7, "f16"), (100, "int8")])
+def test_line_scores(rows: int, kv: KvType) -> None:
+    case = make(*MIXED, size=24, kv=kv)
+    for decode in (False, True):
+        kernel = Built(line_scores(LineSpec(4, 2, 24, rows, 0.2, V3, kv, decode)))
+        attrs: dict[str, Any] = {"layer": LAYER, "kv_heads": 2, "scale": 0.2, "rows": rows, "decode": decode}
+        want = case.reference("line_scores", case.q, **attrs)
+        got = on_keys(kernel, case, case.q, out=[np.full_like(w, 7) for w in want])
+        for g, w in zip(got, want, strict=True):
+            close(g, w, rows * 32 * EPS)
