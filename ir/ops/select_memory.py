@@ -128,7 +128,7 @@ define_op(
     "chunk_keys", "kv q k v inv_freq", shape=_chunk_shape, reference=_chunk_keys, effects=("kv",), flops=_chunk_flops,
     attrs={**SCALE, "layout": AttrSpec(str, "half", choices=("half", "interleaved"))},
     doc="Per block of this step and head a key: q [T, H, E] and k [T, K, E], turned by their positions in the block "
-    "times inv_freq [E/2], attend to each other without a mask; the mean of the mixed v [T, K, E] attends to the turned "
-    "keys, whose mix it is -> f32[B, H, KB, E]; 0 for blocks of earlier steps.",
+    "times inv_freq [E/2], attend to each other without a mask; the mean of the mixed v [T, K, E] attends to the "
+    "turned keys, whose mix it is -> f32[B, H, KB, E]; 0 for blocks of earlier steps.",
     example="chunk_keys(%kv, %q, %k, %v, %freq) {scale = 0.125}",
 )  # fmt: skip
