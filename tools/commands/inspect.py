@@ -11,6 +11,10 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rich.console import RenderableType
+
     from fretsaw.tools.report.source import Source
 
 PIPE_WIDTH = 120  # columns of the tables where no terminal tells
@@ -22,6 +26,9 @@ PIPE_WIDTH = 120  # columns of the tables where no terminal tells
 @click.option("--ir", "phase", metavar="PHASE", help="Print the IR text after PHASE, for example packed.")
 @click.option("--dot", "dot", metavar="[PHASE]", is_flag=False, flag_value="", help="Print the graph in DOT.")
 @click.option("--layer", type=click.IntRange(min=0), metavar="N", help="With --dot: show the nodes of layer N only.")
+@click.option(
+    "--attention", is_flag=True, help="Show what every head of sparse attention reads; also with --json or --html."
+)
 @click.option("--html", "page", type=click.Path(path_type=Path), metavar="OUT", help="Write one self-contained page.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object: manifest, sections, evidence.")
 def command(
@@ -30,6 +37,7 @@ def command(
     phase: str | None,
     dot: str | None,
     layer: int | None,
+    attention: bool,
     page: Path | None,
     as_json: bool,
 ) -> None:
@@ -42,6 +50,7 @@ def command(
       fretsaw inspect model.fsaw
       fretsaw inspect model.fsaw --pass merge_qkv
       fretsaw inspect model.fsaw --html report.html
+      fretsaw inspect sparse.fsaw --attention --html masks.html
       fretsaw inspect model.fsaw --ir packed | less
       fretsaw inspect model.fsaw --dot packed --layer 3 | dot -Tsvg > layer3.svg
       fretsaw inspect model.fsaw --json | jq .manifest.memory
@@ -55,8 +64,12 @@ def command(
         raise UsageError(f"{' and '.join(chosen)} exclude each other")
     if layer is not None and dot is None:
         raise UsageError("--layer needs --dot")
+    if attention and (pass_name is not None or phase is not None or dot is not None):
+        raise UsageError("--attention goes with --json or --html alone")
     source = Source.open(file)
-    if phase is not None:
+    if attention:
+        _show_attention(source, page, as_json)
+    elif phase is not None:
         click.echo(_for_terminal(source.ir(phase)), nl=False)
     elif dot is not None:
         from fretsaw.tools.report.dot import to_dot
@@ -82,6 +95,10 @@ def _views(
 
 
 def _print_tables(source: Source, pass_name: str | None) -> None:
+    _print(source.tables(pass_name))
+
+
+def _print(items: Iterable[RenderableType]) -> None:
     import os
 
     from rich.console import Console
@@ -89,15 +106,46 @@ def _print_tables(source: Source, pass_name: str | None) -> None:
     console = Console()
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console = Console(width=PIPE_WIDTH)
-    for item in source.tables(pass_name):
+    for item in items:
         console.print(item, markup=False, highlight=False)
 
 
 def _write_page(source: Source, page: Path) -> None:
-    from fretsaw.ir.errors import UsageError
     from fretsaw.tools.report.page import render
 
-    text = render(source)
+    _write(page, render(source))
+
+
+def _show_attention(source: Source, page: Path | None, as_json: bool) -> None:
+    import json
+
+    from fretsaw.tools.report.attention import SECTION, read_attention
+    from fretsaw.tools.report.attention_page import attention_table, render_attention, to_json
+
+    if source.container is None:
+        from fretsaw.ir.errors import UsageError
+
+        raise UsageError(f"{source.path} is the text of one graph; --attention shows artifacts")
+    measured = SECTION in source.container.sections
+    program = source.container.manifest["program"]
+    assert isinstance(program, dict)  # validated
+    sparse = measured or program.get("chunk_align", 1) > 1
+    found = read_attention(source.container.text(SECTION)) if measured else None
+    if as_json:
+        click.echo(json.dumps({"sparse": sparse, "attention": None if found is None else to_json(found)}, indent=2))
+    elif found is None:
+        click.echo(
+            "attention: sparse, not measured when it was compiled" if sparse else "attention: dense in every layer"
+        )
+    elif page is not None:
+        _write(page, render_attention(found, source.path.name))
+    else:
+        _print([attention_table(found)])
+
+
+def _write(page: Path, text: str) -> None:
+    from fretsaw.ir.errors import UsageError
+
     try:
         page.write_text(text, encoding="utf-8")
     except OSError as error:
