@@ -9,12 +9,14 @@ from dataclasses import dataclass, replace
 from tvm import tirx
 
 from fretsaw.backends.tvm.kernels import select_antidiagonal as antidiagonal_kernel
+from fretsaw.backends.tvm.kernels import select_bounds as bounds_kernel
 from fretsaw.backends.tvm.kernels import select_dots as dots
 from fretsaw.backends.tvm.kernels import select_line_blocks as line_blocks_kernel
 from fretsaw.backends.tvm.kernels import select_lines as lines_kernel
 from fretsaw.backends.tvm.kernels import select_masks as masks
 from fretsaw.backends.tvm.kernels import select_pools as pools
 from fretsaw.backends.tvm.kernels import select_rules as rules
+from fretsaw.backends.tvm.kernels import select_windows as windows_kernel
 from fretsaw.backends.tvm.kernels.isa import Isa
 from fretsaw.backends.tvm.kv_storage import KvType
 from fretsaw.backends.tvm.specs import Spec
@@ -145,6 +147,23 @@ def _line_blocks(s: SelectSpec, isa: Isa) -> tirx.PrimFunc:
     return line_blocks_kernel.line_blocks(spec)
 
 
+def _windows(s: SelectSpec, isa: Isa) -> tirx.PrimFunc:
+    heads, size = s.operands[0]
+    spec = windows_kernel.WindowSpec(
+        heads, s.whole("kv_heads"), size, s.whole("kernel"), s.whole("stride"), s.real("scale"), isa, s.kv,
+        bool(s.whole("decode")), s.name,
+    )  # fmt: skip
+    return windows_kernel.compressed_scores(spec)
+
+
+def _bounds(s: SelectSpec, isa: Isa) -> tirx.PrimFunc:
+    (heads, size), (kv_heads, _), _ = s.operands
+    decode = bool(s.whole("decode"))
+    return bounds_kernel.bound_scores(
+        bounds_kernel.BoundSpec(heads, kv_heads, size, s.real("scale"), isa, decode, s.name)
+    )
+
+
 Builder = Callable[[SelectSpec, Isa], tirx.PrimFunc]
 BUILDERS: Mapping[str, Builder] = {
     "causal_blocks": _mask("causal"),
@@ -161,6 +180,8 @@ BUILDERS: Mapping[str, Builder] = {
     "block_scores": _dots,
     "band_scores": _dots,
     "antidiagonal_scores": _antidiagonal,
+    "compressed_scores": _windows,
+    "bound_scores": _bounds,
     "line_scores": _lines,
     "line_blocks": _line_blocks,
     "line_block_scores": _line_blocks,

@@ -13,9 +13,11 @@ import pytest
 
 from fretsaw.backends.tvm.kernels.isa import V3
 from fretsaw.backends.tvm.kernels.select_antidiagonal import AntidiagonalSpec, antidiagonal
+from fretsaw.backends.tvm.kernels.select_bounds import BoundSpec, bound_scores
 from fretsaw.backends.tvm.kernels.select_dots import DotSpec, block_scores, pool_heads, softmax_blocks
 from fretsaw.backends.tvm.kernels.select_lines import LineSpec, line_scores
 from fretsaw.backends.tvm.kernels.select_pools import PoolSpec, pool_keys, pool_queries
+from fretsaw.backends.tvm.kernels.select_windows import WindowSpec, compressed_scores
 from fretsaw.backends.tvm.kv_storage import KvType
 from tests.backends.kernels.kernel_run import Array, Built, threads
 from tests.backends.kernels.select_case import LAYER, MIXED, Case, make
@@ -103,3 +105,25 @@ def test_line_scores(rows: int, kv: KvType) -> None:
         got = on_keys(kernel, case, case.q, out=[np.full_like(w, 7) for w in want])
         for g, w in zip(got, want, strict=True):
             close(g, w, rows * 32 * EPS)
+
+
+@pytest.mark.parametrize(("window", "stride", "kv"), [(32, 16, "f32"), (64, 32, "f16"), (8, 8, "int8")])
+def test_compressed_scores(window: int, stride: int, kv: KvType) -> None:
+    case = make(*MIXED, heads=6, size=24, kv=kv)
+    for decode in (False, True):
+        kernel = Built(compressed_scores(WindowSpec(6, 2, 24, window, stride, 0.2, V3, kv, decode)))
+        attrs: dict[str, Any] = {"layer": LAYER, "kv_heads": 2, "scale": 0.2, "kernel": window, "stride": stride}
+        (want,) = case.reference("compressed_scores", case.q, **attrs, decode=decode)
+        (got,) = on_keys(kernel, case, case.q, out=[scores_like(case, 2)])
+        close(got, want, 3 * 32 * EPS)
+
+
+def test_bound_scores() -> None:
+    case = make(*MIXED, heads=6, size=24)
+    for decode in (False, True):
+        attrs: dict[str, Any] = {"layer": LAYER, "kv_heads": 2, "size": 24, "decode": decode}
+        lo, hi = (case.reference("pool_keys", **attrs, kind=kind)[0] for kind in ("min", "max"))
+        (want,) = case.reference("bound_scores", case.q, lo, hi, scale=0.2, decode=decode)
+        kernel = Built(bound_scores(BoundSpec(6, 2, 24, 0.2, V3, decode)))
+        got = kernel(*case.step, case.q, lo, hi, scores_like(case, 6))[-1]
+        close(got, want, 48 * 4 * EPS)
