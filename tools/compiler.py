@@ -57,7 +57,9 @@ def compile_checkpoint(source: Path, output: Path, options: CompileOptions, repo
     checkpoint = _load(source, reporter)
     check_cache(options.tvm, checkpoint.kind)
     options = replace(options, evidence=_with_calibration(options, checkpoint))
-    result = _run_passes(_capture(checkpoint, reporter), options, reporter)
+    graph = _capture(checkpoint, reporter)
+    options = _with_plans(graph, options, output, reporter)
+    result = _run_passes(graph, options, reporter)
     check_whole_prompts(result.graph, options.tvm, checkpoint.context)
     with reporter.phase("generate code") as phase:
         program = build(result.graph, _step_size(options.tvm, checkpoint), lambda note: phase.progress(0, note=note))
@@ -145,6 +147,22 @@ def _with_calibration(options: CompileOptions, checkpoint: Checkpoint) -> Eviden
     return replace(
         options.evidence, calib=tuple(ids), calib_source=options.calib.name, tokens=0
     )  # 0: as many as a text has
+
+
+def _with_plans(graph: Graph, options: CompileOptions, output: Path, reporter: Reporter) -> CompileOptions:
+    """The options with plans in the place of searches for plans (``sparse_attention:method=auto``).
+
+    Raises:
+        UsageError: there is no text to search on.
+        PassError: no plan holds the limits.
+    """
+    if not any(getattr(p.options, "method", "") == "auto" for p in options.passes):
+        return options
+    from fretsaw.tools.sparse.auto import resolve_auto
+
+    with reporter.phase("search plan") as phase:
+        found = resolve_auto(options.passes, graph, options.evidence, output, lambda note: phase.progress(0, note=note))
+    return replace(options, passes=found)
 
 
 def _run_passes(graph: Graph, options: CompileOptions, reporter: Reporter) -> PipelineResult:

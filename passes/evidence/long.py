@@ -165,9 +165,12 @@ def _memory(graph: Graph, tokens: int, rows: Array, run: Run) -> int:
     return peak_bytes(graph, env) + 3 * (run.logits.nbytes + sum(a.nbytes for a in run.cuts.values()))
 
 
-def run_rows(graph: Graph, text: Sequence, rows: Array, note: Note) -> Array:
-    """Logits of some rows of a text, [R, V]."""
-    return _run(graph, text, rows, [], note).logits
+def run_rows(
+    graph: Graph, text: Sequence, rows: Array, note: Note,
+    instead: Callable[[Node, Look], list[Array] | None] | None = None,
+) -> Array:  # fmt: skip
+    """Logits of some rows of a text, [R, V]; ``instead`` as in :func:`run_watched`."""
+    return _run(graph, text, rows, [], note, instead).logits
 
 
 def _blame(graph: Graph, old: Run, new: Run) -> tuple[tuple[str, float], ...]:

@@ -24,6 +24,7 @@ from fretsaw.passes.evidence.feeds import Sequence as Text
 from fretsaw.passes.evidence.long import compared_rows, run_rows
 from fretsaw.passes.sparse.calibrate.choose import Table, choose
 from fretsaw.passes.sparse.calibrate.plans import Chosen
+from fretsaw.passes.sparse.calibrate.report import AttentionReport
 from fretsaw.passes.sparse.calibrate.survey import Note, Survey, survey
 from fretsaw.passes.sparse.methods.lambda_mask import LambdaMask
 from fretsaw.passes.sparse.methods.mean_pool import MeanPool
@@ -179,6 +180,17 @@ class _Verifier:
         after = run_rows(planned.run(self.graph).graph, self.text, self.rows, self.note)
         found = diverge(self.dense, after, self.text.ids, self.text.ids[self.rows + 1])
         return found.mean, found.top1
+
+
+def verify_plan(graph: Graph, chosen: Chosen, text: Text, first: int, note: Note) -> tuple[float, float, float]:
+    """Mean divergence and agreement of a plan, and its mean density over all heads of the model."""
+    kl, top1 = _Verifier(graph, text, first, note)(chosen)
+    planned = replace(sparse_attention, options=Assigned(table=tuple(sorted_items(chosen)))).run(graph).graph
+    report = AttentionReport(text, first, note=note)
+    run_rows(planned, text, compared_rows(graph, first, int(text.ids.size))[:1], note, report.look)
+    dense = sum(n.op == "cached_attention" for n in planned.nodes)
+    heads = [np.mean([x.density for x in row]) for row in report.layers.values()]
+    return kl, top1, float(np.mean([*heads, *[1.0] * dense]))
 
 
 def sorted_items(chosen: Chosen) -> list[tuple[int, int, Sparse]]:
