@@ -48,9 +48,9 @@ def _hash_shape(types: Types, attrs: Attrs) -> Types:
     return over_heads(heads)
 
 
-def mixed(seed: int, *numbers: Array | int) -> Array:
+def mixed(*numbers: Array | int) -> Array:
     """Pseudo-random u64 of integers (broadcast), each mixed in with the rounds of SplitMix64."""
-    state = np.asarray(seed, np.uint64)
+    state = np.asarray(0, np.uint64)
     with np.errstate(over="ignore"):
         for n in numbers:
             state = (state ^ np.asarray(n).astype(np.uint64)) * np.uint64(_MIX[0]) + np.uint64(_MIX[0])

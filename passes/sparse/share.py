@@ -17,7 +17,7 @@ from fretsaw.ir import Graph, Node, Value
 
 # Ops on the cache that read lengths and no keys, and ops that read their operands alone.
 OF_LENGTHS = frozenset({"causal_blocks", "forced_blocks", "span_blocks", "strided_blocks", "elastic_blocks",
-                        "prompt_blocks"})  # fmt: skip
+                        "prompt_blocks", "earlier_blocks", "sampled_blocks"})  # fmt: skip
 OF_OPERANDS = frozenset({"union_blocks", "pick_heads", "compact_blocks"})
 
 

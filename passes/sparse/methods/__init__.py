@@ -6,12 +6,16 @@ from collections.abc import Mapping
 
 from fretsaw.passes.sparse.method import Method
 from fretsaw.passes.sparse.methods import (
+    auto,
     dense,
     dhsa,
     flex_prefill,
     hip,
+    hyper_attention,
+    infllm,
     infllm_v2,
     lambda_mask,
+    longheads,
     masformer,
     mean_pool,
     minference,
@@ -20,14 +24,16 @@ from fretsaw.passes.sparse.methods import (
     prism,
     quest,
     s2,
+    seer_attention,
     tri_shape,
     triangle_mix,
     xattention,
 )
 
 MODULES = (
-    dense, plan, lambda_mask, tri_shape, triangle_mix, masformer, s2, xattention, mean_pool, prism, minference,
+    dense, auto, plan, lambda_mask, tri_shape, triangle_mix, masformer, s2, xattention, mean_pool, prism, minference,
     flex_prefill, dhsa, quest, infllm_v2, moa, hip,
+    infllm, longheads, hyper_attention, seer_attention,
 )  # fmt: skip
 METHODS: Mapping[str, Method] = {m.METHOD.name: m.METHOD for m in MODULES}
 

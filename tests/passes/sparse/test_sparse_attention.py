@@ -120,7 +120,7 @@ def test_latent_attention_is_refused() -> None:
     text = layer_text().replace("%v: f32[T, 2, 8]", "%v: f32[T, 2, 4]").replace("value_size = 8", "value_size = 4")
     text = text.replace("%o0: f32[T, 4, 8]", "%o0: f32[T, 4, 4]")
     for method in METHODS:
-        if method not in ("plan", "masformer", "quest", "seer_attention"):
+        if method not in ("plan", "auto", "masformer", "quest", "seer_attention"):
             with pytest.raises(PassError, match="multi-head latent attention"):
                 sparse(
                     parse(text, seed=0), method=method, **({"starting_layer": 0} if method == "triangle_mix" else {})
@@ -171,7 +171,7 @@ def test_prompts_whole() -> None:
 
 def test_descriptions_read_back() -> None:
     for name, method in METHODS.items():
-        if name in ("plan", "masformer", "seer_attention"):
+        if name in ("plan", "auto", "masformer", "seer_attention"):
             continue
         after = sparse(parse(to_text(layer_graph(3)), seed=0), method=name, **({"layers": "2"}))
         heads = describe_heads(parse(to_text(after)))
