@@ -26,6 +26,8 @@ ATTRS = {
     "value_size": AttrSpec(int, required=True),
     "softcap": AttrSpec(float, 0.0),
     "decode": AttrSpec(bool, False),
+    "whole_prompt": AttrSpec(bool, False),
+    "method": AttrSpec(str, ""),
 }
 
 
@@ -74,7 +76,7 @@ define_op(
     doc="Attention of this step's queries q [T, H, E] over listed tokens of the cache -> [T, H, Ev], and the natural "
     "logarithm of each row's sum, f32[T, H]. Lists: positions ids i32[QB, G, N] of which cnt i32[QB, G] count, "
     "ascending; a query sees those up to its own. A sequence with one token in the step sees nothing unless decode is "
-    "set: attention over blocks, which this is merged with, then sees everything.",
+    "set: attention over blocks, which this is merged with, then sees everything. whole_prompt and method as there.",
     example="gather_attention(%kv, %q, %ids, %cnt) {layer = 0, scale = 0.125, value_size = 64}",
 )  # fmt: skip
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 
 from fretsaw.backends.tvm.kernels.attention import AttentionSpec
 from fretsaw.backends.tvm.kv_storage import read_rows, store_rows
@@ -67,8 +68,8 @@ def masked_attention(
             bias = np.where(seen(b, h, positions, keys), logits, -np.inf)
             if sinks is not None:  # a key of zeros that everybody sees, with the sink as its bias
                 bias, v = np.pad(bias, ((0, 0), (1, 0)), constant_values=sinks[h]), np.pad(v, ((1, 0), (0, 0)))
-            zero = (torch.zeros(n, 1, dtype=torch.float64) for n in (len(bias), len(v)))
-            mixed = torch.nn.functional.scaled_dot_product_attention(*zero, torch.tensor(v), torch.tensor(bias))
-            out[rows, h] = np.where(np.isneginf(bias).all(1)[:, None], 0, mixed.numpy())
+            zero = [torch.zeros(n, 1, dtype=torch.float64) for n in (len(bias), len(v))]
+            mixed = scaled_dot_product_attention(zero[0], zero[1], torch.tensor(v), torch.tensor(bias))
+            out[rows, h] = np.where(np.isneginf(bias).all(axis=1, keepdims=True), 0, mixed.numpy())
             lse[rows, h] = torch.logsumexp(torch.tensor(bias), 1).numpy()
     return out.reshape(len(q), -1), lse
