@@ -1,7 +1,7 @@
 """MoA's offline search: a span alpha + beta * position for every group of heads, under a bound on density.
 
     minimise   sum over groups and rows of the softmax mass outside the span
-    such that  mean density <= bound at a quarter, half and all of the text,  at most two spans in a layer
+    such that  mean density <= bound over half and over all rows that are not dense,  at most two spans in a layer
 
 The source weighs what is masked by gradients of the loss on answers of the dense model; here it is the attention mass
 that a span leaves out, which needs no gradients and knows nothing of what later layers make of it. Spans here follow
@@ -28,7 +28,7 @@ from fretsaw.passes.sparse.options import Sparse
 Array = np.ndarray
 ALPHAS = 8  # steps from 0 to the length of the text
 SPANS = 2  # in a layer
-LENGTHS = (0.25, 0.5, 1.0)
+LENGTHS = (0.5, 1.0)  # of the rows that are not dense
 SECONDS, GAP = 20.0, 1e-3
 
 
@@ -71,7 +71,7 @@ def choose_spans(found: Survey, bound: float, kv_heads: int) -> SpanPlan:
     """Spans of least mass outside.
 
     Args:
-        bound: Largest mean density, 0 to 1, at each of the lengths.
+        bound: Largest mean density, 0 to 1, of the rows that are not dense, at each of the lengths.
 
     Raises:
         PassError: no plan is that sparse, because of the rows that stay dense.
@@ -82,7 +82,9 @@ def choose_spans(found: Survey, bound: float, kv_heads: int) -> SpanPlan:
     masks = np.stack([span_mask(o, blocks) for o in ways])
     mass = np.stack([_by_group(found.layers[n].block_mass, kv_heads) for n in numbers])  # [L, K, nQ, nK]
     outside = np.einsum("lkij,cij->lkc", mass, (~masks).astype(np.float64), optimize=True)
-    density = np.stack([_density(masks, max(int(share * blocks), 1)) for share in LENGTHS])  # [lengths, C]
+    first = min(found.first // BLOCK, blocks - 1)
+    ends = [first + max(round(share * (blocks - first)), 1) for share in LENGTHS]
+    density = np.stack([_density(masks, first, end) for end in ends])  # [lengths, C]
     choice = _solve(outside, density, bound)
     whole = float(mass.sum())
     lost = float(np.take_along_axis(outside, choice[:, :, None], 2).sum())
@@ -100,9 +102,9 @@ def _by_group(mass: Array, kv_heads: int) -> Array:
     return summed
 
 
-def _density(masks: Array, blocks: int) -> Array:
-    """Of the first ``blocks`` rows, per candidate."""
-    counted: Array = masks[:, :blocks, :blocks].sum(axis=(1, 2)) / (blocks * (blocks + 1) / 2)
+def _density(masks: Array, first: int, end: int) -> Array:
+    """Of the rows from ``first`` to ``end``, per candidate."""
+    counted: Array = masks[:, first:end].sum(axis=(1, 2)) / np.arange(first + 1, end + 1).sum()
     return counted
 
 

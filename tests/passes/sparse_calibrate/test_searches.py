@@ -1,0 +1,126 @@
+"""The searches of MInference, XAttention and MoA on a small model, and what each promises."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from fretsaw.ir.errors import PassError, UsageError
+from fretsaw.passes.evidence.feeds import Sequence
+from fretsaw.passes.evidence.options import EvidenceOptions
+from fretsaw.passes.pipeline import run_pipeline
+from fretsaw.passes.sparse.calibrate.patterns import choose_patterns, pattern_candidates
+from fretsaw.passes.sparse.calibrate.spans import LENGTHS, choose_spans, span_candidates, span_mask
+from fretsaw.passes.sparse.calibrate.survey import Survey, Surveyed, survey
+from fretsaw.passes.sparse.methods.minference import MInference
+from fretsaw.passes.sparse.methods.moa import MoA
+from fretsaw.passes.sparse.sparse_attention import sparse_attention
+from fretsaw.tools.sparse.auto import resolve_auto
+from fretsaw.tools.sparse.plot import Series, scatter
+from tests.passes.sparse_calibrate.sharp import CALIB, captured, packed
+
+TEXT = Sequence("s", np.array(CALIB), "t", 0)
+
+
+def test_patterns_have_one_budget_and_the_best_is_taken() -> None:
+    ways = pattern_candidates(700, 0.4, 64)
+    budgets = [o.vertical + o.slash for o in ways if isinstance(o, MInference) and o.pattern != "block_sparse"]
+    assert budgets == [280] * 5 and [o.blocks for o in ways if isinstance(o, MInference)][-1] == 4
+    found = survey(packed(), ways, TEXT, 64)
+    chosen = choose_patterns(found)
+    assert sorted(chosen) == [(n, h) for n in range(2) for h in range(4)]
+    for (layer, head), options in chosen.items():
+        off = [heads[head].off for heads in found.layers[layer].losses if heads is not None]
+        assert off[ways.index(options)] == min(off)
+
+
+def test_span_masks_are_those_of_the_op() -> None:
+    """The search's own masks against the lists that the pass makes."""
+    for options in (MoA(alpha=64, beta=0.25), MoA(alpha=128, beta=0, dense_until=256), MoA(alpha=64, beta=1)):
+        found = survey(packed(1), (options,), TEXT, 0)
+        losses = found.layers[0].losses[0]
+        assert losses is not None
+        mask = span_mask(options, 11)
+        assert losses[0].density == pytest.approx(mask.sum() / 66)
+        kept = found.layers[0].block_mass[0][mask].sum() / 700
+        assert losses[0].mass == pytest.approx(kept, abs=1e-5)
+
+
+def diagonal(layers: int, heads: int, blocks: int) -> Survey:
+    """Even heads look at their own block alone, odd ones evenly at all."""
+    own = np.eye(blocks, dtype=np.float32) * 64
+    evenly = np.tri(blocks, dtype=np.float32) / np.arange(1, blocks + 1)[:, None] * 64
+    mass = np.stack([own if h % 4 < 2 else evenly for h in range(heads)])
+    made = Survey((), replace(TEXT, ids=np.zeros(blocks * 64, np.int64)), 0)
+    made.layers = {n: Surveyed((), np.ones(heads), (), mass) for n in range(layers)}
+    return made
+
+
+def test_spans_go_where_the_mass_is() -> None:
+    plan = choose_spans(diagonal(2, 4, 16), 0.6, 2)
+    assert all(d <= 0.6 + 1e-9 for d in plan.density) and len(plan.density) == len(LENGTHS)
+    for layer in range(2):
+        spans = [plan.chosen[layer, h] for h in range(4)]
+        assert spans[0] == spans[1] and spans[2] == spans[3] and len(set(spans)) <= 2
+        narrow, wide = (span_mask(s, 16).sum() for s in (spans[0], spans[2]))  # type: ignore[arg-type]
+        assert narrow < wide
+    assert 0 < plan.outside < choose_spans(diagonal(2, 4, 16), 0.5, 2).outside
+    assert choose_spans(diagonal(2, 4, 16), 1.0, 2).outside == 0
+
+
+def test_a_density_that_no_span_has() -> None:
+    with pytest.raises(PassError, match="no spans have a mean density of 0.01 at every length"):
+        choose_spans(diagonal(1, 2, 8), 0.01, 2)
+
+
+def test_candidates_of_spans_differ() -> None:
+    ways = span_candidates(1024, 0)
+    assert len({span_mask(o, 16).tobytes() for o in ways}) == len(ways) > 20
+
+
+@pytest.mark.parametrize("space", ["mixed", "xattention", "minference", "moa"])
+def test_a_compile_searches_and_writes_its_plan(space: str, tmp_path: Path) -> None:
+    evidence = EvidenceOptions(calib=CALIB, calib_source="text.txt", tokens=32, max_kl=0.3)
+    asked = sparse_attention.configured(
+        {"method": "auto", "space": space, "tokens": 350, "dense_until": 128, "density": 0.7}
+    )
+    notes: list[str] = []
+    (got,) = resolve_auto((asked,), captured(), evidence, tmp_path / "m.fsaw", notes.append)
+    plan = tmp_path / "m.plan.toml"
+    assert got.options is not None and getattr(got.options, "plan") == str(plan)  # noqa: B009  of the plan's class
+    text = plan.read_text()
+    assert text.startswith(f"# Found by sparse_attention:method=auto,space={space} on text.txt\n")
+    said = json.loads((tmp_path / "m.plan.json").read_text())
+    assert sum(said["methods"].values()) == 8 and said["taken"] in said["rounds"]
+    assert "candidates in layer 1" in notes
+    if space in ("mixed", "xattention"):
+        ElementTree.fromstring((tmp_path / "m.plan.svg").read_text())
+        assert said["taken"]["kl"] <= 0.3
+    limits = replace(evidence, calib=CALIB[:350], max_kl=None)
+    check = run_pipeline(captured(), extra=[got], check=limits).ledger[-1].check
+    if check["first_row"] == 128:  # the same rows of the same text
+        assert float(check["kl"]) == pytest.approx(said["taken"]["kl"], rel=1e-3)
+
+
+def test_a_search_needs_text(tmp_path: Path) -> None:
+    asked = sparse_attention.configured({"method": "auto"})
+    with pytest.raises(UsageError, match="searches on calibration text, and none was given"):
+        resolve_auto((asked,), captured(), EvidenceOptions(), tmp_path / "m.fsaw", lambda note: None)
+
+
+def test_auto_never_runs_as_it_is() -> None:
+    with pytest.raises(UsageError, match="the method auto of sparse_attention needs a search on calibration text"):
+        sparse_attention.configured({"method": "auto"}).run(packed())
+
+
+def test_plots_are_svg() -> None:
+    text = scatter(
+        [Series("a & b", ((0.1, 1e-3, "x<y"), (0.5, 1e-2, ""))), Series("c", ((1.0, 0.5, ""),))], "t", "x", "y"
+    )
+    root = ElementTree.fromstring(text)
+    assert len([e for e in root.iter() if e.tag.endswith("circle")]) == 5  # three points, two in the legend
