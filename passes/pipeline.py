@@ -38,8 +38,8 @@ from fretsaw.passes.packed.hoist_rows import hoist_rows
 from fretsaw.passes.packed.pack_segments import pack_segments
 from fretsaw.passes.packed.pack_tokens import pack_tokens
 from fretsaw.passes.packed.share_uniform_rows import share_uniform_rows
-from fretsaw.passes.sparse.sparse_attention import sparse_attention
 from fretsaw.passes.sparse.calibrate.report import AttentionReport
+from fretsaw.passes.sparse.sparse_attention import sparse_attention
 
 PIPELINE: Mapping[str, tuple[Pass, ...]] = {
     "canonical": (
