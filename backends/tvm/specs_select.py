@@ -11,6 +11,7 @@ from tvm import tirx
 from fretsaw.backends.tvm.kernels import select_antidiagonal as antidiagonal_kernel
 from fretsaw.backends.tvm.kernels import select_bounds as bounds_kernel
 from fretsaw.backends.tvm.kernels import select_dots as dots
+from fretsaw.backends.tvm.kernels import select_halving as halving_kernel
 from fretsaw.backends.tvm.kernels import select_line_blocks as line_blocks_kernel
 from fretsaw.backends.tvm.kernels import select_lines as lines_kernel
 from fretsaw.backends.tvm.kernels import select_masks as masks
@@ -164,6 +165,14 @@ def _bounds(s: SelectSpec, isa: Isa) -> tirx.PrimFunc:
     )
 
 
+def _halving(s: SelectSpec, isa: Isa) -> tirx.PrimFunc:
+    heads, size = s.operands[0]
+    spec = halving_kernel.HalvingSpec(
+        heads, s.whole("kv_heads"), size, s.whole("blocks"), isa, s.kv, bool(s.whole("decode")), s.name
+    )
+    return halving_kernel.halving(spec)
+
+
 Builder = Callable[[SelectSpec, Isa], tirx.PrimFunc]
 BUILDERS: Mapping[str, Builder] = {
     "causal_blocks": _mask("causal"),
@@ -182,6 +191,7 @@ BUILDERS: Mapping[str, Builder] = {
     "antidiagonal_scores": _antidiagonal,
     "compressed_scores": _windows,
     "bound_scores": _bounds,
+    "halving_blocks": _halving,
     "line_scores": _lines,
     "line_blocks": _line_blocks,
     "line_block_scores": _line_blocks,

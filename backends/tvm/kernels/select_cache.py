@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tvm import tirx
 
-from fretsaw.backends.tvm.kernels.emit import Buffer, Expr, Kernel, bind, dim, i64, load, loop, splat, store
+from fretsaw.backends.tvm.kernels.emit import Buffer, Expr, Index, Kernel, bind, dim, i64, load, loop, splat, store
 from fretsaw.backends.tvm.kernels.isa import PANEL, Isa
 from fretsaw.backends.tvm.kernels.kv_pages import TVM_TYPE, KvPages
 from fretsaw.backends.tvm.kernels.select_step import Step
@@ -38,12 +38,22 @@ class KeyCache:
     ) -> tuple[KeyCache, Buffer | None]:
         """Declare the next arguments of a kernel: ``k_pages``, ``table``, ``lens``, ``cu``, ``q f32[T, queries, E]``
         if there are heads of queries, and the scalar ``layer``. Returns the cache, and q."""
-        pool = k.arg("k_pages", (dim("NP"), *page_shapes(size, size, BLOCK, kv)[0]), TVM_TYPE[kv])
-        pages = KvPages(kv, pool, pool, size, size, BLOCK)
-        table = k.arg("table", (dim("LT"), dim("BT"), kv_heads, width), "int32")
-        step = Step.declare(k, rows)
-        q = k.arg("q", (dim("T"), queries, size)) if queries else None
-        return KeyCache(pages, table, step, width, k.scalar("layer")), q
+        if queries:
+            cache, q, _ = KeyCache.declare_with(k, kv, kv_heads, size, rows, width, queries, ())
+            return cache, q
+        pages, table, step = _declare(k, kv, kv_heads, size, rows, width)
+        return KeyCache(pages, table, step, width, k.scalar("layer")), None
+
+    @staticmethod
+    def declare_with(
+        k: Kernel, kv: KvType, kv_heads: int, size: int, rows: Expr, width: Expr, queries: int,
+        more: Sequence[tuple[str, tuple[Index, ...], str]],
+    ) -> tuple[KeyCache, Buffer, list[Buffer]]:  # fmt: skip
+        """As :meth:`declare`, with further arguments (name, shape, dtype) between q and the scalar."""
+        pages, table, step = _declare(k, kv, kv_heads, size, rows, width)
+        q = k.arg("q", (dim("T"), queries, size))
+        rest = [k.arg(*argument) for argument in more]
+        return KeyCache(pages, table, step, width, k.scalar("layer")), q, rest
 
     def page(self, b: Expr, h: Expr, j: Expr) -> Expr:
         """Return the page of block ``j`` of a sequence and a head of keys."""
@@ -58,6 +68,13 @@ class KeyCache:
     def scored(self, b: Expr, decode: bool) -> Expr:
         """Whether queries of a sequence are scored: it has some, and more than one unless ``decode``."""
         return self.step.count(b) > (0 if decode else 1)
+
+
+def _declare(k: Kernel, kv: KvType, kv_heads: int, size: int, rows: Expr, width: Expr) -> tuple[KvPages, Buffer, Step]:
+    pool = k.arg("k_pages", (dim("NP"), *page_shapes(size, size, BLOCK, kv)[0]), TVM_TYPE[kv])
+    pages = KvPages(kv, pool, pool, size, size, BLOCK)
+    table = k.arg("table", (dim("LT"), dim("BT"), kv_heads, width), "int32")
+    return pages, table, Step.declare(k, rows)
 
 
 def multiply(

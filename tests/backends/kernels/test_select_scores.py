@@ -15,6 +15,7 @@ from fretsaw.backends.tvm.kernels.isa import V3
 from fretsaw.backends.tvm.kernels.select_antidiagonal import AntidiagonalSpec, antidiagonal
 from fretsaw.backends.tvm.kernels.select_bounds import BoundSpec, bound_scores
 from fretsaw.backends.tvm.kernels.select_dots import DotSpec, block_scores, pool_heads, softmax_blocks
+from fretsaw.backends.tvm.kernels.select_halving import HalvingSpec, halving
 from fretsaw.backends.tvm.kernels.select_lines import LineSpec, line_scores
 from fretsaw.backends.tvm.kernels.select_pools import PoolSpec, pool_keys, pool_queries
 from fretsaw.backends.tvm.kernels.select_windows import WindowSpec, compressed_scores
@@ -127,3 +128,14 @@ def test_bound_scores() -> None:
         kernel = Built(bound_scores(BoundSpec(6, 2, 24, 0.2, V3, decode)))
         got = kernel(*case.step, case.q, lo, hi, scores_like(case, 6))[-1]
         close(got, want, 48 * 4 * EPS)
+
+
+@pytest.mark.parametrize(("blocks", "kv"), [(1, "f32"), (3, "f16"), (4, "int8"), (20, "f32")])
+def test_halving(blocks: int, kv: KvType) -> None:
+    case = make([640, 1, 150, 0, 63], [0, 700, 333, 5, 1], size=24, kv=kv)
+    forced = np.random.default_rng(1).random((case.rows, 4, case.width)) < 0.1
+    attrs: dict[str, Any] = {"layer": LAYER, "kv_heads": 2, "blocks": blocks, "decode": True}
+    (want,) = case.reference("halving_blocks", case.q, forced, **attrs)
+    kernel = Built(halving(HalvingSpec(4, 2, 24, blocks, V3, kv, True)))
+    (got,) = on_keys(kernel, case, case.q, forced.astype(np.int8), out=[np.full(forced.shape, 7, np.int8)])
+    assert np.array_equal(got, want)
