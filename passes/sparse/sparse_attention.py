@@ -63,7 +63,7 @@ def place_lists(root: Node, g: Graph, options: Sparse) -> Edit | Decline:
     choices = choose(site, options, max(_layers(g)) + 1)
     if isinstance(choices, str):
         return Decline(choices, at=root, already=True)
-    window = root.int_attr("window")
+    window = _window(root)
     if window:
         return Decline(f"its sliding window of {window} keys is a budget already", at=root, already=not named)
     reason = unfit(site, choices)
@@ -107,6 +107,10 @@ def rewrite(site: Site, choices: tuple[Choice, ...]) -> Edit:
     return site.edit
 
 
+def _window(node: Node) -> int:
+    return node.int_attr("window")
+
+
 def _layers(graph: Graph) -> list[int]:
     return sorted(n.int_attr("layer") for n in graph.nodes if n.op in ("cached_attention", "block_attention"))
 
@@ -116,6 +120,9 @@ def _check_layers(graph: Graph, options: Sparse) -> None:
     if not there:
         looks = "its attention looks ahead: an encoder" if graph.count("segment_attention") else "it has no attention"
         what = f"sparse attention needs a decoder with a KV cache; {looks}"
+        raise PassError(what, where=graph.name, when="pass sparse_attention")
+    if not graph.count("block_attention") and all(_window(n) for n in graph.nodes if n.op == "cached_attention"):
+        what = "every layer has a sliding window, which is a budget already: nothing is left for sparse attention"
         raise PassError(what, where=graph.name, when="pass sparse_attention")
     named = {"layers": options.layers, "dense_layers": options.dense_layers, "the plan": options.planned()}
     for name, layers in named.items():

@@ -95,8 +95,8 @@ def test_a_layer_that_does_not_exist() -> None:
          "prism scores bands of a rotary embedding, and the queries come from none"),
         (layer_graph(rope="interleaved"), {"method": "prism"},
          "prism knows rotary embeddings in the half layout, and pairs here lie side by side"),
-        (layer_graph(2, attrs=", window = 64"), {"method": "mean_pool", "layers": "1"},
-         "its sliding window of 64 keys is a budget already"),
+        (parse(layer_text(2).replace("layer = 1, scale", "window = 64, layer = 1, scale"), seed=0),
+         {"method": "mean_pool", "layers": "1"}, "its sliding window of 64 keys is a budget already"),
     ],
 )  # fmt: skip
 def test_sites_that_cannot_be_rewritten_fail_by_name(graph: Graph, options: dict[str, object], reason: str) -> None:
@@ -114,6 +114,11 @@ def test_layers_with_a_sliding_window_stay() -> None:
     mixed = layer_text(2).replace("layer = 1, scale", "window = 64, layer = 1, scale")
     after = sparse(parse(mixed, seed=0), method="mean_pool")
     assert [n.op for n in after.nodes if n.op.endswith("_attention")] == ["block_attention", "cached_attention"]
+
+
+def test_a_model_of_sliding_windows_has_nothing_to_gain() -> None:
+    with pytest.raises(PassError, match="every layer has a sliding window, which is a budget already"):
+        sparse(layer_graph(2, attrs=", window = 64"), method="mean_pool")
 
 
 def test_latent_attention_is_refused() -> None:
