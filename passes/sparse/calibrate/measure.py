@@ -133,10 +133,22 @@ def _read(
 ) -> tuple[Array, Array]:
     """What is read of a query block: the sum of weighted values [R, Ev], and the mass [R]."""
     listed = way.blocks[head, block, : block + 1]
-    if not way.window[head]:
+    window, sink = way.window[head], way.sink[head]
+    if not window:
         return np.tensordot(listed.astype(p.dtype), parts, axes=(0, 0)), by_block @ listed.astype(p.dtype)
-    left = np.where(_seen(way, head, block, rows), p, 0)
-    return left @ layer.v[layer.key_head(head), : rows.stop], left.sum(axis=1)
+    starts = np.arange(block + 1) * BLOCK
+    inside = (rows.stop - 1 - starts < window) | (starts + BLOCK <= sink)  # for every row and key of the block
+    outside = (rows.start - starts - BLOCK + 1 >= window) & (starts >= sink)
+    full, edges = listed & inside, np.flatnonzero(listed & ~inside & ~outside)
+    out, mass = np.tensordot(full.astype(p.dtype), parts, axes=(0, 0)), by_block @ full.astype(p.dtype)
+    if edges.size:
+        keys = (edges[:, None] * BLOCK + np.arange(BLOCK)).reshape(-1)
+        keys = keys[keys < rows.stop]
+        gap = np.arange(rows.start, rows.stop)[:, None] - keys[None, :]
+        left = np.where((gap < window) | (keys < sink)[None, :], p[:, keys], 0)
+        out = out + left @ layer.v[layer.key_head(head), keys]
+        mass = mass + left.sum(axis=1)
+    return out, mass
 
 
 def _seen(way: Reads, head: int, block: int, rows: slice) -> Array:

@@ -27,6 +27,8 @@ from fretsaw.passes.sparse.sparse_attention import sparse_attention
 
 Array = np.ndarray
 Note = Callable[[str], None]
+Key = tuple[object, ...]
+Known = dict[Key, list[Array]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,8 +48,14 @@ class Selector:
     def attention(self) -> Node:
         return self.nodes[-1]
 
-    def run(self, look: Look, env: Mapping[str, int], heads: int) -> Reads:
-        """What the heads of its layer read."""
+    def run(self, look: Look, env: Mapping[str, int], heads: int, known: Known) -> Reads:
+        """What the heads of its layer read.
+
+        Args:
+            known: Results of equal ops on equal values, of this and of other candidates of the layer: their thresholds
+                differ, their scores do not.
+        """
+        keys: dict[Value, Key] = {}
         live: dict[Value, object] = {}
 
         def get(value: Value) -> object:
@@ -55,8 +63,15 @@ class Selector:
                 return live[value]
             return self.consts[value].load() if value in self.consts else look(value)
 
+        def key(value: Value) -> Key:
+            return keys[value] if value in keys else (value.name, id(self.consts.get(value)))
+
         for node in self.nodes[:-1]:
-            live.update(zip(node.results, run_node(node, [get(v) for v in node.operands], env), strict=True))
+            mine: Key = (node.op, node.attrs, tuple(map(key, node.operands)))
+            if mine not in known:
+                known[mine] = run_node(node, [get(v) for v in node.operands], env)
+            for i, (value, array) in enumerate(zip(node.results, known[mine], strict=True)):
+                keys[value], live[value] = (mine, i), array
         idx, cnt = get(self.attention["idx"]), get(self.attention["cnt"])
         assert isinstance(idx, np.ndarray) and isinstance(cnt, np.ndarray)
         return Reads.of(idx, cnt, heads, dict(self.attention.attrs))
@@ -150,7 +165,8 @@ def survey(graph: Graph, candidates: Sequence[Sparse], text: Text, first: int, n
         number = sites[node]
         layer = Layer.of(node, look)
         mine = [way.get(number) for way in ways]
-        tried = [s.run(look, env, layer.heads) for s in mine if s is not None]
+        known: Known = {}
+        tried = [s.run(look, env, layer.heads, known) for s in mine if s is not None]
         got = measure(layer, tried, first)
         losses = iter(got.losses)
         full = node_flops(node, env)
