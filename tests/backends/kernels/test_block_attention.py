@@ -177,3 +177,17 @@ def test_spans_at_their_ends() -> None:
     pages = table[LAYER, 0, 1, :4]
     own = rows_of(spec, v_pages[pages], 32, transpose=False)[: cu[1]]
     assert np.array_equal(made[: cu[1], 2], own) and np.array_equal(made[: cu[1], 3], own)
+
+
+@pytest.mark.parametrize("name", ["decode", "decode-group"])
+def test_decoding_over_lists_gives_the_bits_of_prefill(name: str) -> None:
+    spec, length = SPECS[name], 600
+    q, k, v, table, lens, cu = make(spec, [[0] * spec.kv_heads], [length])
+    chosen = choose(spec, 1, 10, 0.4)
+    sinks = np.random.default_rng(9).standard_normal(spec.heads).astype(np.float32) if spec.sinks else None
+    whole = step(spec, [q, k, v, table, lens, cu], lists_of(spec, [0], [length], chosen), sinks)
+    for at in (0, 63, 64, 300, length - 1):
+        lens[LAYER] = at
+        args = [q[at : at + 1], k, v, table, lens, np.array([0, 1], np.int32)]
+        one = step(spec, args, lists_of(spec, [at], [1], chosen), sinks)
+        assert all(np.array_equal(p[0], w[at]) for p, w in zip(one, whole, strict=True)), at
