@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -128,3 +129,32 @@ def test_declarations_that_no_command_line_could_fill() -> None:
         with pytest.raises(PassError) as error:
             default_of("p", options)
         assert str(error.value) == f"PassError: {message}"
+
+
+@dataclass(frozen=True)
+class Shape:
+    kind: str = ""
+
+    def variant(self, given: Mapping[str, object]) -> Shape:
+        if given.get("kind", self.kind) != "circle":
+            raise UsageError("a shape is a circle", hint="kind=circle")
+        return Circle()
+
+
+@dataclass(frozen=True)
+class Circle(Shape):
+    kind: str = "circle"
+    radius: float = 1.0
+
+
+def test_an_option_that_chooses_the_others() -> None:
+    assert fill("draw", Shape(), {"kind": "circle", "radius": "2"}) == Circle(radius=2.0)
+    for given, message in [
+        ({}, "UsageError: a shape is a circle\n  hint  kind=circle"),
+        ({"kind": "square", "side": 1}, "UsageError: a shape is a circle\n  hint  kind=circle"),
+        ({"kind": "circle", "side": 1}, "UsageError: draw has no option side\n  hint  it has: kind (a text, circle), "
+                                        "radius (a number, 1.0)"),
+    ]:  # fmt: skip
+        with pytest.raises(UsageError) as error:
+            fill("draw", Shape(), given)
+        assert str(error.value) == message
