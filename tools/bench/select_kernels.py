@@ -130,7 +130,7 @@ def scores(step: Step) -> dict[str, tuple[float, float]]:
     bound = step.build(select_bounds.bound_scores(select_bounds.BoundSpec(HEADS, KV_HEADS, SIZE, SCALE, isa)))
     out["bound_scores"] = fastest(lambda: bound(lens, cu, q, pools, pools, over)), 2.0 * n * n / BLOCK * SIZE * HEADS
     rows = step.build(select_pools.pool_queries(select_pools.PoolSpec(HEADS, SIZE, "mean", isa)))
-    out["pool_queries"] = fastest(lambda: rows(q, lens, cu, pooled)), 0
+    out["pool_queries"] = fastest(lambda: rows(lens, cu, q, pooled)), 0
     pool = step.build(select_pools.pool_keys(select_pools.PoolSpec(KV_HEADS, SIZE, "mean", isa)))
     out["pool_keys"] = fastest(lambda: pool(keys, table, lens, cu, 0, pools)), 0
     dots = step.build(select_dots.block_scores(select_dots.DotSpec(HEADS, KV_HEADS, SIZE, SCALE, isa)))

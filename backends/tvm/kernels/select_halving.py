@@ -175,20 +175,20 @@ def _halve(spec: HalvingSpec, cache: KeyCache, q: Buffer, work: _Work, block: Qu
 
 def _worth(spec: HalvingSpec, cache: KeyCache, q: Buffer, work: _Work, block: QueryBlock, h: Expr, first: Expr) -> Expr:
     """Return the largest product of every second query with the middle key of a half's first block."""
-    place = bind(load(work.free, [first]) * BLOCK + (BLOCK // 2 - 1))
-    place = bind(tirx.min(place, block.end - 1))
-    page = cache.page(block.sequence, bind(h * spec.kv_heads // spec.heads), place // BLOCK)
-    with loop(spec.size) as e:
-        store(work.key, [e], cache.key(page, e, bind(place % BLOCK)))
     best = scratch((1,))
     store(best, [0], splat(NEVER, 1))
-    # Rows 1, 3, ...; a row alone stands for itself.
-    looked = T.Select(block.count > 1, block.count // 2, i64(1))
-    with loop(looked) as r:
-        token = bind(block.token + tirx.min(2 * r + 1, block.count - 1))
+    with when(block.end - block.start > (0 if spec.decode else 1)):
+        place = bind(load(work.free, [first]) * BLOCK + (BLOCK // 2 - 1))
+        place = bind(tirx.min(place, block.end - 1))
+        page = cache.page(block.sequence, bind(h * spec.kv_heads // spec.heads), place // BLOCK)
+        with loop(spec.size) as e:
+            store(work.key, [e], cache.key(page, e, bind(place % BLOCK)))
+        # Rows 1, 3, ...; a row alone stands for itself.
+        with loop(T.Select(block.count > 1, block.count // 2, i64(1))) as r:
+            token = bind(block.token + tirx.min(2 * r + 1, block.count - 1))
 
-        def step(s: Expr, c: Expr, n: int) -> Expr:
-            return fma(load(q, [token, h, c], n), load(work.key, [c], n), s)
+            def step(s: Expr, c: Expr, n: int) -> Expr:
+                return fma(load(q, [token, h, c], n), load(work.key, [c], n), s)
 
-        store(best, [0], fmax(bind(reduce_row(spec.size, spec.isa.lanes, step)), load(best, [0])))
+            store(best, [0], fmax(bind(reduce_row(spec.size, spec.isa.lanes, step)), load(best, [0])))
     return clean(load(best, [0]))

@@ -63,11 +63,11 @@ class PoolSpec:
 
 
 def pool_queries(spec: PoolSpec) -> tirx.PrimFunc:
-    """Return the PrimFunc. Arguments in order: ``q f32[T, H, E]``; ``lens``, ``cu``; ``out f32[QB, H, E]``."""
+    """Return the PrimFunc. Arguments in order: ``lens``, ``cu`` (:class:`Step`); ``q f32[T, H, E]``; ``out f32[QB, H, E]``."""
     with kernel(spec.name) as k:
         rows = dim("QB")
-        q = k.arg("q", (dim("T"), spec.heads, spec.size))
         step = Step.declare(k, rows)
+        q = k.arg("q", (dim("T"), spec.heads, spec.size))
         out = k.arg("out", (rows, spec.heads, spec.size))
         with step.each_row() as (row, owner):
             with loop(spec.heads) as h, loop(spec.size) as e:

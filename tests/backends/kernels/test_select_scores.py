@@ -50,7 +50,7 @@ def scores_like(case: Case, heads: int) -> Array:
 def test_pools(kind: str, kv: KvType) -> None:
     case = make(*MIXED, size=24, kv=kv)
     (want,) = case.reference("pool_queries", case.q, kind=kind)
-    got = Built(pool_queries(PoolSpec(4, 24, kind, V3)))(case.q, *case.step, np.full_like(want, 7))[-1]
+    got = Built(pool_queries(PoolSpec(4, 24, kind, V3)))(*case.step, case.q, np.full_like(want, 7))[-1]
     close(got, want, 8 * EPS)
     for decode in (False, True):
         attrs: dict[str, Any] = {"layer": LAYER, "kv_heads": 2, "size": 24, "kind": kind, "decode": decode}
@@ -134,8 +134,9 @@ def test_bound_scores() -> None:
 def test_halving(blocks: int, kv: KvType) -> None:
     case = make([640, 1, 150, 0, 63], [0, 700, 333, 5, 1], size=24, kv=kv)
     forced = np.random.default_rng(1).random((case.rows, 4, case.width)) < 0.1
-    attrs: dict[str, Any] = {"layer": LAYER, "kv_heads": 2, "blocks": blocks, "decode": True}
-    (want,) = case.reference("halving_blocks", case.q, forced, **attrs)
-    kernel = Built(halving(HalvingSpec(4, 2, 24, blocks, V3, kv, True)))
-    (got,) = on_keys(kernel, case, case.q, forced.astype(np.int8), out=[np.full(forced.shape, 7, np.int8)])
-    assert np.array_equal(got, want)
+    for decode in (False, True):
+        attrs: dict[str, Any] = {"layer": LAYER, "kv_heads": 2, "blocks": blocks, "decode": decode}
+        (want,) = case.reference("halving_blocks", case.q, forced, **attrs)
+        kernel = Built(halving(HalvingSpec(4, 2, 24, blocks, V3, kv, decode)))
+        (got,) = on_keys(kernel, case, case.q, forced.astype(np.int8), out=[np.full(forced.shape, 7, np.int8)])
+        assert np.array_equal(got, want)
