@@ -116,7 +116,8 @@ def scores(pooled: Pooled, wq: torch.Tensor, wk: torch.Tensor) -> torch.Tensor:
     k = k.repeat_interleave(q.shape[0] // k.shape[0], dim=0)
     raw = q @ k.transpose(1, 2) * q.shape[2] ** -0.5
     ahead = torch.ones(raw.shape[1:], dtype=torch.bool).triu(1)
-    return raw.masked_fill(ahead, -torch.inf).log_softmax(dim=2)
+    log: torch.Tensor = raw.masked_fill(ahead, -torch.inf).log_softmax(dim=2)
+    return log
 
 
 def _turn(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, layout: str) -> torch.Tensor:
@@ -134,7 +135,8 @@ def loss_of(pooled: Pooled, wq: torch.Tensor, wk: torch.Tensor) -> torch.Tensor:
     first = int(SKIPPED * pooled.target.shape[1])
     target = torch.from_numpy(pooled.target)[:, first:]
     said = scores(pooled, wq, wk)[:, first:].masked_fill(target == 0, 0.0)
-    return (torch.special.xlogy(target, target) - target * said).sum(dim=2).mean()
+    loss: torch.Tensor = (torch.special.xlogy(target, target) - target * said).sum(dim=2).mean()
+    return loss
 
 
 @dataclass(frozen=True)
