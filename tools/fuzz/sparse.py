@@ -72,6 +72,20 @@ def _block_attention(g: Maker) -> Choice:
     return operands, attrs | {"lse": g.chance(0.3), "decode": g.chance(0.2)}
 
 
+def _gather_attention(g: Maker) -> Choice:
+    groups, width = g.rng.randint(1, 2), g.dim()
+    q = _queries(g, groups * g.rng.randint(1, 2))
+    attrs: dict[str, Attr] = {**_counts(g, "layer"), "value_size": g.rng.randint(1, 8), "scale": g.number()}
+    lists = [_array(g, "i32", (QB, groups, width)), _array(g, "i32", (QB, groups))]
+    return [_cache(g), q, *lists], attrs | {"decode": g.chance(0.2)}
+
+
+def _merge_attention(g: Maker) -> Choice:
+    shape, kind = (g.dim(), g.dim(), g.dim()), g.dtype(sorted(FLOATS))
+    sides = [(g.tensor(kind, shape), g.tensor("f32", shape[:2])) for _ in range(2)]
+    return [value for side in sides for value in side], {}
+
+
 def _pool_queries(g: Maker) -> Choice:
     return [_cache(g), _queries(g, g.rng.randint(1, 3))], {"kind": g.rng.choice(("mean", "max", "min"))}
 
@@ -170,6 +184,7 @@ def _hash_scores(g: Maker) -> Choice:
 
 SPARSE: dict[str, Emitter] = {
     "block_attention": _block_attention,
+    "gather_attention": _gather_attention, "merge_attention": _merge_attention,
     "causal_blocks": lambda g: ([_cache(g)], _counts(g, "groups", low=1)),
     "forced_blocks": lambda g: ([_cache(g)], _counts(g, "groups", low=1) | _counts(g, "sink", "local") | _dense(g)),
     "span_blocks": lambda g: ([_cache(g)], _of_heads(g, "sink", "window") | _dense(g)),

@@ -63,7 +63,10 @@ class PoolSpec:
 
 
 def pool_queries(spec: PoolSpec) -> tirx.PrimFunc:
-    """Return the PrimFunc. Arguments in order: ``lens``, ``cu`` (:class:`Step`); ``q f32[T, H, E]``; ``out f32[QB, H, E]``."""
+    """Return the PrimFunc.
+
+    Arguments in order: ``lens``, ``cu`` (:class:`Step`); ``q f32[T, H, E]``; ``out f32[QB, H, E]``.
+    """
     with kernel(spec.name) as k:
         rows = dim("QB")
         step = Step.declare(k, rows)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tvm import tirx
 
 from fretsaw.backends.tvm.kernels.isa import V3
 from fretsaw.backends.tvm.kernels.select_antidiagonal import AntidiagonalSpec, antidiagonal
@@ -73,7 +75,7 @@ def keyed(kernel: Built, case: Case, shape: tuple[int, ...], results: int = 1) -
     return kernel(k, table, lens, cu, case.q, *blank, scalars=(LAYER,), results=results)[-results:]
 
 
-SCORES = {
+SCORES: dict[str, tuple[Callable[[], tirx.PrimFunc], int]] = {
     "antidiagonal": (lambda: antidiagonal(AntidiagonalSpec(4, 2, 16, 8, 0.25, V3)), 4),
     "compressed": (lambda: compressed_scores(WindowSpec(4, 2, 16, 32, 16, 0.25, V3)), 2),
 }
