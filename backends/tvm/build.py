@@ -20,6 +20,7 @@ from fretsaw.backends.tvm.relax_passes import step_passes
 from fretsaw.backends.tvm.steps import Plan, Tensor
 from fretsaw.ir import Dim, Graph, Value
 from fretsaw.ir.errors import LoweringError
+from fretsaw.ir.kv import block_dims
 
 # CPU features that each level needs beyond SSE4.2, by the names that the runtime's detection uses.
 REQUIRES: Mapping[str, tuple[str, ...]] = {
@@ -103,9 +104,13 @@ def cache_geometry(graph: Graph, options: TvmOptions) -> dict[str, int]:
 
 
 def workspace_bytes(made: Plan, options: TvmOptions) -> int:
-    """Most bytes of activations alive at once in a full step: one row of logits, or one sequence per token."""
+    """Most bytes of activations alive at once in a full step: one row of logits, or one sequence per token.
+
+    Arrays over blocks (ir/kv.py) are those of a prompt that fills the step.
+    """
     dims = [d for launch in made.launches for v in launch.outputs for d in v.tensor.shape if isinstance(d, Dim)]
     env = {name: options.chunk_tokens for d in dims for name in d.symbols} | {"R": 1}
+    env |= block_dims([options.chunk_tokens], [0]) if made.cached else {}
     last: dict[Value, int] = {}
     for i, launch in enumerate(made.launches):
         for arg in launch.inputs:
