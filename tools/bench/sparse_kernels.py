@@ -135,12 +135,11 @@ def take_turns(calls: dict[float, Call], seconds: float) -> dict[float, float]:
 def main() -> None:
     """Print a table, or with ``--json`` one object per line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    numbers = {"nargs": "+", "metavar": "N"}
     parser.add_argument("--shape", choices=sorted(SHAPES), default="smol")
     parser.add_argument("--lists", choices=["head", "group"], default="head")
     parser.add_argument("--kv", choices=["f32", "f16", "int8"], default="f32")
-    parser.add_argument("--tokens", type=int, default=[2048, 8192, 32768], **numbers)
-    parser.add_argument("--densities", type=float, default=DENSITIES, **numbers)
+    parser.add_argument("--tokens", type=int, default=[2048, 8192, 32768], nargs="+", metavar="N")
+    parser.add_argument("--densities", type=float, default=DENSITIES, nargs="+", metavar="N")
     parser.add_argument("--queries", type=int, default=0, help="tokens of the step, the last of the prompt; 0: all")
     parser.add_argument("--seconds", type=float, default=10.0, help="time to measure; one round may take more")
     parser.add_argument("--threads", type=int, default=2)
