@@ -47,7 +47,7 @@ def to_blocks(seen: Array) -> Array:
     n = blocks_of(len(seen))
     padded = np.zeros((n * BLOCK, n * BLOCK), bool)
     padded[: len(seen), : len(seen)] = seen
-    out: Array = padded.reshape(n, BLOCK, n, BLOCK).any(axis=(1, 3))
+    out: Array = padded.reshape(n, BLOCK, n, BLOCK).max(axis=(1, 3))
     return out
 
 
@@ -65,7 +65,7 @@ def near(n: int, sink: int, local: int) -> Array:
 
 def top_k(scores: Array, forced: Array, count: Callable[[int], int]) -> Array:
     """Per row: forced blocks, then the best until ``count(visible)``."""
-    out = forced & np.tri(len(scores), dtype=bool)
+    out: Array = forced & np.tri(len(scores), dtype=bool)
     for i in range(len(scores)):
         for j in sorted(range(i + 1), key=lambda j: (-scores[i, j], j)):
             if out[i].sum() < count(i + 1):
@@ -75,7 +75,7 @@ def top_k(scores: Array, forced: Array, count: Callable[[int], int]) -> Array:
 
 def top_p(masses: Array, forced: Array, p: float) -> Array:
     """Per row: forced blocks, then the heaviest while what is kept is less than p of the row."""
-    out = forced & np.tri(len(masses), dtype=bool)
+    out: Array = forced & np.tri(len(masses), dtype=bool)
     for i in range(len(masses)):
         wanted = p * masses[i, : i + 1].sum()
         for j in sorted(range(i + 1), key=lambda j: (-masses[i, j], j)):
@@ -107,14 +107,18 @@ def antidiagonal(q: Array, k: Array, stride: int, scale: float) -> Array:
 
 
 def pooled(q: Array, k: Array, scale: float) -> Array:
-    return means(q) @ means(k).T * scale
+    out: Array = means(q) @ means(k).T * scale
+    return out
+
+
+def rms(x: Array) -> float:
+    return float(np.sqrt((x**2).mean()))
 
 
 def band(q: Array, k: Array, dims: Array) -> Array:
     """Prism's masses of one band, the temperature of each row from the blocks that it sees."""
     qm, km, size = means(q), means(k), q.shape[1]
     out = np.zeros((len(qm), len(qm)))
-    rms = lambda x: np.sqrt((x**2).mean())  # noqa: E731
     for i in range(len(qm)):
         keys = km[: i + 1]
         heat = np.sqrt(len(dims) / size) * rms(qm[i, dims]) / rms(qm[i]) * rms(keys[:, dims]) / rms(keys)
@@ -158,7 +162,8 @@ def flex(q: Array, k: Array, scale: float, gamma: float, least: int) -> Array:
         chosen.append(set(np.argsort(-sums, kind="stable")[:count].tolist()))
     columns, distances = chosen
     out = np.array([[(j in columns or i - j in distances) for j in range(n)] for i in range(n)])
-    return out | near(n, 1, 1)
+    both: Array = out | near(n, 1, 1)
+    return both
 
 
 def compressed(q: Array, k: Array, scale: float, kv_heads: int) -> Array:

@@ -5,6 +5,7 @@ Numbers in brackets are those of the property catalogue of sparse attention: S1 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -99,11 +100,11 @@ SMALL: dict[str, tuple[Options, int, int]] = {
 }  # fmt: skip
 
 
-def small(method: str, rope: str = "", **more: object) -> Ran:
-    sequences = more.pop("sequences", None) or [tokens(n, seed) for seed, n in enumerate(COUNTS)]
-    graph = sparse(layer_graph(rope="half" if method == "prism" else rope), method=method, dense_until=0,
-                   **{**SMALL[method][0], **more})  # fmt: skip
-    assert isinstance(sequences, list)
+def small(method: str, sequences: Sequence[Tokens] = (), **more: object) -> Ran:
+    """A small setting of a method on whole sequences."""
+    sequences = sequences or [tokens(n, seed) for seed, n in enumerate(COUNTS)]
+    options = {"dense_until": 0, **SMALL[method][0], **more}
+    graph = sparse(layer_graph(rope="half" if method == "prism" else ""), method=method, **options)
     return run_steps(graph, sequences, [[len(t.q) for t in sequences]])
 
 
@@ -152,7 +153,7 @@ LOOSER: list[tuple[str, str, tuple[object, ...]]] = [
 @pytest.mark.parametrize(("method", "option", "values"), LOOSER)
 def test_looser_settings_give_supersets(method: str, option: str, values: tuple[object, ...]) -> None:
     """[S4]"""
-    masks = [small(method, **{option: value}).masks for value in values]
+    masks = [small(method, (), **{option: value}).masks for value in values]
     for tighter, looser in zip(masks, masks[1:], strict=False):
         for a, b in zip(tighter, looser, strict=True):
             assert not (a & ~b).any()
@@ -185,14 +186,14 @@ def test_a_needle_is_found(method: str) -> None:
         "minference": {"vertical": 31, "slash": 100},
     }  # a line beside forced ones
     more = one.get(method, {})
-    mask = small(method, sequences=[needle(384, 150, 3)], **more).masks[0]
+    mask = small(method, [needle(384, 150, 3)], **more).masks[0]
     assert mask[-1, :, 150 // 64].all()
-    assert not small(method, sequences=[tokens(384, 3)], **more).masks[0][-1, :, 150 // 64].all()  # it is the needle
+    assert not small(method, [tokens(384, 3)], **more).masks[0][-1, :, 150 // 64].all()  # it is the needle
 
 
 @pytest.mark.parametrize(("method", "options"), [("s2", {"local": 1, "stride": 6}), ("moa", {"alpha": 64, "beta": 0})])
 def test_static_methods_do_not_find_a_needle(method: str, options: Options) -> None:
-    mask = small(method, sequences=[needle(384, 150, 3)], **options).masks[0]
+    mask = small(method, [needle(384, 150, 3)], **options).masks[0]
     assert not mask[-1, :, 150 // 64].all()
 
 
