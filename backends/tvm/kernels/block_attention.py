@@ -35,6 +35,7 @@ from fretsaw.backends.tvm.kernels.emit import (
     workspace,
 )
 from fretsaw.backends.tvm.kernels.kv_pages import KvPages, WidePage
+from fretsaw.backends.tvm.kernels.list_decode import list_decode
 from fretsaw.backends.tvm.kernels.query_tiles import ListedSpec, Lists, QueryTiles, Tile
 from fretsaw.backends.tvm.kernels.shares import Shares
 from fretsaw.backends.tvm.kernels.softmax_block import PageBlock
@@ -100,26 +101,26 @@ def block_attention(spec: BlockAttentionSpec) -> tirx.PrimFunc:
         cache = Cache(q, pools, table, lens, cu, sinks, out, lse, k.scalar("layer"), b, width)
         lists = Lists(spec, idx, cnt, n)
         spans = declare_spans(spec)
-        plan = scratch((3,), "int64")  # sequences over lists, segments of the longest decode, decoding sequences
+        plan = scratch((3,), "int64")  # sequences in tiles, segments of the longest decode, decoding sequences
         tiles = QueryTiles.allocate(spec, blocks)
         _plan(spec, cache, plan, tiles)
         with when(load(plan, [2]) > 0):
-            decode(spec, cache, bind(load(plan, [1])))
+            segments = bind(load(plan, [1]))
+            list_decode(spec, cache, lists, spans, segments) if spec.listed_decode else decode(spec, cache, segments)
         with when(load(plan, [0]) > 0):
             _tiles(spec, cache, lists, spans, tiles)
     return k.func
 
 
 def _plan(spec: BlockAttentionSpec, cache: Cache, plan: Buffer, tiles: QueryTiles) -> None:
-    """Divide the sequences into those that see everything and those that read lists."""
+    """Divide the sequences into those with one query and those with more."""
     for i in range(3):
         store(plan, [i], i64(0))
     with loop(cache.sequences) as b:
         count = bind(cache.count(b))
-        if not spec.listed_decode:
-            with when(count == 1):
-                plan_decode(spec, cache, b, plan)
-        with when(count > (0 if spec.listed_decode else 1)):
+        with when(count == 1):
+            plan_decode(spec, cache, b, plan)
+        with when(count > 1):
             store(plan, [0], load(plan, [0]) + 1)
             tiles.add(cache, b, i64(0))
 
