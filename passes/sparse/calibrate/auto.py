@@ -26,8 +26,8 @@ from fretsaw.passes.sparse.calibrate.choose import Table, choose
 from fretsaw.passes.sparse.calibrate.plans import Chosen
 from fretsaw.passes.sparse.calibrate.report import AttentionReport
 from fretsaw.passes.sparse.calibrate.survey import Note, Survey, survey
-from fretsaw.passes.sparse.methods.lambda_mask import LambdaMask
 from fretsaw.passes.sparse.methods.mean_pool import MeanPool
+from fretsaw.passes.sparse.methods.moa import MoA
 from fretsaw.passes.sparse.methods.xattention import XAttention
 from fretsaw.passes.sparse.options import Sparse
 from fretsaw.passes.sparse.sparse_attention import sparse_attention
@@ -78,8 +78,9 @@ class AutoPlan:
 
 
 def default_candidates(dense_until: int) -> tuple[Sparse, ...]:
-    """Settings from nothing to nearly everything, of methods that need no training and no whole prompt."""
-    spans = [LambdaMask(sink=64, window=w) for w in (256, 512, 1024, 2048)]
+    """Settings from nothing to nearly everything, of methods that need no training and no whole prompt. Spans are those
+    in whole blocks, because exact ones would hold for the rows before ``dense_until`` too."""
+    spans = [MoA(alpha=w, beta=0.0, dense_until=dense_until) for w in (256, 512, 1024, 2048)]
     masses = [XAttention(threshold=t, stride=16, dense_until=dense_until) for t in (0.7, 0.8, 0.9, 0.95)]
     shares = [MeanPool(density=d, dense_until=dense_until) for d in (0.1, 0.25, 0.5)]
     return (*spans, *masses, *shares)

@@ -2,7 +2,8 @@
 
 Candidates are the source's, scaled from its prompt of 30,000 tokens to a share of this text; the best has the fewest
 elements of the output that are off by more than 5e-3 (the source's second objective). Budgets count columns and
-diagonals in tokens; how many blocks they touch differs, and the densities that a survey measures say by how much.
+diagonals in tokens; how many blocks they touch differs, and the densities that a survey measures say by how much. The
+A-shape is the one in whole blocks (``moa`` with beta 0): an exact span would hold for rows that are to stay dense too.
 
 Source: MInference, arXiv:2407.02490; the card's candidates (100,800), (30,800), (100,750), (500,700), (3500,100).
 """
@@ -14,6 +15,7 @@ import numpy as np
 from fretsaw.ir.kv import BLOCK
 from fretsaw.passes.sparse.calibrate.survey import Survey
 from fretsaw.passes.sparse.methods.minference import MInference
+from fretsaw.passes.sparse.methods.moa import MoA
 from fretsaw.passes.sparse.options import Sparse
 
 A_SHAPES = ((100, 800),)
@@ -23,10 +25,13 @@ LINES = ((30, 800), (100, 750), (500, 700), (3500, 100))
 def pattern_candidates(tokens: int, share: float, dense_until: int, per_chunk: bool = False) -> tuple[Sparse, ...]:
     """Every pattern with ``share`` of ``tokens`` keys."""
     keys = max(int(share * tokens), 2 * BLOCK)
-    common = {"dense_until": dense_until, "per_chunk": per_chunk}
-    shapes = [MInference(pattern="a_shape", vertical=a, slash=b, **common) for a, b in _scaled(A_SHAPES, keys)]  # type: ignore[arg-type]
-    lines = [MInference(pattern="vertical_slash", vertical=a, slash=b, **common) for a, b in _scaled(LINES, keys)]  # type: ignore[arg-type]
-    return (*shapes, *lines, MInference(pattern="block_sparse", blocks=max(keys // BLOCK, 3), **common))  # type: ignore[arg-type]
+    shapes = [MoA(alpha=b, beta=0.0, sink=-(-a // BLOCK), dense_until=dense_until) for a, b in _scaled(A_SHAPES, keys)]
+    lines = [
+        MInference(pattern="vertical_slash", vertical=a, slash=b, dense_until=dense_until, per_chunk=per_chunk)
+        for a, b in _scaled(LINES, keys)
+    ]
+    blocks = MInference(pattern="block_sparse", blocks=max(keys // BLOCK, 3), dense_until=dense_until)
+    return (*shapes, *lines, blocks)
 
 
 def _scaled(pairs: tuple[tuple[int, int], ...], keys: int) -> list[tuple[int, int]]:

@@ -14,6 +14,7 @@ from fretsaw.ir.errors import PassError, UsageError
 from fretsaw.passes.evidence.feeds import Sequence
 from fretsaw.passes.evidence.options import EvidenceOptions
 from fretsaw.passes.pipeline import run_pipeline
+from fretsaw.passes.sparse.calibrate.auto import default_candidates
 from fretsaw.passes.sparse.calibrate.patterns import choose_patterns, pattern_candidates
 from fretsaw.passes.sparse.calibrate.spans import LENGTHS, choose_spans, span_candidates, span_mask
 from fretsaw.passes.sparse.calibrate.survey import Survey, Surveyed, survey
@@ -29,8 +30,11 @@ TEXT = Sequence("s", np.array(CALIB), "t", 0)
 
 def test_patterns_have_one_budget_and_the_best_is_taken() -> None:
     ways = pattern_candidates(700, 0.4, 64)
-    budgets = [o.vertical + o.slash for o in ways if isinstance(o, MInference) and o.pattern != "block_sparse"]
-    assert budgets == [280] * 5 and [o.blocks for o in ways if isinstance(o, MInference)][-1] == 4
+    lines = [o for o in ways if isinstance(o, MInference) and o.pattern == "vertical_slash"]
+    assert [o.vertical + o.slash for o in lines] == [280] * 4
+    assert ways[0] == MoA(alpha=249, beta=0.0, sink=1, dense_until=64)  # 31 and 249, in the source's ratio 100 to 800
+    assert isinstance(ways[-1], MInference) and ways[-1].blocks == 4
+    assert all(o.exact_dense(64) for o in ways) and not any(o.exact_dense(700) for o in ways)
     found = survey(packed(), ways, TEXT, 64)
     chosen = choose_patterns(found)
     assert sorted(chosen) == [(n, h) for n in range(2) for h in range(4)]
@@ -105,6 +109,12 @@ def test_a_compile_searches_and_writes_its_plan(space: str, tmp_path: Path) -> N
     check = run_pipeline(captured(), extra=[got], check=limits).ledger[-1].check
     if check["first_row"] == 128:  # the same rows of the same text
         assert float(check["kl"]) == pytest.approx(said["taken"]["kl"], rel=1e-3)
+
+
+@pytest.mark.parametrize("first", [512, 2048])
+def test_candidates_leave_the_first_rows_alone(first: int) -> None:
+    ways = (*default_candidates(first), *pattern_candidates(8192, 0.3, first))
+    assert all(o.exact_dense(first) for o in ways)
 
 
 def test_a_search_needs_text(tmp_path: Path) -> None:
