@@ -17,12 +17,14 @@ class BeforeRope:
         k: Keys [T, K, E].
         freq: Its frequencies [E/2].
         layout: half or interleaved.
+        scale: What it multiplies by.
     """
 
     q: Value
     k: Value
     freq: Value
     layout: str
+    scale: float
 
 
 def before_rope(site: Site) -> BeforeRope | str:
@@ -31,11 +33,11 @@ def before_rope(site: Site) -> BeforeRope | str:
     if not _is_rope(q) or not _is_rope(k):
         return "it needs queries and keys before a rotary embedding, and they come from none"
     assert q is not None and k is not None
-    if q["inv_freq"] != k["inv_freq"] or q.attr("layout") != k.attr("layout"):
+    if q["inv_freq"] != k["inv_freq"] or any(q.attr(name) != k.attr(name) for name in ("layout", "scale")):
         return "queries and keys have different rotary embeddings"
     if q["inv_freq"].tensor.shape[0] != site.head_size // 2:
         return "it knows rotary embeddings of the whole head, and a part of it turns here"
-    return BeforeRope(q["x"], k["x"], q["inv_freq"], str(q.attr("layout")))
+    return BeforeRope(q["x"], k["x"], q["inv_freq"], str(q.attr("layout")), q.float_attr("scale"))
 
 
 def _is_rope(node: Node | None) -> bool:

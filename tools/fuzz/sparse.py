@@ -161,13 +161,13 @@ def _halving_blocks(g: Maker) -> Choice:
 def _gate_queries(g: Maker) -> Choice:
     heads, weight = g.rng.randint(1, 3), g.chance(0.5)
     operands = [_cache(g), _queries(g, heads), g.tensor("f32", (E // 2,))]
-    return [*operands, *([g.tensor("f32", (heads, E, E))] if weight else [])], {}
+    return [*operands, *([g.tensor("f32", (heads, E, E))] if weight else [])], {"rope_scale": 1.5}
 
 
 def _gate_keys(g: Maker) -> Choice:
     heads = g.rng.randint(1, 2)
-    weight = g.tensor("f32", (heads * g.rng.randint(1, 2), 3 * E, 2))
-    return [_cache(g), _queries(g, heads), weight, g.tensor("f32", (1,))], {}
+    weight = g.tensor("f32", (heads * g.rng.randint(1, 2), 3 * E, E))
+    return [_cache(g), weight, g.tensor("f32", (E // 2,))], _keys(g, heads)
 
 
 def _chunk_keys(g: Maker) -> Choice:

@@ -3,8 +3,9 @@
     qp = Wq[h] . mean(q of a block),  kp = Wk . (max, min, mean)(k of a block), both before the rotary embedding
     gate = softmax over blocks of rope(qp) . rope(kp) / sqrt(G), at the positions where blocks begin;  gate > threshold
 
-Blocks: 64 positions, as in the source. The diagonal and the first block are forced, without which a row may read
-        nothing; the last two query blocks are dense, as in the source.
+Blocks: 64 positions, as in the source. Queries and keys are turned back from their rotary embedding by their positions,
+        so that the cache serves, and prompts may come in chunks. The diagonal and the first block are forced, without
+        which a row may read nothing; with ``tail``, the last two query blocks are dense, as in the source.
 Dense:  threshold <= 0, decided before any score.
 Limits: needs gate weights: published ones (``self_attn.attn_gate.mask_linear_q.weight`` [H, E, G] and
         ``mask_linear_k.weight`` [Hkv, 3 E, G] of every layer; without the first, [H, 3 E, E]) or ones trained here.
@@ -40,12 +41,14 @@ class SeerAttention(Listed):
     gate: File with the weights of the gate, safetensors.
     threshold: Mass from which on a block is read, 0 to 1.
     tail: Leave the last two query blocks of a prompt dense.
+    per_chunk: Take the last two of every step, so that prompts may come in chunks.
     """
 
     method: Literal["seer_attention"] = "seer_attention"
     gate: str = ""
     threshold: float = 2e-3
     tail: bool = True
+    per_chunk: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -59,7 +62,7 @@ class SeerAttention(Listed):
         return {"dense_until": 0}
 
     def whole_prompt(self) -> str:
-        return "its gate reads keys before their rotary embedding, which the cache does not hold"
+        return "the last blocks of the prompt see everything" if self.tail and not self.per_chunk else ""
 
     def exact_dense(self, tokens: int) -> bool:
         return self.threshold <= 0 or tokens <= max(2 * BLOCK, self.dense_until)
@@ -114,14 +117,14 @@ def emit(site: Site, options: SeerAttention) -> Selection:
     parts, gate_q, gate_k = before_rope(site), options.weight(site, "q"), options.weight(site, "k")
     assert isinstance(parts, BeforeRope) and gate_k is not None
     weights = [] if gate_q is None else [gate_q]
-    queries = site.emit("gate_queries", site.kv, parts.q, parts.freq, *weights, layout=parts.layout)
-    keys = site.emit("gate_keys", site.kv, parts.k, gate_k, parts.freq, layout=parts.layout)
+    rope = {"layout": parts.layout, "rope_scale": parts.scale}
+    queries = site.emit("gate_queries", site.kv, site.q, parts.freq, *weights, **rope)
+    keys = site.emit("gate_keys", site.kv, gate_k, parts.freq, layer=site.layer, kv_heads=site.kv_heads, **rope)
     scores = site.emit("block_scores", site.kv, queries, keys, scale=float(site.head_size) ** -0.5)
     masses = site.emit("softmax_blocks", scores)
     tail = BLOCK + 1 if options.tail else 0  # so many rows lie in the last two blocks, and in no third one
     forced = site.forced(heads, sink=1, local=1, dense_until=options.dense_until, last_rows=tail)
-    chosen = site.emit("select_above", site.kv, masses, forced, threshold=options.threshold)
-    return Selection(site.emit("union_blocks", chosen, site.emit("earlier_blocks", site.kv, groups=heads)))
+    return Selection(site.emit("select_above", site.kv, masses, forced, threshold=options.threshold))
 
 
 METHOD = Method(

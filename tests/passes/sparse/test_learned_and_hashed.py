@@ -147,14 +147,16 @@ def test_seer_attention(tmp_path: Path, double: bool) -> None:
     graph = sparse(layer_graph(2), method="seer_attention", gate=path, threshold=0.2, tail=False, dense_until=0)
     freq, base = freq_of(graph), "model.layers.1.self_attn.attn_gate.mask_linear_"
     ran = run_steps(graph, SEQUENCES, [list(COUNTS)], layer=1)
+    cut = run_steps(graph, SEQUENCES, [[256, 64, 64], [144, 0, 126]], layer=1)
+    assert all(np.array_equal(a, b) for a, b in zip(ran.masks, cut.masks, strict=True))
     chosen = 0
     for mask, s in zip(ran.masks, SEQUENCES, strict=True):
         n = o.blocks_of(len(s.q))
         starts = np.arange(n) * 64
         for h in range(4):
             k = s.k[:, h // 2].astype(np.float64)
-            cut = [k[b : b + 64] for b in starts]
-            pools = np.stack([np.concatenate([x.max(axis=0), x.min(axis=0), x.mean(axis=0)]) for x in cut])
+            parts = [k[b : b + 64] for b in starts]
+            pools = np.stack([np.concatenate([x.max(axis=0), x.min(axis=0), x.mean(axis=0)]) for x in parts])
             kp = pools @ weights[f"{base}k.weight"].astype(np.float32).astype(np.float64)[h // 2 if double else h]
             qp = o.means(s.q[:, h].astype(np.float64))
             if double:
