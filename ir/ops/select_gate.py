@@ -117,7 +117,7 @@ define_op(
     "gate_keys", "kv weight inv_freq", shape=_keys_shape, reference=_gate_keys, effects=("kv",), flops=_keys_flops,
     attrs={**KEYS, **_ROPE, **DECODE},
     doc="Per key block the largest, the smallest and the mean of a layer's cached keys, turned back by their "
-    "positions, side by side, times weight [H, 3E, E], turned by the block's first position -> f32[B, H, KB, E]; H a multiple of "
-    "kv_heads; 0 where there are none, and for sequences with one token in the step unless decode is set.",
+    "positions, side by side, times weight [H, 3E, E], turned by the block's first position -> f32[B, H, KB, E]; H a "
+    "multiple of kv_heads; 0 where there are none, and for sequences with one token in the step unless decode is set.",
     example="gate_keys(%kv, %w, %freq) {kv_heads = 3, layer = 0}",
 )  # fmt: skip
