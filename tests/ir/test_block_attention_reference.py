@@ -63,9 +63,9 @@ def _oracle(
 def test_lists_are_a_mask(dtype: type, groups: int, spans: list[tuple[int, int]], with_sinks: bool) -> None:
     rng = np.random.default_rng(3)
     kv = _cache([[70, 0, 65], [90, 1, 64]], rng, dtype)
-    q = rng.standard_normal((155, HEADS, SIZE)).astype(dtype)
+    q: np.ndarray = rng.standard_normal((155, HEADS, SIZE)).astype(dtype)
     idx, cnt = _lists(kv, groups, rng, 0.4)
-    sinks = rng.standard_normal(HEADS).astype(dtype) if with_sinks else None
+    sinks: np.ndarray | None = rng.standard_normal(HEADS).astype(dtype) if with_sinks else None
     attrs = {
         "layer": 0, "scale": 0.5, "value_size": SIZE, "sink": tuple(s for s, _ in spans),
         "window": tuple(w for _, w in spans), "lse": True,

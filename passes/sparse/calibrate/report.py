@@ -18,6 +18,7 @@ from fretsaw.passes.sparse.calibrate.measure import Loss, Measured, measure
 Array = np.ndarray
 Said = Mapping[tuple[int, int], tuple[str, Mapping[str, Plain]]]  # (layer, head) -> method and its options
 HeadRow = dict[str, object]
+DENSE = Loss(1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0)
 
 
 @dataclass
@@ -74,12 +75,16 @@ class AttentionReport:
         }
 
     def to_json(self) -> dict[str, object]:
-        """Plain data. Densities count blocks of the whole text; masses and errors are over the rows from ``first``."""
+        """Plain data. Densities count blocks of the whole text; masses and errors are over the rows from ``first``.
+        Layers that stayed dense lose nothing, and have no masks."""
+        heads: dict[int, int] = {layer: len(row) for layer, row in self.layers.items()}
+        for layer, head in self.said:
+            heads[layer] = max(heads.get(layer, 0), head + 1)
         return {
             "tokens": int(self.text.ids.size), "source": self.text.source, "first": self.first,
             "layers": [
-                {"layer": n, "heads": [self._head(n, h, x) for h, x in enumerate(self.layers[n])]}
-                for n in sorted(self.layers)
+                {"layer": n, "heads": [self._head(n, h, x) for h, x in enumerate(row)]}
+                for n in sorted(heads) for row in [self.layers.get(n, (DENSE,) * heads[n])]
             ],
             "masks": [
                 {"layer": n, "head": h, "rows": int(mask.shape[0]), "bits": pack_bits(mask)}
@@ -88,7 +93,7 @@ class AttentionReport:
         }  # fmt: skip
 
     def _head(self, layer: int, head: int, loss: Loss) -> HeadRow:
-        method, options = self.said.get((layer, head), (self.methods[layer], {}))
+        method, options = self.said.get((layer, head), (self.methods.get(layer, "dense"), {}))
         return {
             "head": head, "method": method, "options": dict(options), "density": _short(loss.density),
             "retained_mass": _short(loss.mass), "retained_mass_p1": _short(loss.mass_p1), "error": _short(loss.error),

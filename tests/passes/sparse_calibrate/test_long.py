@@ -55,6 +55,16 @@ def test_the_numbers_are_those_of_whole_runs() -> None:
     assert float(check["density"]) == pytest.approx(np.mean([h["density"] for h in heads]), rel=1e-5)
 
 
+def test_layers_that_stay_dense_are_said() -> None:
+    found = compile_it(sparse(layers=(1,))).attention
+    assert found is not None
+    said = found.to_json()
+    heads = {n["layer"]: n["heads"] for n in said["layers"]}  # type: ignore[attr-defined]
+    assert [h["method"] for h in heads[0]] == ["dense"] * 4 and {h["density"] for h in heads[0]} == {1.0}
+    assert {h["method"] for h in heads[1]} == {"mean_pool"} and all(h["density"] < 1 for h in heads[1])
+    assert {m["layer"] for m in said["masks"]} == {1}  # type: ignore[attr-defined]
+
+
 def test_limits_hold_on_the_long_text() -> None:
     kl = float(compile_it(sparse()).ledger[-1].check["kl"])
     fine = compile_it(sparse(), max_kl=kl * 1.001).ledger[-1].check

@@ -21,7 +21,7 @@ def layer(tokens: int, seed: int = 0, dtype: type = np.float64, sinks: bool = Fa
     rng = np.random.default_rng(seed)
     q = 3 * rng.standard_normal((HEADS, tokens, SIZE))
     k, v = rng.standard_normal((2, KEY_HEADS, tokens, SIZE))
-    extra = rng.standard_normal(HEADS).astype(dtype) if sinks else None
+    extra: np.ndarray | None = rng.standard_normal(HEADS).astype(dtype) if sinks else None
     return Layer(0, q.astype(dtype), k.astype(dtype), v.astype(dtype), 0.5, softcap, extra)
 
 
