@@ -23,7 +23,7 @@ from typing import Literal
 
 import numpy as np
 
-from fretsaw.ir import FileData, Value
+from fretsaw.ir import Attr, FileData, Value
 from fretsaw.ir.errors import CaptureError, UsageError
 from fretsaw.ir.kv import BLOCK
 from fretsaw.ir.safetensors import read_safetensors
@@ -117,7 +117,7 @@ def emit(site: Site, options: SeerAttention) -> Selection:
     parts, gate_q, gate_k = before_rope(site), options.weight(site, "q"), options.weight(site, "k")
     assert isinstance(parts, BeforeRope) and gate_k is not None
     weights = [] if gate_q is None else [gate_q]
-    rope = {"layout": parts.layout, "rope_scale": parts.scale}
+    rope: dict[str, Attr] = {"layout": parts.layout, "rope_scale": parts.scale}
     queries = site.emit("gate_queries", site.kv, site.q, parts.freq, *weights, **rope)
     keys = site.emit("gate_keys", site.kv, gate_k, parts.freq, layer=site.layer, kv_heads=site.kv_heads, **rope)
     scores = site.emit("block_scores", site.kv, queries, keys, scale=float(site.head_size) ** -0.5)
