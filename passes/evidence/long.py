@@ -109,7 +109,8 @@ def check_long(
     hold_limits(p.name, options, near, near, streams, about)
     where, share = streams.worst()[0] if streams.blame else ("", 0.0)
     numbers: Numbers = {
-        **near.to_json(), "tokens_long": tokens, "sha256_long": text.sha256, "rows_compared": int(rows.size), "first_row": first,
+        **near.to_json(), "tokens_long": tokens, "sha256_long": text.sha256,
+        "rows_compared": int(rows.size), "first_row": first,
         "worst_positions": ", ".join(str(int(rows[i])) for i in near.worst()),
         "worst_block": where, "worst_block_error": share, "memory_bound_bytes_long": _memory(after, tokens, rows, old),
     }  # fmt: skip
