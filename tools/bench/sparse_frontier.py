@@ -151,14 +151,14 @@ def survey_all(work: Work, checkpoint: Path, text: Path, settings: tuple[Setting
     work.save("survey", known)
 
 
-def eval_all(work: Work, text: Path, settings: tuple[Setting, ...], windows: int) -> None:
+def eval_all(work: Work, text: Path, settings: tuple[Setting, ...], windows: int, context: int) -> None:
     """KL divergence and agreement of every setting."""
     known = work.load("eval")
     for s in settings:
         if s.name in known:
             continue
         out = run(
-            "eval", work.artifact(s.name), "--text", text, "--context", str(CONTEXT), "--limit", str(windows),
+            "eval", work.artifact(s.name), "--text", text, "--context", str(context), "--limit", str(windows),
             "--against", work.dense(s.chunk), "--json",
         )  # fmt: skip
         known[s.name] = json.loads(out)
@@ -228,7 +228,8 @@ def main() -> None:
     parser.add_argument("--only", default="", help="names of settings, or beginnings of them")
     parser.add_argument("--steps", default="compile,survey,eval,bench,report")
     parser.add_argument("--cpu", default="x86-64-v3")
-    parser.add_argument("--windows", type=int, default=2, help="of the context, to evaluate")
+    parser.add_argument("--windows", type=int, default=2, help="of text, to evaluate")
+    parser.add_argument("--context", type=int, default=CONTEXT, help="tokens of a window")
     parser.add_argument("--tokens", type=int, default=8000, help="of a prompt, to time and to survey")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path, dest="out")
@@ -243,7 +244,7 @@ def main() -> None:
     if "survey" in steps:
         survey_all(work, given.checkpoint, given.text, settings, given.tokens)
     if "eval" in steps:
-        eval_all(work, given.text, settings, given.windows)
+        eval_all(work, given.text, settings, given.windows, given.context)
     if "bench" in steps:
         bench_all(work, given.text, settings, given.tokens, given.rounds)
     if "report" in steps:
