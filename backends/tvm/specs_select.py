@@ -10,12 +10,17 @@ from tvm import tirx
 
 from fretsaw.backends.tvm.kernels import select_antidiagonal as antidiagonal_kernel
 from fretsaw.backends.tvm.kernels import select_bounds as bounds_kernel
+from fretsaw.backends.tvm.kernels import select_chunks as chunks_kernel
 from fretsaw.backends.tvm.kernels import select_dots as dots
+from fretsaw.backends.tvm.kernels import select_flex as flex_kernel
+from fretsaw.backends.tvm.kernels import select_gate as gate
 from fretsaw.backends.tvm.kernels import select_halving as halving_kernel
+from fretsaw.backends.tvm.kernels import select_hash as hash_kernel
 from fretsaw.backends.tvm.kernels import select_line_blocks as line_blocks_kernel
 from fretsaw.backends.tvm.kernels import select_lines as lines_kernel
 from fretsaw.backends.tvm.kernels import select_masks as masks
 from fretsaw.backends.tvm.kernels import select_pools as pools
+from fretsaw.backends.tvm.kernels import select_representatives as representatives
 from fretsaw.backends.tvm.kernels import select_rules as rules
 from fretsaw.backends.tvm.kernels import select_windows as windows_kernel
 from fretsaw.backends.tvm.kernels.isa import Isa
@@ -90,7 +95,7 @@ def _mask(kind: str) -> Builder:
             spec = replace(spec, sink=(s.whole("sink"),), window=(s.whole("alpha"), s.whole("beta")))
         elif kind == "strided":
             spec = replace(spec, local=s.whole("local"), stride=s.whole("stride"), offsets=s.counts("offsets"))
-        if kind not in ("causal", "prompt"):
+        if kind not in ("causal", "prompt", "earlier"):
             spec = replace(spec, dense_until=s.whole("dense_until"), last_rows=s.whole("last_rows"))
         return masks.mask(spec)
 
@@ -173,10 +178,53 @@ def _halving(s: SelectSpec, isa: Isa) -> tirx.PrimFunc:
     return halving_kernel.halving(spec)
 
 
+def _hash(s: SelectSpec, isa: Isa) -> tirx.PrimFunc:
+    (heads, size), (kv_heads, _), (_, planes) = s.operands
+    return hash_kernel.hash_scores(hash_kernel.HashSpec(heads, kv_heads, size, planes, s.name))
+
+
+def _gate_queries(s: SelectSpec, isa: Isa) -> tirx.PrimFunc:
+    heads, size = s.operands[0]
+    weighted = len(s.operands) > 2
+    return gate.gate_queries(gate.GateSpec(heads, size, heads, s.text("layout"), isa, weighted, name=s.name))
+
+
+def _gate_keys(s: SelectSpec, isa: Isa) -> tirx.PrimFunc:
+    gates, size = s.results[0]
+    spec = gate.GateSpec(
+        s.whole("kv_heads"), size, gates, s.text("layout"), isa, True, s.kv, bool(s.whole("decode")), s.name
+    )  # fmt: skip
+    return gate.gate_keys(spec)
+
+
+def _chunks(s: SelectSpec, isa: Isa) -> tirx.PrimFunc:
+    (heads, size), (kv_heads, _) = s.operands[:2]
+    spec = chunks_kernel.ChunkSpec(heads, kv_heads, size, s.real("scale"), s.text("layout"), isa, s.name)
+    return chunks_kernel.chunk_keys(spec)
+
+
+def _representatives(s: SelectSpec, isa: Isa) -> tirx.PrimFunc:
+    heads, size = s.operands[0]
+    spec = representatives.RepresentativeSpec(
+        heads, s.whole("kv_heads"), size, s.whole("window"), s.whole("count"), s.real("scale"), isa, s.kv,
+        bool(s.whole("decode")), s.name,
+    )  # fmt: skip
+    return representatives.representative_keys(spec)
+
+
+def _flex(s: SelectSpec, isa: Isa) -> tirx.PrimFunc:
+    (heads, size), (kv_heads, _) = s.operands[1:3]
+    spec = flex_kernel.FlexSpec(
+        heads, kv_heads, size, s.real("scale"), s.real("gamma"), s.real("tau"), isa, s.name
+    )  # fmt: skip
+    return flex_kernel.flex_switch(spec)
+
+
 Builder = Callable[[SelectSpec, Isa], tirx.PrimFunc]
 BUILDERS: Mapping[str, Builder] = {
     "causal_blocks": _mask("causal"),
     "prompt_blocks": _mask("prompt"),
+    "earlier_blocks": _mask("earlier"),
     "forced_blocks": _mask("forced"),
     "span_blocks": _mask("span"),
     "elastic_blocks": _mask("elastic"),
@@ -196,6 +244,13 @@ BUILDERS: Mapping[str, Builder] = {
     "line_blocks": _line_blocks,
     "line_block_scores": _line_blocks,
     "flex_blocks": _line_blocks,
+    "flex_switch": _flex,
+    "hash_scores": _hash,
+    "sampled_blocks": lambda s, isa: hash_kernel.sampled_blocks(s.heads, s.whole("count"), s.whole("seed"), s.name),
+    "gate_queries": _gate_queries,
+    "gate_keys": _gate_keys,
+    "chunk_keys": _chunks,
+    "representative_keys": _representatives,
     "softmax_blocks": lambda s, isa: dots.softmax_blocks(s.heads, isa, s.name),
     "pool_heads": lambda s, isa: dots.pool_heads(s.operands[0][0], s.heads, s.text("kind"), s.name),
     "select_top_k": _rule("top_k", "k"),

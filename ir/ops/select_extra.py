@@ -31,7 +31,7 @@ from fretsaw.ir.ops.select_scores import DECODE, KEYS, grouped_heads, keys_of, r
 from fretsaw.ir.types import TensorType
 
 EIGHTHS = 8  # units of beta
-_TINY = 1e-10  # added to probabilities under a logarithm
+TINY = 1e-10  # added to probabilities under a logarithm
 
 
 def elastic_window(end: int, alpha: int, beta: int) -> int:
@@ -83,7 +83,7 @@ def softmax(x: Array) -> Array:
 def js_distance(a: Array, b: Array) -> float:
     """Square root of the Jensen-Shannon divergence of two distributions f64 [n], in nats; never NaN."""
     middle = (a + b) / 2
-    parts = [float((p * np.log((p + _TINY) / (middle + _TINY))).sum()) for p in (a, b)]
+    parts = [float((p * np.log((p + TINY) / (middle + TINY))).sum()) for p in (a, b)]
     return float(np.sqrt(max(0.0, sum(parts) / 2)))
 
 

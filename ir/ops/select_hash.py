@@ -11,7 +11,7 @@ from fretsaw.ir.ops.select import GROUPS, Attrs, Types, arrays, blank, cache_of,
 from fretsaw.ir.ops.select_scores import _check_pools, over_heads, query_heads
 
 MOST_PLANES = 20
-_MIX = (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)  # SplitMix64's constants
+MIX = (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)  # SplitMix64's constants
 
 
 def buckets(x: Array, planes: Array) -> Array:
@@ -53,9 +53,9 @@ def mixed(*numbers: Array | int) -> Array:
     state = np.asarray(0, np.uint64)
     with np.errstate(over="ignore"):
         for n in numbers:
-            state = (state ^ np.asarray(n).astype(np.uint64)) * np.uint64(_MIX[0]) + np.uint64(_MIX[0])
-            state = (state ^ (state >> np.uint64(30))) * np.uint64(_MIX[1])
-            state = (state ^ (state >> np.uint64(27))) * np.uint64(_MIX[2])
+            state = (state ^ np.asarray(n).astype(np.uint64)) * np.uint64(MIX[0]) + np.uint64(MIX[0])
+            state = (state ^ (state >> np.uint64(30))) * np.uint64(MIX[1])
+            state = (state ^ (state >> np.uint64(27))) * np.uint64(MIX[2])
             state = state ^ (state >> np.uint64(31))
     return state
 

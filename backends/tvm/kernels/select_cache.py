@@ -55,6 +55,15 @@ class KeyCache:
         rest = [k.arg(*argument) for argument in more]
         return KeyCache(pages, table, step, width, k.scalar("layer")), q, rest
 
+    @staticmethod
+    def declare_keys(
+        k: Kernel, kv: KvType, kv_heads: int, size: int, width: Expr, more: Sequence[tuple[str, tuple[Index, ...], str]]
+    ) -> tuple[KeyCache, list[Buffer]]:
+        """As :meth:`declare`, without queries and with further arguments before the scalar."""
+        pages, table, step = _declare(k, kv, kv_heads, size, i64(0), width)
+        rest = [k.arg(*argument) for argument in more]
+        return KeyCache(pages, table, step, width, k.scalar("layer")), rest
+
     def page(self, b: Expr, h: Expr, j: Expr) -> Expr:
         """Return the page of block ``j`` of a sequence and a head of keys."""
         return bind(tirx.Cast("int64", load(self.table, [self.layer, b, h, j])))

@@ -80,8 +80,9 @@ def line_scores(spec: LineSpec) -> tirx.PrimFunc:
                 x, weights = workspace((room, spec.size)), workspace((room, width * BLOCK))
                 end = bind(step.end(b))
                 rows = bind(tirx.min(i64(spec.rows), step.count(b)))
-                _load_queries(spec, q, x, bind(step.begin(b + 1) - rows), rows, h)
-                _multiply(spec, cache, x, weights, b, bind(h * spec.kv_heads // spec.heads), end, rows)
+                load_queries(spec, q, x, bind(step.begin(b + 1) - rows), rows, h)
+                held = bind((end + BLOCK - 1) // BLOCK)
+                multiply_keys(spec, cache, x, weights, (b, bind(h * spec.kv_heads // spec.heads)), i64(0), held, rows)
                 with loop(rows) as r:
                     position = bind(end - rows + r)
                     _weigh(spec, weights, r, position)
@@ -89,7 +90,7 @@ def line_scores(spec: LineSpec) -> tirx.PrimFunc:
     return k.func
 
 
-def _load_queries(spec: LineSpec, q: Buffer, x: Buffer, token: Expr, rows: Expr, h: Expr) -> None:
+def load_queries(spec: LineSpec, q: Buffer, x: Buffer, token: Expr, rows: Expr, h: Expr) -> None:
     """Copy queries with the factor of their scores; rows that fill a tile are zero."""
     factor = spec.scale * LOG2E
     with loop(x.ty.shape[0]) as r:
@@ -103,12 +104,15 @@ def _load_queries(spec: LineSpec, q: Buffer, x: Buffer, token: Expr, rows: Expr,
             for_columns(spec.size, spec.isa.lanes, lambda c, n: store(x, [r, c], splat(0.0, n)))
 
 
-def _multiply(
-    spec: LineSpec, cache: KeyCache, x: Buffer, logits: Buffer, b: Expr, h: Expr, end: Expr, rows: Expr
-) -> None:
+def multiply_keys(
+    spec: LineSpec, cache: KeyCache, x: Buffer, logits: Buffer, at: tuple[Expr, Expr], first: Expr, last: Expr,
+    rows: Expr,
+) -> None:  # fmt: skip
+    """Write products of queries with the keys of blocks ``first ... last`` of a sequence and head, (b, h) = ``at``;
+    column 0 of ``logits`` is the first block's first slot."""
     lanes, pages = spec.isa.lanes, cache.pages
-    with loop((end + BLOCK - 1) // BLOCK) as j:
-        page = cache.page(b, h, j)
+    with loop(last - first) as j:
+        page = cache.page(*at, bind(first + j))
         with loop(BLOCK // PANEL) as p:
             slot = bind(p * PANEL)
 

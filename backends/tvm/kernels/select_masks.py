@@ -34,7 +34,7 @@ class MaskSpec:
     """One mask that needs no scores.
 
     Args:
-        kind: ``causal``, ``prompt``, ``forced``, ``span``, ``elastic`` or ``strided``.
+        kind: ``causal``, ``prompt``, ``earlier``, ``forced``, ``span``, ``elastic`` or ``strided``.
         sink: ``forced``, ``elastic``: first blocks; ``span``: first tokens of each head.
         window: ``span``: last tokens of each head, 0 for all; ``elastic``: alpha, and beta in eighths.
         local: ``forced``, ``strided``: last blocks.
@@ -120,6 +120,8 @@ def _rule(spec: MaskSpec) -> Callable[[QueryBlock, Expr], Callable[[Expr], Expr]
         return strided
     if spec.kind == "prompt":
         return lambda block, g: lambda j: tirx.const(False, "bool")
+    if spec.kind == "earlier":
+        return lambda block, g: lambda j: j * BLOCK < block.start
     if spec.kind == "elastic":
         alpha, beta = spec.window
 

@@ -143,3 +143,10 @@ class Step:
         b = bind(tirx.Cast("int64", load(owner, [row])))
         with when(b >= 0):
             yield self.block(row, b)
+
+    @contextmanager
+    def within(self, b: Expr, j: Expr) -> Iterator[QueryBlock]:
+        """Open a block that runs if block ``j`` of a sequence has tokens in the step."""
+        at = bind(j - self.before(b) // BLOCK)
+        with when(tirx.all(at >= 0, at < self.blocks(b))):
+            yield self.block(bind(self.first_row(b) + at), b)

@@ -30,7 +30,18 @@ def cover_select(ctx: Context, node: Node) -> None:
         node.op, tuple(map(_sizes, tensors)), tuple(map(_sizes, node.results)), tuple(sorted(attrs.items())),
         ctx.options.kv,
     )  # fmt: skip
-    ctx.add(spec, [*inputs, *tensors], node.results, [node], scalars=[node.int_attr("layer")] if keys else [])
+    inputs += [_operand(ctx, v) for v in tensors]
+    ctx.add(spec, inputs, node.results, [node], scalars=[node.int_attr("layer")] if keys else [])
+
+
+def _operand(ctx: Context, value: Value) -> Arg:
+    """A weight of a selector as it is (frequencies are those of the rotary embedding, packed already)."""
+    const = ctx.graph.consts.get(value)
+    if const is None:
+        return value
+    if value.tensor.rank == 1:
+        return ctx.pool.vector([(const, None)], value.name)
+    return ctx.pool.whole(const, value.name)
 
 
 def _sizes(value: Value) -> tuple[int, ...]:

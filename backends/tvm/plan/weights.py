@@ -103,6 +103,11 @@ class TensorPool:
 
         return self._add(key, name, "f32", (size,), make)
 
+    def whole(self, const: Const, name: str) -> Tensor:
+        """A small weight in f32, in its own shape."""
+        shape = tuple(_size(const, i) for i in range(len(const.type.shape)))
+        return self._add(("whole", const), name, "f32", shape, lambda: const.load().astype(np.float32))
+
     def array(self, key: Hashable, name: str, value: np.ndarray) -> Tensor:
         """An f32 array made by the planner itself."""
         return self._add(key, name, "f32", value.shape, lambda: value.astype(np.float32))
