@@ -34,11 +34,13 @@ from fretsaw.backends.tvm.kernels.emit import (
 )
 from fretsaw.backends.tvm.kernels.isa import Isa
 from fretsaw.backends.tvm.kernels.kv_pages import KvPages, WidePage
+from fretsaw.backends.tvm.kernels.shares import Shares
 from fretsaw.backends.tvm.kernels.softmax_block import PageBlock
 from fretsaw.backends.tvm.kv_storage import KvType
 
 # (rows, first row of a block, one past the last slot that each sees) -> where their windows begin, where sinks end
 Spans = Callable[[Rows, Expr, list[Expr]], tuple[list[Expr], list[Expr]]]
+_TASK_COST = 2  # what loading and storing a row costs, in pages
 _STRIDE = 4  # decode tasks are dealt out in this stride, so that threads get segments of all lengths
 
 
@@ -161,7 +163,7 @@ def attention(spec: AttentionSpec) -> tirx.PrimFunc:
         with when(load(plan, [2]) > 0):
             decode(spec, cache, bind(load(plan, [1])))
         with when(load(plan, [0]) > 0):
-            _prefill(spec, cache, bind(load(plan, [0])))
+            _prefill(spec, cache, t)
     return k.func
 
 
@@ -263,35 +265,60 @@ def decode(spec: AttentionSpec, cache: Cache, segments: Expr) -> None:
             states.finish(spec, cache, rows)
 
 
-def _prefill(spec: AttentionSpec, cache: Cache, tiles: Expr) -> None:
+@dataclass(frozen=True)
+class _Tiles:
+    """The prefill tiles of one head: sequence, first query, how many (none: unused), cost in pages."""
+
+    places: Buffer
+    room: Expr
+
+    @staticmethod
+    def cut(spec: AttentionSpec, cache: Cache, tokens: Expr) -> _Tiles:
+        """Cut the sequences of a step of ``tokens`` tokens."""
+        room = tokens // spec.tile_tokens + cache.sequences
+        places, last = workspace((room, 4), "int64"), scratch((1,), "int64")
+        with loop(room) as i:
+            for column in range(4):
+                store(places, [i, column], i64(0))
+        store(last, [0], i64(0))
+        with loop(cache.sequences) as b:
+            count = bind(cache.count(b))
+            with loop(_tiles(spec, count)) as i:
+                first = bind(i * spec.tile_tokens)
+                own = bind(tirx.min(i64(spec.tile_tokens), count - first))
+                seen = cache.length(b, i64(0)) + (first + own if spec.causal else count)
+                if spec.window:
+                    seen = tirx.min(seen, i64(spec.window) + own)
+                cost = bind(own * (seen // spec.page + _TASK_COST))
+                for column, value in enumerate((b, first, own, cost)):
+                    store(places, [load(last, [0]), column], value)
+                store(last, [0], load(last, [0]) + 1)
+        return _Tiles(places, room)
+
+    def get(self, tile: Expr, column: int) -> Expr:
+        return bind(load(self.places, [tile, column]))
+
+
+def _prefill(spec: AttentionSpec, cache: Cache, tokens: Expr) -> None:
+    """Run the sequences with several queries. Tiles differ in cost: shares of equal cost are dealt to threads."""
     span = spec.page * spec.segment
-    with parallel(tiles * spec.kv_heads) as task:
-        h = bind(task // tiles)
-        place = scratch((3,), "int64")  # sequence, tile within it, its tile count
-        store(place, [1], task % tiles)
-        store(place, [0], i64(-1))
-        with loop(cache.sequences) as b, when(load(place, [0]) < 0):
-            own = bind(_tiles(spec, cache.count(b)))
-            with T.If(load(place, [1]) < own):
-                with T.Then():
-                    store(place, [0], b)
-                    store(place, [2], own)
-                with T.Else():
-                    store(place, [1], load(place, [1]) - own)
-        b, at, own = bind(load(place, [0])), bind(load(place, [1])), bind(load(place, [2]))
-        # Early tiles see few slots and late ones many: taken from both ends in turn, any contiguous
-        # share of them costs about the same.
-        tile = bind(T.Select(at % 2 == 0, at // 2, own - 1 - at // 2))
-        first = bind(tile * spec.tile_tokens)
-        tokens = bind(tirx.min(i64(spec.tile_tokens), cache.count(b) - first))
-        rows = Rows(spec, cache, b, h, first, tokens, 6)
-        states = RowStates.allocate(spec, rows.padded)
-        states.load_queries(spec, cache, rows)
-        states.reset_whole()
+    tiles = _Tiles.cut(spec, cache, tokens)
+    shares = Shares.lay(tiles.room * spec.kv_heads, lambda task: tiles.get(task % tiles.room, 3))
+    with parallel(shares.count) as share:
+        states = RowStates.allocate(spec, -(-spec.tile_tokens * spec.group // 6) * 6)
         wide = None if spec.kv == "f32" else WidePage.allocate(cache.pages, spec.isa.lanes)
-        begin, end = bind(rows.lowest() // span), bind((rows.highest() + span - 1) // span)
-        with loop(end - begin) as i:
-            states.reset_part()
-            _segment(spec, cache, rows, states, bind(begin + i), wide)
-            states.merge(rows.padded)
-        states.finish(spec, cache, rows)
+        start, end = shares.bounds(share)
+        with loop(end - start) as i:
+            task = bind(start + i)
+            tile = bind(task % tiles.room)
+            own = tiles.get(tile, 2)
+            with when(own > 0):
+                rows = Rows(spec, cache, tiles.get(tile, 0), bind(task // tiles.room), tiles.get(tile, 1), own, 6)
+                states.load_queries(spec, cache, rows)
+                states.reset_whole()
+                low, high = bind(rows.lowest() // span), bind((rows.highest() + span - 1) // span)
+                with loop(high - low) as n:
+                    states.reset_part()
+                    _segment(spec, cache, rows, states, bind(low + n), wide)
+                    states.merge(rows.padded)
+                states.finish(spec, cache, rows)
