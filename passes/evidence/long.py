@@ -119,8 +119,21 @@ def check_long(
     report = AttentionReport(text, first, describe(after), note)
     _densely(p, after, text, rows, old, report)
     if all(loss.density == 1 for loss in report.losses):
-        numbers["status"] = f"unchecked: no head leaves anything out of a prompt of {tokens} tokens"
+        numbers["status"] = _nothing_left_out(p, options, tokens)
     return {**numbers, **report.numbers()}, report
+
+
+def _nothing_left_out(p: Pass, options: EvidenceOptions, tokens: int) -> str:
+    """What is said of a pass whose lists are full on the whole text.
+
+    Raises:
+        PassError: limits were given, which would hold whatever the pass does to decoding or to longer texts.
+    """
+    what = f"no head leaves anything out of a prompt of {tokens} tokens"
+    if options.max_kl is None and options.min_top1 is None:
+        return f"unchecked: {what}"
+    hint = "decoding is not measured: leave --max-kl and --min-top1 out, then use `fretsaw eval --against`"
+    raise PassError(f"{p.name} cannot be held to its limits: {what}", when=f"pass {p.name}", hint=hint)
 
 
 def _densely(p: Pass, after: Graph, text: Sequence, rows: Array, old: Run, report: AttentionReport) -> None:

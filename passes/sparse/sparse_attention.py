@@ -49,6 +49,10 @@ def sparse_attention(graph: Graph, options: Sparse) -> Outcome:
     _check_layers(graph, options)
     opened = replace(graph, dims=dict(sorted({**graph.dims, **DIMS}.items())))
     outcome = run_rules(opened, (replace(place_lists, name="sparse_attention", options=options),))
+    if not outcome.hits and outcome.declines and all(d.already for d in outcome.declines):
+        reasons = dict.fromkeys(d.reason for d in outcome.declines)
+        what = f"sparse_attention:method={options.method} leaves every layer as it is: {'; '.join(reasons)}"
+        raise PassError(what, where=graph.name, when="pass sparse_attention", hint="name layers that it should reach")
     return replace(outcome, graph=share_masks(outcome.graph) if outcome.hits else graph)
 
 

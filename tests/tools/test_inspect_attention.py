@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -40,7 +40,8 @@ def write(tmp_path: Path) -> Write:
             text = found if isinstance(found, str) else json.dumps(found)
             sections.insert(0, ("attention.json", [text.encode()]))
         path = tmp_path / "model.fsaw"
-        write_container(path, {**MANIFEST, "program": {**MANIFEST["program"], **program}}, sections)
+        whole = {**cast("dict[str, object]", MANIFEST["program"]), **program}
+        write_container(path, {**MANIFEST, "program": whole}, sections)
         return path
 
     return make

@@ -272,3 +272,8 @@ def test_heads_that_decode_differently_do_not_mix(tmp_path: Path) -> None:
     )
     with pytest.raises(PassError, match="some of its heads decode by lists and others densely"):
         sparse(layer_graph(1), method="plan", plan=write(tmp_path / "p.toml", plan))
+
+
+def test_leaving_every_layer_as_it_is_is_an_error() -> None:
+    with pytest.raises(PassError, match=r"quest leaves every layer as it is: quest leaves the first 2 layers dense"):
+        sparse(layer_graph(2), method="quest")

@@ -76,6 +76,14 @@ def test_limits_hold_on_the_long_text() -> None:
     assert error.value.hint.startswith("measured on 512 of 700 tokens of text.txt, from token 128 on")
 
 
+def test_limits_are_not_said_to_hold_where_nothing_was_left_out() -> None:
+    quest = replace(sparse_attention.configured({"method": "quest", "budget": 128, "first_dense": 0}), begins=lambda options: FIRST)
+    check = compile_it(quest).ledger[-1].check
+    assert check["status"] == "unchecked: no head leaves anything out of a prompt of 700 tokens"
+    with pytest.raises(PassError, match="cannot be held to its limits: no head leaves anything out of a prompt"):
+        compile_it(quest, max_kl=0.1)
+
+
 @pytest.mark.parametrize("known", [100, 128, 129])
 def test_a_text_that_is_too_short_measures_nothing(known: int) -> None:
     with pytest.raises(PassError) as error:
