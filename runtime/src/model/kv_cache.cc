@@ -3,7 +3,9 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <cassert>
 #include <cstring>
+#include <numeric>
 #include <utility>
 
 namespace fretsaw {
@@ -59,7 +61,10 @@ Result<KvCache> KvCache::CreateWithPages(const KvInfo& kv, int64_t tokens, int64
   cache.pages_ = pages;
   cache.k_pages_ = ReservePages(static_cast<uint64_t>(pages * kv.KeyPageBytes()));
   cache.v_pages_ = ReservePages(static_cast<uint64_t>(pages * kv.ValuePageBytes()));
-  if (cache.k_pages_ == nullptr || cache.v_pages_ == nullptr) return too_large();
+  cache.positions_ = reinterpret_cast<int32_t*>(ReservePages(cache.position_bytes()));
+  if (cache.k_pages_ == nullptr || cache.v_pages_ == nullptr || cache.positions_ == nullptr) {
+    return too_large();
+  }
   cache.references_.resize(static_cast<size_t>(pages), 0);
   cache.held_.resize(static_cast<size_t>(pages), 0);
   cache.free_.resize(static_cast<size_t>(pages));
@@ -78,6 +83,7 @@ KvCache::KvCache(KvCache&& other) noexcept
       used_(other.used_),
       k_pages_(std::exchange(other.k_pages_, nullptr)),
       v_pages_(std::exchange(other.v_pages_, nullptr)),
+      positions_(std::exchange(other.positions_, nullptr)),
       free_(std::move(other.free_)),
       references_(std::move(other.references_)),
       held_(std::move(other.held_)) {}
@@ -85,6 +91,7 @@ KvCache::KvCache(KvCache&& other) noexcept
 KvCache::~KvCache() {
   if (k_pages_ != nullptr) munmap(k_pages_, static_cast<size_t>(pages_ * kv_.KeyPageBytes()));
   if (v_pages_ != nullptr) munmap(v_pages_, static_cast<size_t>(pages_ * kv_.ValuePageBytes()));
+  if (positions_ != nullptr) munmap(positions_, position_bytes());
 }
 
 int64_t KvCache::ColumnsFor(int64_t tokens) const { return CeilDiv(tokens, kv_.page_tokens); }
@@ -122,6 +129,8 @@ void KvCache::CopyPage(int32_t from, int32_t to) {
   };
   copy(k_pages_, kv_.KeyPageBytes());
   copy(v_pages_, kv_.ValuePageBytes());
+  std::copy_n(positions_ + from * kv_.page_tokens, kv_.page_tokens,
+              positions_ + to * kv_.page_tokens);
 }
 
 Sequence::Sequence(KvCache* cache)
@@ -183,7 +192,30 @@ VoidResult Sequence::Reserve(int64_t tokens) {
   return Ok{};
 }
 
+void Sequence::WritePositions(size_t row, int64_t tokens) {
+  if (tokens == 0) return;
+  assert(!WouldWriteShared(row));
+  const int64_t page_tokens = cache_->kv_.page_tokens;
+  assert(cache_->ColumnsFor(lens_[row] + tokens) <= counts_[row]);
+  const int32_t* page = RowData(row) + lens_[row] / page_tokens;
+  int64_t slot = lens_[row] % page_tokens;
+  auto position = static_cast<int32_t>(length_);
+  while (tokens > 0) {
+    const int64_t run = std::min(tokens, page_tokens - slot);
+    int32_t* to = cache_->positions_ + *page++ * page_tokens + slot;
+    std::iota(to, to + run, position);
+    position += static_cast<int32_t>(run);
+    tokens -= run;
+    slot = 0;
+  }
+}
+
 void Sequence::Commit(int64_t tokens) {
+  for (size_t r = 0; r < lens_.size(); ++r) WritePositions(r, tokens);
+  Lengthen(tokens);
+}
+
+void Sequence::Lengthen(int64_t tokens) {
   length_ += tokens;
   for (int32_t& len : lens_) len += static_cast<int32_t>(tokens);
 }
@@ -238,7 +270,7 @@ void Sequence::AppendColumn(std::span<const int32_t> pages) {
     RowData(r)[counts_[r]++] = pages[r];
     longest_row_ = std::max<int64_t>(longest_row_, counts_[r]);
   }
-  Commit(cache_->kv_.page_tokens);
+  Lengthen(cache_->kv_.page_tokens);
 }
 
 void Sequence::ReplaceColumn(int64_t column, std::span<const int32_t> pages) {

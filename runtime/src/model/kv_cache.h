@@ -6,8 +6,13 @@
 //
 // A page may be in several sequences (fork, shared prefix) and is written only by a sequence that
 // has it alone: before a token goes into a page that others see too, the sequence copies the page.
+//
+// Beside every slot of a page stands the rotary position of its token. While no token is taken out
+// of a row, slot i of it has position i; a policy that takes some out moves the positions with what
+// stays. They belong to the page: who shares or copies it has them too.
 #pragma once
 
+#include <cassert>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -52,10 +57,17 @@ class KvCache {
   // Keeps a page of a sequence alive, with its contents, until Drop; at most once a page.
   void Hold(int32_t page);
   void Drop(int32_t page);
+  // Of the two pools, which is what limits on the cache count. Positions come on top: 4 bytes a
+  // slot, where keys and values of size 64 take 512 (f32), 256 (f16) or 136 (int8).
   uint64_t bytes() const { return static_cast<uint64_t>(pages_ * kv_.PagePairBytes()); }
+  uint64_t position_bytes() const {
+    return static_cast<uint64_t>(pages_ * kv_.page_tokens) * sizeof(int32_t);
+  }
   // Laid out as docs/artifact.md says for the storage.
   void* k_pages() const { return k_pages_; }
   void* v_pages() const { return v_pages_; }
+  // [pages, page_tokens]; slots that no sequence has filled hold anything.
+  int32_t* positions() const { return positions_; }
 
  private:
   friend class Sequence;
@@ -71,6 +83,7 @@ class KvCache {
   int64_t used_ = 0;
   std::byte* k_pages_ = nullptr;
   std::byte* v_pages_ = nullptr;
+  int32_t* positions_ = nullptr;
   std::vector<int32_t> free_;        // a stack; the lowest numbers come out first
   std::vector<int32_t> references_;  // [pages]
   std::vector<uint8_t> held_;        // [pages]
@@ -96,7 +109,8 @@ class Sequence {
   // copied if it is partly filled and somebody else's too. No memory is allocated.
   // Errors: kPromptTooLong (over the capacity), kOutOfMemory (no free pages; nothing changed).
   VoidResult Reserve(int64_t tokens);
-  // Records that `tokens` tokens were appended by a step.
+  // Records that `tokens` tokens were appended by a step, and their positions. They must have been
+  // reserved, and no page shared since.
   void Commit(int64_t tokens);
   // Forgets everything and gives all pages back.
   void Reset();
@@ -108,8 +122,9 @@ class Sequence {
   // changed).
   VoidResult Rollback(int64_t tokens);
 
-  // Appends a page full of tokens that is in the cache already, one page number a row. The length
-  // must be a multiple of the page size, without pages reserved ahead.
+  // Appends a page full of tokens that is in the cache already, one page number a row; its
+  // positions stay as they are. The length must be a multiple of the page size, without pages
+  // reserved ahead.
   void AppendColumn(std::span<const int32_t> pages);
   // Takes these pages for full page `column` of every row in place of its own of the same contents.
   void ReplaceColumn(int64_t column, std::span<const int32_t> pages);
@@ -117,6 +132,15 @@ class Sequence {
   std::span<const int32_t> lens() const { return lens_; }  // [layers * kv_heads]
   // Pages of row `layer * kv_heads + head`, in order.
   std::span<const int32_t> row(int64_t row) const;
+  // Rotary position of the token in slot `slot` of the row, below lens()[row].
+  int32_t position(int64_t row, int64_t slot) const {
+    assert(row >= 0 && row < cache_->rows());
+    assert(slot >= 0 && slot < lens_[static_cast<size_t>(row)]);
+    const int64_t page_tokens = cache_->kv().page_tokens;
+    const int64_t entry = row * cache_->pages_per_row() + slot / page_tokens;
+    return cache_
+        ->positions()[table_[static_cast<size_t>(entry)] * page_tokens + slot % page_tokens];
+  }
   int64_t longest_row() const { return longest_row_; }  // pages
   int64_t pages() const;                                // of all rows together
 
@@ -124,6 +148,10 @@ class Sequence {
   int32_t* RowData(size_t row) {
     return table_.data() + row * static_cast<size_t>(cache_->pages_per_row());
   }
+  // Writes the positions of the next `tokens` tokens beside their slots.
+  void WritePositions(size_t row, int64_t tokens);
+  // Lengthens all rows.
+  void Lengthen(int64_t tokens);
   // Whether the next token of the row would be written into a page that is not ours alone.
   bool WouldWriteShared(size_t row) const;
 

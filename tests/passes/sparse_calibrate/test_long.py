@@ -77,7 +77,8 @@ def test_limits_hold_on_the_long_text() -> None:
 
 
 def test_limits_are_not_said_to_hold_where_nothing_was_left_out() -> None:
-    quest = replace(sparse_attention.configured({"method": "quest", "budget": 128, "first_dense": 0}), begins=lambda options: FIRST)
+    given = {"method": "quest", "budget": 128, "first_dense": 0}
+    quest = replace(sparse_attention.configured(given), begins=lambda options: FIRST)
     check = compile_it(quest).ledger[-1].check
     assert check["status"] == "unchecked: no head leaves anything out of a prompt of 700 tokens"
     with pytest.raises(PassError, match="cannot be held to its limits: no head leaves anything out of a prompt"):

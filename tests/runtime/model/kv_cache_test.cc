@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <set>
 #include <span>
+#include <utility>
 #include <vector>
 
 namespace fretsaw {
@@ -219,6 +220,95 @@ TEST_CASE("kv: a held page outlives its sequence and is copied before it is writ
   CHECK(b.row(0)[0] != column[0]);
   for (const int32_t page : column) cache.Drop(page);
   CHECK(cache.free_pages() == cache.pages() - 6);
+}
+
+// Whether the slots of every row have the positions 0, 1, 2 and so on.
+bool InOrder(const KvCache& cache, const Sequence& sequence) {
+  for (int64_t row = 0; row < cache.rows(); ++row) {
+    for (int64_t slot = 0; slot < sequence.length(); ++slot) {
+      if (sequence.position(row, slot) != slot) return false;
+    }
+  }
+  return true;
+}
+
+TEST_CASE("kv: every slot has the position of its token") {
+  auto created = KvCache::Create(SmallKv(), 24, 3);
+  REQUIRE(created.ok());
+  KvCache cache(std::move(created).value());
+  CHECK(cache.position_bytes() == 3 * 6 * 3 * 8 * 4);
+  std::fill_n(cache.positions(), cache.pages() * 8, -1);  // the last one is ours
+  Sequence a(&cache), b(&cache);
+  REQUIRE(a.Reserve(24).ok());
+  for (const int64_t tokens : {5, 0, 1, 2, 9, 3}) {  // within a page, up to its end, over it
+    a.Commit(tokens);
+    CHECK(InOrder(cache, a));
+  }
+  CHECK(std::count(cache.positions(), cache.positions() + cache.pages() * 8, -1) ==
+        (cache.pages() * 8) - 6 * 20);
+  REQUIRE(a.Rollback(7).ok());  // into the second page
+  CHECK(InOrder(cache, a));
+  b.ForkFrom(a);
+  for (Sequence* sequence : {&a, &b}) {
+    REQUIRE(sequence->Reserve(6).ok());
+    sequence->Commit(6);
+  }
+  CHECK(InOrder(cache, a));
+  CHECK(InOrder(cache, b));
+  a.Reset();
+  REQUIRE(a.Reserve(11).ok());  // pages that had other tokens before
+  a.Commit(11);
+  CHECK(InOrder(cache, a));
+  CHECK(InOrder(cache, b));
+}
+
+TEST_CASE("kv: positions stay with the page that is shared, copied or replaced") {
+  auto created = KvCache::Create(SmallKv(), 24, 3);
+  REQUIRE(created.ok());
+  KvCache& cache = created.value();
+  Sequence a(&cache), b(&cache), c(&cache);
+  REQUIRE(a.Reserve(12).ok());
+  a.Commit(12);
+  std::vector<int32_t> column;
+  for (int64_t row = 0; row < cache.rows(); ++row) {
+    column.push_back(a.row(row)[0]);
+    // As after a policy that has taken every other token out of the row.
+    for (int64_t slot = 0; slot < 12; ++slot) {
+      cache.positions()[a.row(row)[static_cast<size_t>(slot / 8)] * 8 + slot % 8] =
+          static_cast<int32_t>(2 * slot + row);
+    }
+  }
+  const auto moved = [&](const Sequence& sequence, int64_t slots) {
+    for (int64_t row = 0; row < cache.rows(); ++row) {
+      for (int64_t slot = 0; slot < slots; ++slot) {
+        if (sequence.position(row, slot) != 2 * slot + row) return false;
+      }
+    }
+    return true;
+  };
+  b.ForkFrom(a);
+  CHECK(moved(b, 12));
+  REQUIRE(b.Reserve(2).ok());  // copies the second page
+  b.Commit(2);
+  CHECK(moved(b, 12));
+  CHECK(b.position(5, 12) == 12);
+  CHECK(b.position(5, 13) == 13);
+  CHECK(moved(a, 12));
+  REQUIRE(b.Rollback(9).ok());  // into the page that both have
+  REQUIRE(b.Reserve(1).ok());
+  b.Commit(1);
+  CHECK(moved(b, 5));
+  CHECK(b.position(5, 5) == 5);
+  CHECK(moved(a, 12));
+  c.AppendColumn(column);
+  CHECK(moved(c, 8));
+  CHECK(moved(a, 12));
+  c.Reset();
+  REQUIRE(c.Reserve(8).ok());
+  c.Commit(8);
+  CHECK(c.position(5, 7) == 7);
+  c.ReplaceColumn(0, column);
+  CHECK(moved(c, 8));
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
-// Random admit, append, fork, rollback, share and end against a plain model of the contents.
+// Random admit, append, fork, rollback, share and end against a plain model of the contents and of
+// the positions beside them.
 #include <doctest/doctest.h>
 
 #include <memory>
@@ -31,10 +32,20 @@ struct Churn {
     return static_cast<float*>(cache.k_pages()) + page * kPage + token % kPage;
   }
 
+  int32_t* PositionAt(const Live& live, int64_t row, int64_t token) {
+    const int32_t page = live.sequence.row(row)[static_cast<size_t>(token / kPage)];
+    return cache.positions() + page * kPage + token % kPage;
+  }
+
+  static int32_t Moved(int64_t row, int64_t token) {
+    return static_cast<int32_t>(1000 * (row + 1) + 3 * token);
+  }
+
   // What a step does: reserve, write into every row, commit.
   bool Append(Live* live, const Ids& tokens) {
     index.Reclaim(live->sequence.Wanted(std::ssize(tokens)));
     if (!live->sequence.Reserve(std::ssize(tokens))) return false;
+    const int64_t before = live->sequence.length();
     for (int64_t row = 0; row < cache.rows(); ++row) {
       for (int64_t i = 0; i < std::ssize(tokens); ++i) {
         *At(*live, row, live->sequence.length() + i) =
@@ -42,6 +53,14 @@ struct Churn {
       }
     }
     live->sequence.Commit(std::ssize(tokens));
+    for (int64_t row = 0; row < cache.rows(); ++row) {
+      for (int64_t i = before; i < live->sequence.length(); ++i) {
+        REQUIRE(live->sequence.position(row, i) == i);
+        // From here on as in a row that tokens were taken out of: positions that no slot number and
+        // no other row has.
+        *PositionAt(*live, row, i) = Moved(row, i);
+      }
+    }
     live->tokens.insert(live->tokens.end(), tokens.begin(), tokens.end());
     return true;
   }
@@ -56,6 +75,7 @@ struct Churn {
         for (int64_t i = 0; i < sequence.length(); ++i) {
           REQUIRE(*At(*live, row, i) ==
                   static_cast<float>(live->tokens[static_cast<size_t>(i)] * 8 + row));
+          REQUIRE(sequence.position(row, i) == Moved(row, i));
         }
         for (const int32_t page : sequence.row(row)) used.insert(page);
       }
@@ -70,7 +90,7 @@ struct Churn {
   std::vector<std::unique_ptr<Live>> all;
 };
 
-TEST_CASE("kv: random churn keeps every sequence's contents and loses no page") {
+TEST_CASE("kv: random churn keeps every sequence's contents and positions and loses no page") {
   for (uint64_t seed = 0; seed < 20; ++seed) {
     Churn churn;
     SplitMix64 random(seed);
