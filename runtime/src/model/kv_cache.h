@@ -137,9 +137,8 @@ class Sequence {
     assert(row >= 0 && row < cache_->rows());
     assert(slot >= 0 && slot < lens_[static_cast<size_t>(row)]);
     const int64_t page_tokens = cache_->kv().page_tokens;
-    const int64_t entry = row * cache_->pages_per_row() + slot / page_tokens;
-    return cache_
-        ->positions()[table_[static_cast<size_t>(entry)] * page_tokens + slot % page_tokens];
+    const int32_t page = this->row(row)[static_cast<size_t>(slot / page_tokens)];
+    return cache_->positions()[page * page_tokens + slot % page_tokens];
   }
   int64_t longest_row() const { return longest_row_; }  // pages
   int64_t pages() const;                                // of all rows together
