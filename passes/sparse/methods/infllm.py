@@ -7,7 +7,7 @@ Blocks: 64 positions (the source has 128) and lists for 64 queries (the source: 
         the queries of the prompt. Positions stay as they are: the source turns distant keys to one distance to extend
         the context of a model, which this does not; so, unlike there, a budget for everything is dense.
 Dense:  window >= S; init + blocks * 64 + window >= S.
-Limits: representatives cost a local attention. No kernel yet: the reference runs it, `compile` refuses it by name.
+Limits: representatives cost the products of a local attention, made by one thread per head of keys and sequence.
 Source: InfLLM, arXiv:2402.04617.
 """
 

@@ -6,7 +6,7 @@
 Blocks: 64 positions (the source has 256) and lists for 64 queries (the source: for each). Positions stay as they are:
         the source packs the chosen blocks together to extend the context of a model, which this does not.
 Dense:  blocks * 64 >= S; dense_until >= S.
-Limits: no kernel yet: the reference runs it, `compile` refuses it by name.
+Limits: representations cost half of a local attention over a block, for every head.
 Source: LongHeads, arXiv:2402.10685.
 """
 

@@ -22,7 +22,7 @@ HEADS, KV_HEADS, SIZE = 4, 2, 20
 # Layer by layer; settings that leave something out of sequences of a few blocks.
 METHODS: dict[str, dict[str, object]] = {
     "hyper_attention": {"blocks": 1, "sampled": 1}, "seer_attention": {"threshold": 0.3, "tail": False},
-    "infllm": {"blocks": 1, "init": 0, "window": 40}, "longheads": {"blocks": 3},
+    "infllm": {"blocks": 1, "init": 0, "window": 40}, "longheads": {"blocks": 4},
     "flex_prefill": {"gamma": 0.3, "tau": 0.6, "min_budget": 64},
 }  # fmt: skip
 OPS = {
