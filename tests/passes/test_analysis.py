@@ -20,7 +20,7 @@ from fretsaw.passes.kit.analysis import analysis, dominance, liveness, regions, 
 from fretsaw.passes.kit.analysis.uses import VIEWS
 from fretsaw.tools.fuzz.generate import random_graph
 
-SIZES = dict.fromkeys(("B", "S", "T", "n_1", "Batch"), 3)
+SIZES = dict.fromkeys(("B", "S", "T", "n_1", "Batch", "QB", "KB"), 3)
 
 
 def dag(rng: random.Random, size: int) -> Graph:

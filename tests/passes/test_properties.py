@@ -23,8 +23,9 @@ from fretsaw.tools.fuzz.patterns import random_pieces
 from tests.graphs import sources
 from tests.passes.kit import sorted_nodes
 
-# Packing wants a whole decoder or encoder: tests/passes/test_packed_families.py runs it on one of every family.
-WHOLE_PROGRAMS = ("pack_tokens", "pack_segments", "hoist_rows")
+# Packing wants a whole decoder or encoder, and sparse attention a packed one: tests/passes/test_packed_families.py and
+# tests/passes/sparse/test_families.py run them on one of every family.
+WHOLE_PROGRAMS = ("pack_tokens", "pack_segments", "hoist_rows", "sparse_attention")
 PASSES = {
     p.name: p for phase in PIPELINE.values() for p in (*phase, *ON_REQUEST) if p.name not in WHOLE_PROGRAMS
 }  # fmt: skip

@@ -90,7 +90,14 @@ def steps(vocabulary: int) -> list[list[list[int]]]:
     return [[ids[i, a[i] : b[i]].tolist() for i in range(2)] for a, b in zip(starts, ENDS, strict=True)]
 
 
-@pytest.mark.parametrize(("name", "groups", "kv"), [("llama", 2, "f32"), ("llama", 4, "int8"), ("gpt_oss", 1, "f16")])
+@pytest.mark.parametrize(
+    ("name", "groups", "kv"),
+    [
+        ("llama", 2, "f32"),
+        pytest.param("llama", 4, "int8", marks=pytest.mark.exhaustive),
+        pytest.param("gpt_oss", 1, "f16", marks=pytest.mark.exhaustive),
+    ],
+)
 def test_full_lists_give_the_bits_of_the_dense_program(name: str, groups: int, kv: KvType, packed: Packed) -> None:
     graph, model = packed(name)
     changed = rewritten(graph, full(groups))
