@@ -70,7 +70,7 @@ demo: build/demo/smollm2.fsaw  ## Compile SmolLM2-135M-Instruct, run it, print t
 
 # ---- checks -------------------------------------------------------------------------------------------------
 
-test: lint typecheck pytest cxx fuzz  ## Everything, Python and C++; a quarter of an hour on two cores
+test: lint typecheck pytest cxx fuzz  ## Everything, Python and C++; 20 to 25 minutes on two cores
 	@echo "all tests passed"
 
 test-quick: lint  ## The Python tests that take seconds
