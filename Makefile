@@ -42,8 +42,8 @@ NATIVE := $(wildcard CMakeLists.txt runtime/CMakeLists.txt) $(wildcard runtime/i
 $(VENV)/.installed: $(VENV)/.torch pyproject.toml $(NATIVE)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check scikit-build-core==1.1.2 apache-tvm-ffi==0.1.15
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation \
-	  -C cmake.define.FRETSAW_TESTS=ON -C 'build.targets=fretsaw;fretsaw-run' \
-	  -C cmake.define.TVM_DIR=$(SITE_PACKAGES)/tvm --editable '.[dev,examples]'
+	  --config-settings=cmake.define.FRETSAW_TESTS=ON --config-settings='build.targets=fretsaw;fretsaw-run' \
+	  --config-settings=cmake.define.TVM_DIR=$(SITE_PACKAGES)/tvm --editable '.[dev,examples]'
 	touch $@
 
 build/typing/.stamp: Makefile
@@ -70,7 +70,7 @@ demo: build/demo/smollm2.fsaw  ## Compile SmolLM2-135M-Instruct, run it, print t
 
 # ---- checks -------------------------------------------------------------------------------------------------
 
-test: lint typecheck pytest cxx fuzz  ## Everything, Python and C++; 20 to 25 minutes on two cores
+test: lint typecheck pytest cxx fuzz  ## Everything, Python and C++; half an hour at most on two cores
 	@echo "all tests passed"
 
 test-quick: lint  ## The Python tests that take seconds

@@ -5,57 +5,21 @@
 #include <map>
 
 #include "sampler/prng.h"
-#include "sched/fake_program.h"
-#include "sched/scheduler.h"
+#include "sched/scheduler_fixture.h"
 
 namespace fretsaw {
 namespace {
 
 using testing::FakeKv;
 using testing::FakeModel;
+using testing::Fixture;
+using testing::Ids;
+using testing::kColumnBytes;
 using testing::kPage;
 using testing::Oracle;
-using Ids = std::vector<int32_t>;
+using testing::RandomIds;
 
-constexpr uint64_t kColumnBytes = 4 * 4 * 2 * 4;  // rows, page tokens, key and value, f32
 constexpr int64_t kContext = 64;
-
-struct Fixture {
-  Fixture(SchedulerOptions options, int64_t chunk, ChunkRule rule) : model(chunk, rule) {
-    options.context = kContext;
-    auto created = Scheduler::Create(&model.stepper, FakeKv(), model.rules(), options);
-    REQUIRE(created.ok());
-    scheduler = std::move(created).value();
-  }
-
-  Result<int64_t> Submit(Ids prompt, int64_t count) {
-    ScheduledRequest request;
-    request.generate.prompt = std::move(prompt);
-    request.generate.max_new_tokens = count;
-    request.on_finish = [this](Finished&& finished) {
-      const int64_t id = finished.id;
-      CHECK(done.emplace(id, std::move(finished)).second);
-    };
-    return scheduler->Submit(std::move(request));
-  }
-  void Drain() {
-    for (;;) {
-      auto stepped = scheduler->Step();
-      REQUIRE(stepped.ok());
-      if (!stepped.value()) return;
-    }
-  }
-
-  FakeModel model;
-  std::unique_ptr<Scheduler> scheduler;
-  std::map<int64_t, Finished> done;
-};
-
-Ids RandomIds(SplitMix64* random, int64_t count) {
-  Ids ids(static_cast<size_t>(count));
-  for (int32_t& id : ids) id = static_cast<int32_t>(random->Next() % testing::kVocab);
-  return ids;
-}
 
 // Random budgets, page limits, sharing, prompts and arrivals.
 void Rounds(ChunkRule rule, int64_t least_budget, uint64_t seed) {
