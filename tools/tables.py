@@ -34,6 +34,7 @@ def model_rows(manifest: Manifest, file_bytes: int) -> Rows:
         ("context", f"{number(model['context'])} tokens"),
         ("vocabulary", number(model["vocab_size"])),
         _output_row(manifest),
+        *_sparse_rows(manifest["program"], model["context"]),
         ("checkpoint", f"sha256 {model['checkpoint_sha256']}"),
         ("made by", ", ".join(f"{k} {v}" for k, v in manifest["producer"].items())),
         ("file", f"{size(file_bytes)}, format version {number(manifest['format_version'])}"),
@@ -51,6 +52,18 @@ def _output_row(manifest: Manifest) -> tuple[str, str]:
     if made["pooling"] is None:
         return "output", f"{width} numbers per token"
     return "output", f"{width} numbers per text, pooling {made['pooling']}{', length 1' * made['normalize']}"
+
+
+def _sparse_rows(program: Mapping[str, Any], context: int) -> Rows:
+    """Which steps of a program with sparse attention are dense; nothing for any other program."""
+    if program.get("chunk_align", 1) == 1:
+        return []
+    dense = program.get("dense", {"until": 0, "prompts": False, "single": False})
+    if dense["until"] >= context:
+        return [("dense steps", "all")]
+    kinds = {f"up to {number(dense['until'])} tokens": dense["until"], "prompts": dense["prompts"],
+             "decoding": dense["single"]}  # fmt: skip
+    return [("dense steps", ", ".join(kind for kind, holds in kinds.items() if holds) or "none")]
 
 
 def variant_rows(manifest: Manifest, container: Container) -> Rows:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import tvm
 
+from fretsaw.backends.tvm.dense_steps import ENTRY, dense_steps, dense_twin
 from fretsaw.backends.tvm.emit import emit
 from fretsaw.backends.tvm.kernels.isa import Isa
 from fretsaw.backends.tvm.kv_storage import row_bytes
@@ -45,7 +46,7 @@ class Program:
     variants: Mapping[str, tuple[bytes, tuple[str, ...]]]
     tensors: Sequence[Tensor]
     kv: Mapping[str, int | str]
-    program: Mapping[str, int | str | bool]
+    program: Mapping[str, object]
     memory: Mapping[str, int]
     plan: Plan
 
@@ -63,10 +64,13 @@ def build(graph: Graph, options: TvmOptions | None = None, progress: Callable[[s
     tell("planning kernels")
     made = plan(graph, options)
     kv = cache_geometry(graph, options) if made.cached else {}
+    entries, dense = {"step" if kv else "encode": made}, dense_steps(graph)
+    if dense:
+        entries[ENTRY] = dense_twin(made)
     variants = {}
     for cpu in sorted(options.cpus, reverse=True):  # v4 before v3: best first
         tell(f"generating code for {cpu}")
-        variants[f"llvm-{cpu}"] = (compile_variant(made, kv, options, cpu), REQUIRES[cpu])
+        variants[f"llvm-{cpu}"] = (compile_variant(entries, kv, options, cpu), REQUIRES[cpu])
     weights = sum(t.nbytes for t in made.tensors)
     per_token = 0
     if kv:
@@ -77,9 +81,9 @@ def build(graph: Graph, options: TvmOptions | None = None, progress: Callable[[s
         "kv_bytes_per_token": per_token,
         "workspace_bytes": workspace_bytes(made, options),
     }
-    program: dict[str, int | str | bool] = {"entry": "encode", "chunk_tokens": options.chunk_tokens}
+    program: dict[str, object] = {"entry": next(iter(entries)), "chunk_tokens": options.chunk_tokens}
     if kv:
-        program |= {"entry": "step", "empty_rows": True, **rule}  # kernels over no rows do nothing
+        program |= {"empty_rows": True, **rule, **dense}  # kernels over no rows do nothing
     return Program(variants, made.tensors, {**kv, "dtype": options.kv} if kv else {}, program, memory, made)
 
 
@@ -126,10 +130,10 @@ def workspace_bytes(made: Plan, options: TvmOptions) -> int:
     return peak
 
 
-def compile_variant(made: Plan, kv: Mapping[str, int], options: TvmOptions, cpu: str) -> bytes:
+def compile_variant(entries: Mapping[str, Plan], kv: Mapping[str, int], options: TvmOptions, cpu: str) -> bytes:
     """Native code of the program for one instruction set, as an ELF shared object."""
     isa = Isa(cpu)
-    module = emit(made, kv, options, isa)
+    module = emit(entries, kv, options, isa)
     target = tvm.target.Target(dict(isa.target))
     with tempfile.TemporaryDirectory(prefix="fretsaw-") as folder:
         path = Path(folder) / "code.so"

@@ -1,4 +1,4 @@
-"""From a plan to one Relax module for one instruction set: the function ``step`` and a PrimFunc per kernel spec."""
+"""From plans to one Relax module for one instruction set: a function per entry and a PrimFunc per kernel spec."""
 
 from __future__ import annotations
 
@@ -77,11 +77,28 @@ def cache_types(kv: Mapping[str, int], storage: KvType, dims: _Dims) -> dict[str
     }
 
 
-def emit(plan: Plan, kv: Mapping[str, int], options: TvmOptions, isa: Isa) -> tvm.IRModule:
-    """Return the module; parameters of ``step`` are as docs/artifact.md lists them."""
-    if not plan.cached:
-        return _emit_encoder(plan, options, isa)
-    dims, builder = _Dims(), relax.BlockBuilder()
+def emit(entries: Mapping[str, Plan], kv: Mapping[str, int], options: TvmOptions, isa: Isa) -> tvm.IRModule:
+    """Return the module: a function for each entry, with parameters as docs/artifact.md lists them.
+
+    Args:
+        entries: Plans by the name of their function; they read the same tensors.
+    """
+    builder = relax.BlockBuilder()
+    functions: dict[object, tvm.ir.GlobalVar] = {}
+    for name, plan in entries.items():
+        if plan.cached:
+            _emit_step(builder, functions, name, plan, kv, options, isa)
+        else:
+            _emit_encoder(builder, functions, name, plan, options, isa)
+    return builder.get()
+
+
+def _emit_step(
+    builder: relax.BlockBuilder, functions: dict[object, tvm.ir.GlobalVar], name: str, plan: Plan,
+    kv: Mapping[str, int], options: TvmOptions, isa: Isa,
+) -> None:  # fmt: skip
+    """A function of a decoder."""
+    dims = _Dims()
     dims.blocks()
     tokens, positions, rows = (relax.Var(v.name, dims.type(v.tensor)) for v in plan.inputs)
     cache = {name: relax.Var(name, kind) for name, kind in cache_types(kv, options.kv, dims).items()}
@@ -99,43 +116,43 @@ def emit(plan: Plan, kv: Mapping[str, int], options: TvmOptions, isa: Isa) -> tv
     params += weights.values()
     env: dict[Value, relax.Expr] = dict(zip(plan.inputs, (tokens, positions, rows), strict=True))
     limits = {"T": options.chunk_tokens, "R": options.chunk_tokens}
-    emitter = _Emitter(builder, dims, env, cache, weights, isa)
-    with builder.function("step", params, attrs={"tir_var_upper_bound": limits, "relax.force_pure": True}):
-        with builder.dataflow():
-            for launch in plan.launches:
-                emitter.launch(launch, plan)
-            out = builder.emit_output(emitter.value(plan.outputs[0], plan))
-        builder.emit_func_output(out)
-    return builder.get()
+    emitter = _Emitter(builder, functions, dims, env, cache, weights, isa)
+    emitter.body(name, params, plan, limits)
 
 
-def _emit_encoder(plan: Plan, options: TvmOptions, isa: Isa) -> tvm.IRModule:
-    """The function ``encode``: the plan's inputs in order, then the weights."""
-    dims, builder = _Dims(), relax.BlockBuilder()
+def _emit_encoder(
+    builder: relax.BlockBuilder, functions: dict[object, tvm.ir.GlobalVar], name: str, plan: Plan, options: TvmOptions,
+    isa: Isa,
+) -> None:  # fmt: skip
+    """A function of an encoder: the plan's inputs in order, then the weights."""
+    dims = _Dims()
     params: dict[Value, relax.Expr] = {}
     for value in plan.inputs:
         params[value] = relax.Var(value.name, dims.offsets(value.tensor) or dims.type(value.tensor))
     weights = {t.name: relax.Var(_identifier(t.name), dims.type(t.type)) for t in plan.tensors}
     limits = {"T": options.chunk_tokens, OFFSETS: options.chunk_tokens + 1}
-    emitter = _Emitter(builder, dims, dict(params), {}, weights, isa)
-    attrs = {"tir_var_upper_bound": limits, "relax.force_pure": True}
-    with builder.function("encode", [*params.values(), *weights.values()], attrs=attrs):
-        with builder.dataflow():
-            for launch in plan.launches:
-                emitter.launch(launch, plan)
-            out = builder.emit_output(emitter.value(plan.outputs[0], plan))
-        builder.emit_func_output(out)
-    return builder.get()
+    emitter = _Emitter(builder, functions, dims, dict(params), {}, weights, isa)
+    emitter.body(name, [*params.values(), *weights.values()], plan, limits)
 
 
 class _Emitter:
     def __init__(
-        self, builder: relax.BlockBuilder, dims: _Dims, env: dict[Value, relax.Expr], cache: dict[str, relax.Expr],
-        weights: dict[str, relax.Var], isa: Isa,
+        self, builder: relax.BlockBuilder, functions: dict[object, tvm.ir.GlobalVar], dims: _Dims,
+        env: dict[Value, relax.Expr], cache: dict[str, relax.Expr], weights: dict[str, relax.Var], isa: Isa,
     ) -> None:  # fmt: skip
         self.builder, self.dims, self.env, self.cache = builder, dims, env, cache
         self.weights, self.isa = weights, isa
-        self.functions: dict[object, tvm.ir.GlobalVar] = {}
+        self.functions = functions  # by spec, of all entries
+
+    def body(self, name: str, params: list[relax.Var], plan: Plan, limits: Mapping[str, int]) -> None:
+        """The function ``name``: every launch of the plan, then its result."""
+        builder = self.builder
+        with builder.function(name, params, attrs={"tir_var_upper_bound": limits, "relax.force_pure": True}):
+            with builder.dataflow():
+                for launch in plan.launches:
+                    self.launch(launch, plan)
+                out = builder.emit_output(self.value(plan.outputs[0], plan))
+            builder.emit_func_output(out)
 
     def value(self, value: Value, plan: Plan) -> relax.Expr:
         """The Relax value, through reshapes that only rename memory."""

@@ -123,3 +123,23 @@ def test_no_json_object(text: str) -> None:
 def test_views_that_exclude_each_other(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["inspect", str(write(FOUND)), "--attention", "--ir", "packed"]) == 2
     assert "--attention goes with --json or --html alone" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("program", "want"),
+    [
+        ({}, None),
+        ({"chunk_align": 64}, "none"),
+        ({"dense": {"entry": "d", "until": 2048, "prompts": False, "single": True}}, "up to 2,048 tokens, decoding"),
+        ({"dense": {"entry": "d", "until": 0, "prompts": True, "single": False}}, "prompts"),
+        ({"dense": {"entry": "d", "until": 2**31 - 1, "prompts": True, "single": True}}, "all"),
+    ],
+)
+def test_the_steps_that_are_dense(
+    program: dict[str, object], want: str | None, write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rule = {"chunk_align": 64, "chunk_tokens": 512, **program} if program else {}
+    path = write(None, **rule)
+    assert cli.run(["inspect", str(path)]) == 0
+    found = [line.split("│")[2].strip() for line in capsys.readouterr().out.splitlines() if "dense steps" in line]
+    assert found == ([] if want is None else [want])

@@ -152,12 +152,22 @@ EmbeddingInfo ReadEmbedding(const Fields& fields) {
   return embedding;
 }
 
+DenseSteps ReadDenseSteps(const Fields& fields) {
+  DenseSteps dense;
+  dense.entry = fields.String("entry", 256);
+  dense.until = fields.Int("until", 0, kMaxSize);
+  dense.prompts = fields.BoolOr("prompts", false);
+  dense.single = fields.BoolOr("single", false);
+  return dense;
+}
+
 ProgramInfo ReadProgram(const Fields& fields, int64_t page_tokens) {
   ProgramInfo program;
   program.entry = fields.String("entry", 256);
   program.chunk_tokens = fields.Int("chunk_tokens", 1, kMaxSize);
   program.empty_rows = fields.BoolOr("empty_rows", false);
   program.whole_prompts = fields.BoolOr("whole_prompts", false);
+  if (fields.Has("dense")) program.dense = ReadDenseSteps(fields.Object("dense"));
   if (fields.Has("chunk_align")) program.chunk_align = fields.Int("chunk_align", 1, kMaxSize);
   if (program.chunk_align != 1 && program.chunk_align != page_tokens) {
     fields.Fail("chunk_align is " + std::to_string(program.chunk_align) + ", not 1 or a page of " +

@@ -81,12 +81,22 @@ struct EmbeddingInfo {
   bool normalize = false;
 };
 
+// Steps in which sparse attention leaves nothing out, and the entry of the program that runs them
+// without choosing blocks. A step is such a one if each of its sequences fits one of these.
+struct DenseSteps {
+  std::string entry;
+  int64_t until = 0;     // sequences that end at this position or before
+  bool prompts = false;  // those with more than one token in the step
+  bool single = false;   // those with one
+};
+
 struct ProgramInfo {
   std::string entry;
   int64_t chunk_tokens = 0;    // most tokens in one step
   bool empty_rows = false;     // the program takes R = 0: a step that wants no logits at all
   int64_t chunk_align = 1;     // a prompt is cut at multiples of it only; 1 or kv.page_tokens
   bool whole_prompts = false;  // a prompt is not cut at all
+  std::optional<DenseSteps> dense = std::nullopt;
 };
 
 struct Manifest {

@@ -21,6 +21,7 @@ struct StepArgs {
   void* k_pages = nullptr;  // [pages, key_size, page_tokens], changed in place; KvStorage says how
   void* v_pages = nullptr;  // [pages, page_tokens, value_size], changed in place
   int64_t pages = 0;
+  bool dense = false;  // the step is one of the manifest's dense ones (DenseSteps)
 };
 
 class Program {

@@ -47,6 +47,18 @@ VoidResult Stepper::Check(const KvCache& cache, std::span<const BatchEntry> batc
   return Ok{};
 }
 
+// Sparse attention would read everything in this step: every sequence is short, or of a kind that
+// the program leaves dense.
+bool Stepper::IsDense(std::span<const BatchEntry> batch) const {
+  if (!info_.dense) return false;
+  const DenseSteps& rule = *info_.dense;
+  return std::ranges::all_of(batch, [&rule](const BatchEntry& entry) {
+    const int64_t count = std::ssize(entry.tokens);
+    return (count == 1 ? rule.single : rule.prompts) ||
+           entry.sequence->length() + count <= rule.until;
+  });
+}
+
 void Stepper::FillTokens(std::span<const BatchEntry> batch) {
   tokens_.clear();
   positions_.clear();
@@ -109,6 +121,7 @@ Result<std::span<const float>> Stepper::Step(const KvCache& cache,
   args.k_pages = cache.k_pages();
   args.v_pages = cache.v_pages();
   args.pages = cache.pages();
+  args.dense = IsDense(batch);
   auto logits = code_->Step(args);
   if (!logits) return logits.error();
   for (const BatchEntry& entry : batch) entry.sequence->Commit(std::ssize(entry.tokens));

@@ -43,6 +43,7 @@ class Stepper {
 
  private:
   VoidResult Check(const KvCache& cache, std::span<const BatchEntry> batch) const;
+  bool IsDense(std::span<const BatchEntry> batch) const;
   void FillTokens(std::span<const BatchEntry> batch);
   void FillTable(std::span<const BatchEntry> batch, int64_t max_pages);
 

@@ -158,11 +158,13 @@ class TvmEncoder : public EncodeProgram {
 
 class TvmProgram : public Program {
  public:
-  TvmProgram(ffi::Module library, ffi::Module vm, ffi::Function step, const Manifest& manifest,
-             std::span<const uint8_t> weights, int threads)
+  // `dense` runs the manifest's dense steps; without such steps it is not called.
+  TvmProgram(ffi::Module library, ffi::Module vm, ffi::Function step, ffi::Function dense,
+             const Manifest& manifest, std::span<const uint8_t> weights, int threads)
       : library_(std::move(library)),
         vm_(std::move(vm)),
         step_(std::move(step)),
+        dense_(std::move(dense)),
         vocab_size_(manifest.model.vocab_size),
         kv_(manifest.kv),
         threads_(threads),
@@ -199,7 +201,8 @@ class TvmProgram : public Program {
       logits_ =
           ffi::Tensor();  // before the call: the program may reuse this memory for the new ones
       ffi::Any result;
-      step_.CallPacked(packed_.data(), static_cast<int32_t>(packed_.size()), &result);
+      const ffi::Function& entry = a.dense ? dense_ : step_;
+      entry.CallPacked(packed_.data(), static_cast<int32_t>(packed_.size()), &result);
       logits_ = result.cast<ffi::Tensor>();
     } catch (const std::exception& e) {
       return Error{Status::kInternal, std::string("the step program failed: ") + e.what()};
@@ -223,7 +226,7 @@ class TvmProgram : public Program {
   // Order matters: tensors made by the program must be freed before the code that frees them.
   ffi::Module library_;
   ffi::Module vm_;
-  ffi::Function step_;
+  ffi::Function step_, dense_;
   int64_t vocab_size_;
   KvInfo kv_;
   int threads_;
@@ -239,7 +242,7 @@ class TvmProgram : public Program {
 struct TvmCode::State {
   ffi::Module library;
   ffi::Module vm;
-  ffi::Function step;
+  ffi::Function step, dense;  // the same function where the program has no dense steps
 };
 
 TvmCode::TvmCode(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -247,7 +250,7 @@ TvmCode::TvmCode(TvmCode&&) noexcept = default;
 TvmCode& TvmCode::operator=(TvmCode&&) noexcept = default;
 TvmCode::~TvmCode() = default;
 
-Result<TvmCode> TvmCode::Load(std::span<const uint8_t> code, const std::string& entry) {
+Result<TvmCode> TvmCode::Load(std::span<const uint8_t> code, const ProgramInfo& program) {
   if (auto opened = OpenTvmRuntime(); !opened) return opened.error();
   auto file = CodeFile::Create(code);
   if (!file) return file.error();
@@ -264,9 +267,12 @@ Result<TvmCode> TvmCode::Load(std::span<const uint8_t> code, const std::string& 
     ffi::Module vm = (*load_executable)().cast<ffi::Module>();
     constexpr int kPooledAllocator = 2;
     vm->GetFunction("vm_initialization").value()(static_cast<int>(kDLCPU), 0, kPooledAllocator);
-    const auto step = vm->GetFunction(entry);
-    if (!step.has_value()) return fail("it has no function '" + entry + "'");
-    return TvmCode(std::make_unique<State>(State{library, vm, *step}));
+    const auto step = vm->GetFunction(program.entry);
+    if (!step.has_value()) return fail("it has no function '" + program.entry + "'");
+    if (!program.dense) return TvmCode(std::make_unique<State>(State{library, vm, *step, *step}));
+    const auto dense = vm->GetFunction(program.dense->entry);
+    if (!dense.has_value()) return fail("it has no function '" + program.dense->entry + "'");
+    return TvmCode(std::make_unique<State>(State{library, vm, *step, *dense}));
   } catch (const std::exception& e) {
     return fail(e.what());
   }
@@ -276,7 +282,7 @@ Result<std::unique_ptr<Program>> TvmCode::Bind(const Manifest& manifest,
                                                std::span<const uint8_t> weights, int threads) && {
   try {
     return std::unique_ptr<Program>(std::make_unique<TvmProgram>(
-        state_->library, state_->vm, state_->step, manifest, weights, threads));
+        state_->library, state_->vm, state_->step, state_->dense, manifest, weights, threads));
   } catch (const std::exception& e) {
     return Error{Status::kInternal, std::string("cannot bind the step program: ") + e.what()};
   }

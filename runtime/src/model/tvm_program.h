@@ -16,7 +16,7 @@ class TvmCode {
  public:
   // `code` must have been verified against its digest.
   // Errors: kUnsupported (no TVM runtime), kIo, kCorrupt (not loadable, no such entry).
-  static Result<TvmCode> Load(std::span<const uint8_t> code, const std::string& entry);
+  static Result<TvmCode> Load(std::span<const uint8_t> code, const ProgramInfo& program);
 
   TvmCode(TvmCode&&) noexcept;
   TvmCode& operator=(TvmCode&&) noexcept;

@@ -33,7 +33,8 @@ class PagedRunner:
         with tempfile.TemporaryDirectory() as folder:  # once loaded, the code needs its file no more
             path = Path(folder) / "code.so"
             path.write_bytes(code)
-            self.step_fn = relax.VirtualMachine(tvm.runtime.load_module(str(path)), tvm.cpu())["step"]
+            self.machine = relax.VirtualMachine(tvm.runtime.load_module(str(path)), tvm.cpu())
+        self.use_entry("step")
         kv = {k: int(v) for k, v in program.kv.items() if k != "dtype"}
         layers, heads, page = kv["layers"], kv["kv_heads"], kv["page_tokens"]
         count = layers * sequences * heads * pages_each
@@ -43,6 +44,10 @@ class PagedRunner:
         self.k_pages, self.v_pages = (tvm.runtime.tensor(pool) for pool in _poisoned(program, count))
         self.capacity = pages_each * page
         self.weights = [tvm.runtime.tensor(t.make()) for t in program.tensors]
+
+    def use_entry(self, name: str) -> None:
+        """Run the following steps by another function of the program."""
+        self.step_fn = self.machine[name]
 
     def step(self, tokens: Sequence[Sequence[int]], rows: Sequence[int] | None = None) -> np.ndarray:
         """Feed some tokens of each sequence; logits [R, V] of the chosen rows (default: all)."""

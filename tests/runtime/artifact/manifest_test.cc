@@ -58,6 +58,23 @@ TEST_CASE("manifest: how prompts may be cut") {
   CHECK(parsed.value().program.whole_prompts);
 }
 
+TEST_CASE("manifest: steps that a second entry runs") {
+  const std::string was = "\"chunk_tokens\": 4";
+  std::string text = test::kManifest;
+  CHECK_FALSE(Parse(text).value().program.dense.has_value());
+  text.replace(
+      text.find(was), was.size(),
+      "\"chunk_tokens\": 4, \"dense\": {\"entry\": \"d\", \"until\": 9, \"single\": true}");
+  auto parsed = Parse(text);
+  REQUIRE(parsed.ok());
+  REQUIRE(parsed.value().program.dense.has_value());
+  const DenseSteps& dense = *parsed.value().program.dense;
+  CHECK(dense.entry == "d");
+  CHECK(dense.until == 9);
+  CHECK(dense.single);
+  CHECK_FALSE(dense.prompts);
+}
+
 TEST_CASE("manifest: each inconsistency is refused with its path") {
   struct Case {
     const char *from, *to, *words;
@@ -104,6 +121,12 @@ TEST_CASE("manifest: each inconsistency is refused with its path") {
        "program: chunk_align is 8, not 1 or a page of 4 tokens"},
       {"\"chunk_tokens\": 4", "\"chunk_tokens\": 7, \"chunk_align\": 4",
        "program: chunk_tokens is 7, less than two times chunk_align"},
+      {"\"chunk_tokens\": 4", "\"chunk_tokens\": 4, \"dense\": {\"until\": 1}",
+       "program.dense.entry: missing"},
+      {"\"chunk_tokens\": 4", "\"chunk_tokens\": 4, \"dense\": {\"entry\": \"d\", \"until\": -1}",
+       "program.dense.until: expected an integer from 0"},
+      {"\"chunk_tokens\": 4", "\"chunk_tokens\": 4, \"dense\": 1",
+       "program.dense: expected an object"},
       {"\"section\": \"code/x\"", "\"section\": \"code/y\"",
        "variants[0]: section names an absent section"},
       {"[{\"name\": \"llvm-x\"", "[], \"ignored\": [{\"name\": \"llvm-x\"",

@@ -102,6 +102,29 @@ TEST_CASE("stepper: a mixed batch is laid out as the program's page says") {
   CHECK(b.length() == 2);
 }
 
+TEST_CASE("stepper: a step is dense where every sequence of it is") {
+  KvCache cache = std::move(KvCache::Create(SmallKv(), 24, 2)).value();
+  auto* recorder = new Recorder;
+  ProgramInfo info{"step", 8};
+  info.dense = DenseSteps{"dense", 4, false, true};
+  Stepper stepper(SmallKv(), info, kVocab, std::unique_ptr<Program>(recorder));
+  stepper.Prepare(cache);
+  Sequence a(&cache), b(&cache);
+  const std::vector<int32_t> ids(8, 1);
+  const auto dense = [&](size_t first, size_t second) {
+    std::vector<BatchEntry> batch;
+    if (first > 0) batch.push_back({&a, std::span(ids).first(first), LogitRows::kLast});
+    if (second > 0) batch.push_back({&b, std::span(ids).first(second), LogitRows::kLast});
+    REQUIRE(stepper.Step(cache, batch).ok());
+    return recorder->last.dense;
+  };
+  CHECK(dense(4, 0));        // ends where lists begin to matter
+  CHECK(dense(1, 2));        // a decodes, b is short
+  CHECK_FALSE(dense(2, 1));  // a reads on, at 7
+  CHECK(dense(1, 1));        // both decode
+  CHECK_FALSE(dense(1, 2));  // b would end at 6
+}
+
 TEST_CASE("stepper: no wanted rows means none, or one that is thrown away") {
   for (const bool empty_rows : {false, true}) {
     Fixture f(1, empty_rows);
