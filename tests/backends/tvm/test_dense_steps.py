@@ -36,9 +36,9 @@ METHODS: list[tuple[str, dict[str, object], Full]] = [
     ("moa", {"alpha": 64, "beta": 0, **SHORT}, Full(128, False, True)),
     ("hip", {"mask_k": 64, "sink": 0, "window": 0, **SHORT}, Full(128, False, True)),
     ("quest", {"budget": 64, "first_dense": 0}, Full(0, True, False)),
-    ("infllm", SHORT, Full(128, False, True)),
-    ("longheads", SHORT, Full(128, False, True)),
-    ("hyper_attention", SHORT, Full(128, False, True)),
+    ("infllm", {**SHORT}, Full(128, False, True)),
+    ("longheads", {**SHORT}, Full(128, False, True)),
+    ("hyper_attention", {**SHORT}, Full(128, False, True)),
 ]  # fmt: skip
 
 
