@@ -9,7 +9,8 @@ from xml.etree import ElementTree
 import pytest
 
 from fretsaw.passes.sparse.sparse_attention import sparse_attention
-from fretsaw.tools.bench.sparse_frontier import CONTEXT, SETTINGS, Setting, Work, ratio, report
+from fretsaw.tools.bench.sparse_frontier import Work, ratio, report
+from fretsaw.tools.bench.sparse_settings import CONTEXT, SETTINGS, Setting
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda s: s.name)
@@ -33,9 +34,10 @@ def test_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scores = {"kl_mean": 0.01, "kl_p99": 0.2, "top1_agreement": 0.95}
     work.save("eval", {mine[0].name: scores})
     work.save("bench", {mine[0].name: bench})
+    work.save("passkey", {mine[0].name: {"exact": 0.5, "nll": 1.25}})
     report(work, mine, tmp_path / "plot.svg", tmp_path / "out.json")
     said = json.loads((tmp_path / "out.json").read_text())["settings"]
     assert said[0]["kl"] == 0.01 and said[0]["time"] == 0.8 and "kl" not in said[1]
     ElementTree.fromstring((tmp_path / "plot.svg").read_text())
     out = capsys.readouterr().out
-    assert mine[0].name in out and "0.9500" in out and "   0.800" in out
+    assert mine[0].name in out and "0.9500" in out and "   0.800     50%   1.25" in out

@@ -1,14 +1,16 @@
 """What sparse attention costs in predictions and gains in time: methods and settings on one model and one long text.
 
     python -m fretsaw.tools.bench.sparse_frontier CHECKPOINT --text TEXT --work DIR [--only NAME,...] [--json FILE]
-        [--plot docs/img/sparse_frontier.svg] [--steps compile,survey,eval,bench,report]
+        [--plan NAME=FILE ...] [--plot docs/img/sparse_frontier.svg] [--steps compile,eval,bench,passkey,survey,report]
 
-Steps, each resumed where it stopped (everything is kept in DIR):
+Steps, taken setting by setting and resumed where they stopped (everything is kept in DIR; settings are those of
+sparse_settings.py and the plans that are given):
 
     compile  an artifact for every setting, and a dense one for each size of step that a setting needs
     survey   density, kept softmax mass and error of every setting, on dense activations, by the reference interpreter
     eval     KL divergence and agreement with the dense artifact, `fretsaw eval`
     bench    time to the first token over the dense one's, `fretsaw bench`: processes apart, interleaved
+    passkey  a number hidden in prompts of 4,096 and 8,000 tokens, `fretsaw eval --passkey`, for the dense one too
     report   table, JSON, plot
 """
 
@@ -20,49 +22,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fretsaw.tools.bench.sparse_settings import SETTINGS, Setting
 from fretsaw.tools.sparse.plot import Series, scatter
 
-CONTEXT, CHUNK = 8192, 512
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One setting of one method.
-
-    Args:
-        chunk: Tokens of a step; a whole prompt for methods that score with its last queries.
-    """
-
-    name: str
-    options: str
-    chunk: int = CHUNK
-
-    @property
-    def method(self) -> str:
-        return self.options.split(",")[0]
-
-    def given(self) -> dict[str, object]:
-        """Options as the pass takes them."""
-        from fretsaw.passes.kit.options import parse_assignments
-
-        return dict(parse_assignments(f"method={self.options}"))
-
-
-SETTINGS = (
-    *(Setting(f"lambda_{w}", f"lambda_mask,sink=64,window={w}") for w in (512, 1024, 2048, 4096)),
-    *(Setting(f"tri_shape_{w}", f"tri_shape,sink=128,window={w}", CONTEXT) for w in (1024, 2048)),
-    *(Setting(f"xattention_{t}", f"xattention,stride=8,threshold=0.{t}") for t in (6, 7, 8, 9, 95)),
-    *(Setting(f"xattention16_{t}", f"xattention,stride=16,threshold=0.{t}") for t in (7, 8, 9)),
-    *(Setting(f"mean_pool_{d}", f"mean_pool,density=0.{d}") for d in ("1", "25", "5")),
-    *(Setting(f"prism_{p}", f"prism,p=0.{p}") for p in (8, 9, 95)),
-    *(Setting(f"flex_{g}", f"flex_prefill,gamma=0.{g}", CONTEXT) for g in (8, 9, 95)),
-    *(Setting(f"minference_{v}", f"minference,vertical={v},slash={s}", CONTEXT) for v, s in ((250, 750), (1000, 2000))),
-    *(Setting(f"moa_{b}", f"moa,alpha=512,beta={b}") for b in (0.125, 0.25, 0.5)),
-)  # fmt: skip
+PASSKEY = ("--lengths", "4096,8000", "--depths", "0,50,100", "--trials", "1")  # shorter prompts are dense
 
 
 def run(*args: str | Path, timeout: float = 3600) -> str:
@@ -173,12 +139,26 @@ def bench_all(work: Work, text: Path, settings: tuple[Setting, ...], tokens: int
         if s.name in known:
             continue
         out = run(
-            "bench", work.artifact(s.name), "--against", work.dense(s.chunk), "--prefill", str(tokens), "--decode", "0",
+            "bench", work.artifact(s.name), "--against", work.dense(s.chunk), "--prefill", str(tokens), "--decode", "8",
             "--rounds", str(rounds), "--text", text, "--threads", "2", "--json",
         )  # fmt: skip
         known[s.name] = json.loads(out)
         work.save("bench", known)
         print(f"{s.name}: {ratio(known[s.name]):.3f} of the dense time", flush=True)
+
+
+def passkey_all(work: Work, settings: tuple[Setting, ...]) -> None:
+    """How often, and how surely, the hidden number is found: of the dense model once, and of every setting."""
+    known = work.load("passkey")
+    paths = {"dense": work.dense(settings[0].chunk)} | {s.name: work.artifact(s.name) for s in settings}
+    for name, path in paths.items():
+        if name in known:
+            continue
+        (known[name],) = json.loads(run("eval", path, "--passkey", *PASSKEY, "--threads", "2", "--json"))[
+            "passkey"
+        ].values()
+        work.save("passkey", known)
+        print(f"{name}: passkey {known[name]['exact']:.0%}, {known[name]['nll']:.3g} nats", flush=True)
 
 
 def ratio(bench: Mapping[str, Any]) -> float:
@@ -189,7 +169,7 @@ def ratio(bench: Mapping[str, Any]) -> float:
 
 def report(work: Work, settings: tuple[Setting, ...], plot: Path | None, out: Path | None) -> None:
     """Table on the screen, JSON and plot in files."""
-    evals, benches, surveys = (work.load(step) for step in ("eval", "bench", "survey"))
+    evals, benches, surveys, keys = (work.load(step) for step in ("eval", "bench", "survey", "passkey"))
     rows: list[dict[str, Any]] = []
     for s in settings:
         row: dict[str, Any] = {"name": s.name, "options": s.options, "chunk": s.chunk, **surveys.get(s.name, {})}
@@ -198,26 +178,31 @@ def report(work: Work, settings: tuple[Setting, ...], plot: Path | None, out: Pa
             row |= {"top1": evals[s.name]["top1_agreement"]}
         if s.name in benches:
             row["time"] = ratio(benches[s.name])
+        if s.name in keys:
+            row |= {"passkey": keys[s.name]["exact"], "passkey_nll": keys[s.name]["nll"]}
         rows.append(row)
-    print(f"{'setting':<18}{'density':>9}{'mass':>8}{'error':>8}{'KL':>10}{'top-1':>8}{'time':>8}")
+    print(f"{'setting':<18}{'density':>9}{'mass':>8}{'error':>8}{'KL':>10}{'top-1':>8}{'time':>8}{'key':>8}{'nats':>7}")
     for row in rows:
         cells = [(row.get(k), w, f) for k, w, f in (
             ("density", 9, ".3f"), ("retained_mass", 8, ".4f"), ("error", 8, ".4f"), ("kl", 10, ".3g"),
-            ("top1", 8, ".4f"), ("time", 8, ".3f"),
+            ("top1", 8, ".4f"), ("time", 8, ".3f"), ("passkey", 8, ".0%"), ("passkey_nll", 7, ".2f"),
         )]  # fmt: skip
         print(f"{row['name']:<18}" + "".join(f"{'-':>{w}}" if v is None else f"{v:>{w}{f}}" for v, w, f in cells))
     if out is not None:
-        out.write_text(json.dumps({"context": CONTEXT, "settings": rows}, indent=1) + "\n")
+        out.write_text(json.dumps({"settings": rows}, indent=1) + "\n")
     axis, label = ("time", "time to first token over dense") if benches else ("density", "density")
     shown = [r for r in rows if "kl" in r and axis in r]
     if plot is not None and shown:
-        names = list(dict.fromkeys(r["options"].split(",")[0] for r in shown))
-        series = [
-            Series(n, tuple((r[axis], max(r["kl"], 1e-8), "") for r in shown if r["options"].split(",")[0] == n))
-            for n in names
-        ]
-        title = f"Sparse prefill of {CONTEXT} tokens: divergence from the dense model"
+        names = list(dict.fromkeys(_series(r) for r in shown))
+        series = [Series(n, tuple((r[axis], max(r["kl"], 1e-8), "") for r in shown if _series(r) == n)) for n in names]
+        title = "Sparse prefill: time, and divergence from the dense model"
         plot.write_text(scatter(series, title, label, "mean KL divergence, nats a token"))
+
+
+def _series(row: Mapping[str, Any]) -> str:
+    """Its method, or the name of a plan up to its setting."""
+    method = str(row["options"]).split(",")[0]
+    return method if method != "plan" else str(row["name"]).rsplit("_", 1)[0]
 
 
 def main() -> None:
@@ -226,27 +211,33 @@ def main() -> None:
     parser.add_argument("--text", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--only", default="", help="names of settings, or beginnings of them")
-    parser.add_argument("--steps", default="compile,survey,eval,bench,report")
+    parser.add_argument("--plan", action="append", default=[], metavar="NAME=FILE", help="a plan as one more setting")
+    parser.add_argument("--steps", default="compile,eval,bench,passkey,report")
     parser.add_argument("--cpu", default="x86-64-v3")
-    parser.add_argument("--windows", type=int, default=2, help="of text, to evaluate")
-    parser.add_argument("--context", type=int, default=CONTEXT, help="tokens of a window")
+    parser.add_argument("--windows", type=int, default=1, help="of text, to evaluate")
+    parser.add_argument("--context", type=int, default=8000, help="tokens of a window")
     parser.add_argument("--tokens", type=int, default=8000, help="of a prompt, to time and to survey")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path, dest="out")
     parser.add_argument("--plot", type=Path)
     given = parser.parse_args()
     only = tuple(filter(None, given.only.split(",")))
-    settings = tuple(s for s in SETTINGS if not only or s.name.startswith(only))
+    plans = tuple(Setting(name, f"plan,plan={path}") for name, _, path in (p.partition("=") for p in given.plan))
+    settings = tuple(s for s in (*plans, *SETTINGS) if not only or s.name.startswith(only))
     work = Work(given.work)
     steps = given.steps.split(",")
-    if "compile" in steps:
-        compile_all(work, given.checkpoint, settings, given.cpu)
+    for setting in settings:
+        one = (setting,)
+        if "compile" in steps:
+            compile_all(work, given.checkpoint, one, given.cpu)
+        if "eval" in steps:
+            eval_all(work, given.text, one, given.windows, given.context)
+        if "bench" in steps:
+            bench_all(work, given.text, one, given.tokens, given.rounds)
+        if "passkey" in steps:
+            passkey_all(work, one)
     if "survey" in steps:
         survey_all(work, given.checkpoint, given.text, settings, given.tokens)
-    if "eval" in steps:
-        eval_all(work, given.text, settings, given.windows, given.context)
-    if "bench" in steps:
-        bench_all(work, given.text, settings, given.tokens, given.rounds)
     if "report" in steps:
         report(work, settings, given.plot, given.out)
 
