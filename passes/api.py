@@ -15,6 +15,7 @@ from typing import Any, Literal
 from fretsaw.ir import Graph, Node
 from fretsaw.passes.kit.contract import Anything, AtLeast, Cleared, Contract, Layers, OnePer, SiteFn
 from fretsaw.passes.kit.edit import Decline, Edit
+from fretsaw.passes.kit.inspector import Inspect
 from fretsaw.passes.kit.options import default_of, fill
 
 Keeps = Literal["bits", "algebra", "budget"]
@@ -62,6 +63,7 @@ class Pass:
         origin: ``built-in``, ``plugin FILE`` or ``package NAME VERSION``.
         begins: From the options to the number of first tokens of a text at which the pass changes nothing. Where it is
             given, checks run over a longer text (docs/evidence.md).
+        inspect: Makes an inspector of the graph after the pass, which measures what is the pass's own on that text.
     """
 
     name: str
@@ -79,6 +81,7 @@ class Pass:
     repeats: bool = False
     origin: str = field(default="built-in", compare=False)
     begins: Callable[[Any], int] | None = field(default=None, compare=False)
+    inspect: Inspect | None = field(default=None, compare=False)
 
     @property
     def acts_from(self) -> int | None:
@@ -191,17 +194,20 @@ def graph_pass(
     conflicts: Sequence[str] = (),
     repeats: bool = False,
     begins: Callable[[Any], int] | None = None,
+    inspect: Inspect | None = None,
 ) -> Callable[[Callable[..., Outcome]], Pass]:
     """Make a pass of a function ``(graph[, options]) -> Outcome`` of the whole graph. Arguments as in :func:`rule`.
 
     Args:
         begins: From the options to the number of first tokens of a text at which the pass changes nothing.
+        inspect: Makes an inspector of the graph after the pass.
     """
 
     def wrap(fn: Callable[..., Outcome]) -> Pass:
         return Pass(
             fn.__name__, _doc(fn), keeps, phase, fn, _demands(clears, sites), options=_options(fn.__name__, options),
             after=tuple(after), conflicts=tuple(conflicts), repeats=repeats, begins=begins,
+            inspect=inspect,
         )  # fmt: skip
 
     return wrap

@@ -33,12 +33,12 @@ from fretsaw.passes.fused.merge_gate_up import merge_gate_up
 from fretsaw.passes.fused.merge_qkv import merge_qkv
 from fretsaw.passes.fused.split_head_slices import split_head_slices
 from fretsaw.passes.kit.contract import hold
+from fretsaw.passes.kit.inspector import Inspector
 from fretsaw.passes.kit.ledger import Evidence, LedgerEntry
 from fretsaw.passes.packed.hoist_rows import hoist_rows
 from fretsaw.passes.packed.pack_segments import pack_segments
 from fretsaw.passes.packed.pack_tokens import pack_tokens
 from fretsaw.passes.packed.share_uniform_rows import share_uniform_rows
-from fretsaw.passes.sparse.calibrate.report import AttentionReport
 from fretsaw.passes.sparse.sparse_attention import sparse_attention
 
 PIPELINE: Mapping[str, tuple[Pass, ...]] = {
@@ -113,7 +113,7 @@ class PipelineResult:
     ledger: tuple[LedgerEntry, ...]
     snapshots: tuple[tuple[str, Graph], ...] = ()
     checks: Evidence = field(default_factory=lambda: UNCHECKED)
-    attention: AttentionReport | None = None
+    attention: Inspector | None = None
 
 
 def run_pipeline(

@@ -19,15 +19,15 @@ from fretsaw.passes.evidence.compare import CHUNK, algebra_bound, difference, di
 from fretsaw.passes.evidence.cost import cost, sequence_dims
 from fretsaw.passes.evidence.divergence import ROWS, diverge
 from fretsaw.passes.evidence.feeds import sequences
-from fretsaw.passes.evidence.long import Note, check_long, context_of
+from fretsaw.passes.evidence.long import check_long, context_of
 from fretsaw.passes.evidence.memory import peak_bytes
 from fretsaw.passes.evidence.options import EvidenceOptions
 from fretsaw.passes.evidence.quality import Streams, block_streams, hold_limits, logits_of, whole_streams
 from fretsaw.passes.evidence.trace import Trace
 from fretsaw.passes.evidence.walk import Pieces, shared_cuts, walk
 from fretsaw.passes.evidence.wide import as_f64 as as_f64  # where callers look for it
+from fretsaw.passes.kit.inspector import Inspector, Note
 from fretsaw.passes.kit.ledger import Evidence
-from fretsaw.passes.sparse.calibrate.report import AttentionReport
 
 Numbers = dict[str, str | float | int]
 Array = np.ndarray
@@ -58,7 +58,7 @@ class Checker:
 
     def __init__(self, options: EvidenceOptions | None = None) -> None:
         self.options = options or EvidenceOptions()
-        self.attention: AttentionReport | None = None  # of the last sparse graph
+        self.attention: Inspector | None = None  # of the last pass that brought one
         self.note: Note = lambda text: None  # told what a long check is at
         self._plan: Plan | None = None
         self._largest = 0

@@ -4,8 +4,8 @@
            the same    |<-- rows whose predictions are compared -->|
 
 Both graphs are run whole; their logits are wanted for some rows only, spread evenly behind ``first``, so that memory
-does not grow with the vocabulary. A third run, with attention answering densely, measures every head; its predictions
-have to be those of the graph before the pass, or the pass wired something wrong.
+does not grow with the vocabulary. Where the pass brings an inspector, a third run measures what it looks at; it answers
+there as the graph before the pass would, so predictions have to be those, or the pass wired something wrong.
 """
 
 from __future__ import annotations
@@ -27,11 +27,10 @@ from fretsaw.passes.evidence.options import EvidenceOptions
 from fretsaw.passes.evidence.quality import LOGITS, Streams, hold_limits
 from fretsaw.passes.evidence.walk import shared_cuts
 from fretsaw.passes.evidence.watched import Look, Watch, run_watched
-from fretsaw.passes.sparse.calibrate.report import AttentionReport, describe
+from fretsaw.passes.kit.inspector import Inspector, Note
 
 Array = np.ndarray
 Numbers = dict[str, str | float | int]
-Note = Callable[[str], None]
 
 MOST_ROWS = 512  # whose logits are compared
 LOGIT_BYTES = 1 << 27  # of one graph's logits
@@ -83,11 +82,11 @@ def compared_rows(graph: Graph, first: int, tokens: int) -> Array:
 
 def check_long(
     p: Pass, before: Graph, after: Graph, options: EvidenceOptions, context: int, note: Note
-) -> tuple[Numbers, AttentionReport | None]:
-    """Cost of a pass on a long text, within the limits, and what its attention heads lose.
+) -> tuple[Numbers, Inspector | None]:
+    """Cost of a pass on a long text, within the limits, and what its own inspector measured.
 
     Raises:
-        PassError: nothing can be measured, a limit is broken, or lists that read everything would change predictions.
+        PassError: nothing can be measured, a limit is broken, or predictions change where nothing is left out.
     """
     first = p.acts_from or 0
     text = long_text(p.name, first, before, options, context)
@@ -114,35 +113,34 @@ def check_long(
         "worst_positions": ", ".join(str(int(rows[i])) for i in near.worst()),
         "worst_block": where, "worst_block_error": share, "memory_bound_bytes_long": _memory(after, tokens, rows, old),
     }  # fmt: skip
-    if not any(node.op == "block_attention" for node in after.nodes):
+    inspector = None if p.inspect is None else p.inspect(after, text, first, note)
+    if inspector is None:
         return numbers, None
-    report = AttentionReport(text, first, describe(after), note)
-    _densely(p, after, text, rows, old, report)
-    if all(loss.density == 1 for loss in report.losses):
-        numbers["status"] = _nothing_left_out(p, options, tokens)
-    return {**numbers, **report.numbers()}, report
+    _inspected(p, after, text, rows, old, inspector, note)
+    if inspector.idle():
+        numbers["status"] = _nothing_done(p, options, inspector.idle())
+    return {**numbers, **inspector.numbers()}, inspector
 
 
-def _nothing_left_out(p: Pass, options: EvidenceOptions, tokens: int) -> str:
-    """What is said of a pass whose lists are full on the whole text.
+def _nothing_done(p: Pass, options: EvidenceOptions, what: str) -> str:
+    """What is said of a pass that did nothing on the whole text.
 
     Raises:
         PassError: limits were given, which would hold whatever the pass does to decoding or to longer texts.
     """
-    what = f"no head leaves anything out of a prompt of {tokens} tokens"
     if options.max_kl is None and options.min_top1 is None:
         return f"unchecked: {what}"
     hint = "decoding is not measured: leave --max-kl and --min-top1 out, then use `fretsaw eval --against`"
     raise PassError(f"{p.name} cannot be held to its limits: {what}", when=f"pass {p.name}", hint=hint)
 
 
-def _densely(p: Pass, after: Graph, text: Sequence, rows: Array, old: Run, report: AttentionReport) -> None:
-    """Run the graph after the pass with attention that reads everything, and measure its heads on the way."""
-    dense = _run(after, text, rows, [], report.note, report.look)
+def _inspected(p: Pass, after: Graph, text: Sequence, rows: Array, old: Run, inspector: Inspector, note: Note) -> None:
+    """Run the graph after the pass with an inspector that answers as the graph before it would."""
+    dense = _run(after, text, rows, [], note, inspector.look)
     found: Divergence = diverge(old.logits, dense.logits, text.ids, text.ids[rows + 1])
     if not found.mean <= SAME:
-        what = f"with every block read predictions differ from the graph before it by {found.mean:.3g} nats a token"
-        raise PassError(f"{p.name}: {what}", when=f"pass {p.name}", hint="its attention is wired wrongly: report this")
+        what = f"with nothing left out predictions differ from the graph before it by {found.mean:.3g} nats a token"
+        raise PassError(f"{p.name}: {what}", when=f"pass {p.name}", hint="it wired something wrongly: report this")
 
 
 def _run(

@@ -12,9 +12,9 @@ import numpy as np
 
 from fretsaw.ir import Graph, Node, Value
 from fretsaw.ir.interp import bind_dims, run_node
+from fretsaw.passes.kit.inspector import Look as Look  # where watchers look for it
 
 Array = np.ndarray
-Look = Callable[[Value], object]
 Watch = Callable[[Node, Look, list[Array]], list[Array]]
 
 

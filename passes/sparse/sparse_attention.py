@@ -22,6 +22,7 @@ from fretsaw.ir.errors import PassError, UsageError
 from fretsaw.passes.api import Decline, Edit, OnePer, Outcome, graph_pass, rule
 from fretsaw.passes.kit.driver import run_rules
 from fretsaw.passes.sparse.calibrate.begin import begins
+from fretsaw.passes.sparse.calibrate.report import attention_report
 from fretsaw.passes.sparse.heads import Choice, choose, merged, said
 from fretsaw.passes.sparse.methods import METHODS
 from fretsaw.passes.sparse.options import Sparse
@@ -33,8 +34,9 @@ DIMS = {"B": (1, 1 << 20), "KB": (1, 1 << 20), "QB": (1, 1 << 21)}
 
 
 @graph_pass(
-    phase="packed", keeps="budget", sites=OnePer("cached_attention"), options=Sparse, repeats=True, begins=begins
-)
+    phase="packed", keeps="budget", sites=OnePer("cached_attention"), options=Sparse, repeats=True, begins=begins,
+    inspect=attention_report,
+)  # fmt: skip
 def sparse_attention(graph: Graph, options: Sparse) -> Outcome:
     """Rewrite the layers that the options name.
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from fretsaw.ir import Graph, Node
-from fretsaw.passes.evidence.feeds import Sequence
-from fretsaw.passes.evidence.watched import Look
+from fretsaw.passes.kit.inspector import Look, Note, Text
 from fretsaw.passes.kit.options import Plain
 from fretsaw.passes.sparse.calibrate.layer import Layer, Reads
 from fretsaw.passes.sparse.calibrate.measure import Loss, Measured, measure
+from fretsaw.passes.sparse.describe import describe_heads
 
 Array = np.ndarray
 Said = Mapping[tuple[int, int], tuple[str, Mapping[str, Plain]]]  # (layer, head) -> method and its options
@@ -31,10 +31,10 @@ class AttentionReport:
         note: Told which layer is done.
     """
 
-    text: Sequence
+    text: Text
     first: int
     said: Said = field(default_factory=dict)
-    note: Callable[[str], None] = lambda text: None
+    note: Note = lambda text: None
     layers: dict[int, tuple[Loss, ...]] = field(default_factory=dict)
     methods: dict[int, str] = field(default_factory=dict)
     masks: dict[int, Array] = field(default_factory=dict)
@@ -57,6 +57,11 @@ class AttentionReport:
     @property
     def losses(self) -> list[Loss]:
         return [loss for layer in sorted(self.layers) for loss in self.layers[layer]]
+
+    def idle(self) -> str:
+        """Says so where every list is full on the whole text."""
+        full = all(loss.density == 1 for loss in self.losses)
+        return f"no head leaves anything out of a prompt of {self.text.ids.size} tokens" if full else ""
 
     def numbers(self) -> dict[str, str | float | int]:
         """For the ledger: means over the heads of sparse layers, and the head that is worst."""
@@ -113,6 +118,11 @@ def _short(value: float) -> float:
 
 def describe(graph: Graph) -> Said:
     """Methods and options of the heads of a sparse graph, as its passes left them."""
-    from fretsaw.passes.sparse.describe import describe_heads  # the methods import this package's neighbours
-
     return {(h.layer, h.head): (h.method, h.options) for h in describe_heads(graph)}
+
+
+def attention_report(graph: Graph, text: Text, first: int, note: Note) -> AttentionReport | None:
+    """The inspector of a sparse graph; None where no attention reads lists."""
+    if not any(node.op == "block_attention" for node in graph.nodes):
+        return None
+    return AttentionReport(text, first, describe(graph), note)
