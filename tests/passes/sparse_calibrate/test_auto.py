@@ -13,6 +13,7 @@ from fretsaw.passes.evidence.options import EvidenceOptions
 from fretsaw.passes.pipeline import run_pipeline
 from fretsaw.passes.sparse.calibrate.auto import auto_plan
 from fretsaw.passes.sparse.calibrate.plans import plan_toml
+from fretsaw.passes.sparse.calibrate.report import AttentionReport
 from fretsaw.passes.sparse.calibrate.survey import selectors, survey
 from fretsaw.passes.sparse.methods.lambda_mask import LambdaMask
 from fretsaw.passes.sparse.methods.mean_pool import MeanPool
@@ -34,7 +35,7 @@ def test_a_survey_measures_what_a_compile_measures() -> None:
         own = sparse_attention.configured({"method": options.method, **options.own()})
         evidence = EvidenceOptions(calib=CALIB, tokens=32)
         report = run_pipeline(captured(), extra=[own], check=evidence).attention
-        assert report is not None
+        assert isinstance(report, AttentionReport)
         for layer in (0, 1):
             losses = found.layers[layer].losses[c]
             assert losses is not None
