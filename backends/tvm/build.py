@@ -64,6 +64,8 @@ def build(graph: Graph, options: TvmOptions | None = None, progress: Callable[[s
     tell("planning kernels")
     made = plan(graph, options)
     kv = cache_geometry(graph, options) if made.cached else {}
+    if made.reads("key_bounds"):
+        kv["key_bounds"] = True
     entries, dense = {"step" if kv else "encode": made}, dense_steps(graph)
     if dense:
         entries[ENTRY] = dense_twin(made)
@@ -75,7 +77,8 @@ def build(graph: Graph, options: TvmOptions | None = None, progress: Callable[[s
     per_token = 0
     if kv:
         pair = row_bytes(kv["key_size"], options.kv) + row_bytes(kv["value_size"], options.kv)
-        per_token = kv["layers"] * kv["kv_heads"] * pair
+        bounds = 2 * kv["key_size"] * 4 // kv["page_tokens"] if kv.get("key_bounds") else 0  # beside a page, f32
+        per_token = kv["layers"] * kv["kv_heads"] * (pair + bounds)
     memory = {
         "weights_bytes": weights,
         "kv_bytes_per_token": per_token,

@@ -68,13 +68,16 @@ def cache_types(kv: Mapping[str, int], storage: KvType, dims: _Dims) -> dict[str
     b, m, n, lays = (dims.var(name) for name in ("B", "M", "N", "L"))
     heads = kv["kv_heads"]
     key, value = page_shapes(kv["key_size"], kv["value_size"], kv["page_tokens"], storage)
-    return {
+    types = {
         "cu": relax.TensorType([dims.var("B1")], "int32"),
         "lens": relax.TensorType([lays, b, heads], "int32"),
         "table": relax.TensorType([lays, b, heads, m], "int32"),
         "k_pages": relax.TensorType([n, *key], TVM_TYPE[storage]),
         "v_pages": relax.TensorType([n, *value], TVM_TYPE[storage]),
     }
+    if kv.get("key_bounds"):
+        types["key_bounds"] = relax.TensorType([n, 2 * kv["key_size"]], "float32")
+    return types
 
 
 def emit(entries: Mapping[str, Plan], kv: Mapping[str, int], options: TvmOptions, isa: Isa) -> tvm.IRModule:
@@ -113,6 +116,7 @@ def _emit_step(
         cache["k_pages"],
         cache["v_pages"],
     ]
+    params += [cache["key_bounds"]] if "key_bounds" in cache else []
     params += weights.values()
     env: dict[Value, relax.Expr] = dict(zip(plan.inputs, (tokens, positions, rows), strict=True))
     limits = {"T": options.chunk_tokens, "R": options.chunk_tokens}

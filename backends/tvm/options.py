@@ -41,5 +41,5 @@ class TvmOptions:
         unknown = [c for c in self.cpus if c not in CPUS]
         if unknown or not self.cpus:
             raise UsageError(f"--cpu must be one of {', '.join(CPUS)}, is {', '.join(unknown) or 'empty'}")
-        if not 1 <= self.chunk_tokens <= 8192:
-            raise UsageError(f"--chunk must be 1 to 8192 tokens, is {self.chunk_tokens}")
+        if not 1 <= self.chunk_tokens <= 65536:
+            raise UsageError(f"--chunk must be 1 to 65536 tokens, is {self.chunk_tokens}")

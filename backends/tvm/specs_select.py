@@ -164,9 +164,9 @@ def _windows(s: SelectSpec, isa: Isa) -> tirx.PrimFunc:
 
 def _bounds(s: SelectSpec, isa: Isa) -> tirx.PrimFunc:
     (heads, size), (kv_heads, _), _ = s.operands
-    decode = bool(s.whole("decode"))
+    decode, single = bool(s.whole("decode")), bool(s.whole("single"))
     return bounds_kernel.bound_scores(
-        bounds_kernel.BoundSpec(heads, kv_heads, size, s.real("scale"), isa, decode, s.name)
+        bounds_kernel.BoundSpec(heads, kv_heads, size, s.real("scale"), isa, decode, single, s.name)
     )
 
 

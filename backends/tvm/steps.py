@@ -49,7 +49,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class CacheSlot:
-    """One of the runtime's cache arguments: ``cu``, ``lens``, ``table``, ``k_pages`` or ``v_pages``."""
+    """One of the runtime's cache arguments: ``cu``, ``lens``, ``table``, ``k_pages``, ``v_pages`` or ``key_bounds``."""
 
     name: str
 
@@ -87,6 +87,10 @@ class Plan:
     outputs: tuple[Value, ...]
     tensors: tuple[Tensor, ...]
     aliases: dict[Value, Value] = field(default_factory=dict)  # same memory under another shape
+
+    def reads(self, slot: str) -> bool:
+        """Some launch reads the cache argument ``slot``."""
+        return any(isinstance(arg, CacheSlot) and arg.name == slot for x in self.launches for arg in x.inputs)
 
     @property
     def cached(self) -> bool:

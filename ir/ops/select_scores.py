@@ -62,7 +62,8 @@ def grouped_heads(value: ValueType, attrs: Attrs) -> int:
 
 def scored(kv: ReferenceKvCache, attrs: Attrs) -> list[QueryBlock]:
     """Query blocks that an op on keys scores."""
-    return [b for b in kv.query_blocks() if attrs.get("decode") or not b.single]
+    only, decode = attrs.get("single"), attrs.get("decode")
+    return [b for b in kv.query_blocks() if (decode if b.single else not only)]
 
 
 def keys_of(kv: ReferenceKvCache, attrs: Attrs, sequence: int) -> Array:
@@ -235,6 +236,8 @@ def _band_scores_shape(types: Types, attrs: Attrs) -> Types:
 def _bound_shape(types: Types, attrs: Attrs) -> Types:
     check_cache(types)
     heads, size = query_heads(types[1]), tensor(types[1], "q").shape[2]
+    if attrs.get("single") and not attrs.get("decode"):
+        raise ShapeError("single scores sequences that decode alone, which needs decode", attr="single")
     for slot in ("lo", "hi"):
         _check_pools(types, slot, heads, size)
     return over_heads(heads)
@@ -314,10 +317,10 @@ define_op(
 )  # fmt: skip
 define_op(
     "bound_scores", "kv q lo hi", shape=_bound_shape, reference=_bound_scores, effects=("kv",), flops=_bound_flops,
-    attrs={**SCALE, **DECODE},
+    attrs={**SCALE, **DECODE, "single": AttrSpec(bool, False)},
     doc="An upper bound of the logits of a query block with a key block, from the least and the greatest keys lo, hi "
     "f32[B, K, KB, E]: over its rows of q [T, H, E] the maximum of sum_d max(q_d * lo_d, q_d * hi_d), times scale "
-    "(above 0) -> f32[QB, H, KB], elsewhere -inf.",
+    "(above 0) -> f32[QB, H, KB], elsewhere -inf. single: of sequences with one token in the step alone.",
     example="bound_scores(%kv, %q, %lo, %hi) {scale = 0.125}",
 )  # fmt: skip
 define_op(

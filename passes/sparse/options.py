@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from fretsaw.ir.errors import UsageError
+from fretsaw.passes.kit.option_docs import Variant
 from fretsaw.passes.kit.options import Plain
 
 DENSE_UNTIL = 2048  # tokens: rows before that position read everything
@@ -68,6 +69,21 @@ class Sparse:
         near = difflib.get_close_matches(str(name), METHODS, 1)
         guess = f"did you mean {near[0]}? " if near else ""
         raise UsageError(f"there is no method {name} of sparse attention", hint=guess + hint)
+
+    def variants(self) -> Mapping[str, Variant]:
+        """Every method by its name, while none is chosen."""
+        from fretsaw.passes.sparse.methods import METHODS
+
+        return {} if self.method else {name: Variant(m.doc, m.options()) for name, m in METHODS.items()}
+
+    def chooser(self) -> str:
+        return "method"
+
+    def about(self) -> str:
+        """The documentation of the method."""
+        from fretsaw.passes.sparse.methods import METHODS
+
+        return METHODS[self.method].doc if self.method else ""
 
     def whole_prompt(self) -> str:
         """Why a step has to hold a whole prompt; empty where it need not."""

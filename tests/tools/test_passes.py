@@ -100,6 +100,82 @@ def test_every_built_in_pass_is_documented(capsys: pytest.CaptureFixture[str]) -
         assert Path(source.rpartition(":")[0]).is_file()
 
 
+def test_methods_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    from fretsaw.passes.sparse.methods import METHODS
+
+    code, out, _ = run(capsys, "passes", "sparse_attention")
+    listed = out[out.index("\nmethods:\n") :].splitlines()[2:]
+    assert code == 0 and [line.split()[0] for line in listed[:-1]] == list(METHODS)
+    assert "  xattention        XAttention: blocks by the sums of their antidiagonals, as few as hold a share of" in out
+    assert listed[-1] == "One of them with its options: fretsaw passes sparse_attention:method=dense"
+    code, out, _ = run(capsys, "passes", "sparse_attention:method=xattention,stride=16")
+    assert code == 0 and "methods:" not in out and "Source: XAttention, arXiv:2503.16428." in out
+    assert "  stride        an integer, default 8, here 16\n      Side of a cell, a divisor of 64.\n" in out
+    assert "  threshold     a number, default 0.9\n" in out
+
+
+def test_every_option_of_every_method_is_explained() -> None:
+    from fretsaw.passes.kit.option_docs import option_docs
+    from fretsaw.passes.kit.options import describe
+    from fretsaw.passes.sparse.methods import METHODS
+
+    missing = [
+        f"{name}: {o.name}" for name, m in METHODS.items() for o in describe(m.options())
+        if not option_docs(m.options()).get(o.name)
+    ]  # fmt: skip
+    assert missing == []
+    assert set(option_docs(METHODS["moa"].options())) == {o.name for o in describe(METHODS["moa"].options())}
+
+
+def test_docs_of_options_are_those_of_the_nearest_class() -> None:
+    from fretsaw.passes.kit.option_docs import option_docs
+
+    class Base:
+        """Base.
+
+        Args:
+            a: Of the base.
+            b, c: One sentence
+                in two lines: it goes on.
+
+        Raises:
+            ValueError: never.
+        """
+
+    class Own(Base):
+        """Args:
+        a: Its ``own``.
+        """
+
+    assert option_docs(Own()) == dict.fromkeys("bc", "One sentence in two lines: it goes on.") | {"a": "Its `own`."}
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("sparse_attention:method=xatention", "did you mean xattention? methods: auto, dense, "),
+        ("sparse_attention:method=landmark", "the method landmark is not built: it needs landmark tokens"),
+        ("sparse_attention:threshold=1", "sparse_attention needs a method: sparse_attention:method=NAME"),
+        ("dce:a=1", "dce takes no options, got a"),
+        ("sparse_attention:", '--pass wants NAME or NAME:option=value,..., not "sparse_attention:"'),
+    ],
+)
+def test_what_cannot_be_shown(capsys: pytest.CaptureFixture[str], name: str, error: str) -> None:
+    code, out, err = run(capsys, "passes", name)
+    assert code == 2 and not out and error in err
+
+
+def test_methods_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    from fretsaw.passes.sparse.methods import METHODS
+
+    data = json.loads(run(capsys, "passes", "sparse_attention", "--json")[1])
+    assert list(data["methods"]) == list(METHODS)
+    (stride,) = (o for o in data["methods"]["xattention"]["options"] if o["name"] == "stride")
+    assert stride == {"name": "stride", "takes": "an integer", "default": 8, "doc": "Side of a cell, a divisor of 64."}
+    own = json.loads(run(capsys, "passes", "sparse_attention:method=quest", "--json")[1])
+    assert "methods" not in own and own["summary"] == data["summary"] and own["doc"].startswith("Quest: ")
+
+
 def test_as_json(capsys: pytest.CaptureFixture[str], plugin: Path) -> None:
     code, out, _ = run(capsys, "passes", "write_silu", "--plugin", "mine.py", "--json")
     data = json.loads(out)

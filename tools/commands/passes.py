@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,23 +25,29 @@ if TYPE_CHECKING:
 def command(name: str | None, plugins: tuple[Path, ...], as_json: bool) -> None:
     """List every pass: phase, what it keeps, what it does. With NAME: its drawing, options, contract and source.
 
+    NAME may come with options, as in --pass, where one of them decides which others there are.
+
     A pass keeps `bits` (identical outputs), `algebra` (only rounding moves) or a `budget` (an approximation).
 
     \b
     Examples:
       fretsaw passes
       fretsaw passes merge_qkv
+      fretsaw passes sparse_attention:method=xattention
       fretsaw passes my_pass --plugin my_pass.py
     """
     import json
 
+    from fretsaw.passes.kit.recipe import parse_step
     from fretsaw.passes.kit.registry import Registry
 
     registry = Registry.standard()
     for path in plugins:
         registry = registry.with_plugin(path)
     if name is not None:
-        found = registry.find(name)
+        step = parse_step(name)
+        found = registry.find(step.name)
+        found = found.configured(step.options) if step.options else found
         click.echo(json.dumps(described(found), indent=2, ensure_ascii=False) if as_json else page(found))
     elif as_json:
         click.echo(json.dumps([described(p) for p in registry.all()], indent=2, ensure_ascii=False))
@@ -58,9 +65,7 @@ def table(passes: tuple[Pass, ...]) -> list[str]:
 
 
 def page(p: Pass) -> str:
-    """All about one pass: the docstring, then a line for each property."""
-    from fretsaw.passes.kit.options import describe, show
-
+    """All about one pass: the docstring, then a line for each property, each option and each variant of the options."""
     facts = [
         ("phase", p.phase),
         ("runs", "in every compile" if always(p) else f"on request: --pass {p.name}"),
@@ -70,24 +75,71 @@ def page(p: Pass) -> str:
     facts += [("after", ", ".join(p.after))] if p.after else []
     facts += [("excludes", ", ".join(p.conflicts))] if p.conflicts else []
     facts += [("origin", p.origin), ("source", source(p))]
-    lines = [p.name, "", p.doc, "", *(f"{key + ':':10}{value}" for key, value in facts)]
-    options = describe(p.options)
-    lines.append("options:  none" if not options else "options:")
-    width = max((len(o.name) for o in options), default=0)
-    lines += [f"  {o.name.ljust(width)}  {o.takes}, default {show(o.value)}" for o in options]
-    return "\n".join(lines)
+    lines = [p.name, "", about(p), "", *(f"{key + ':':10}{value}" for key, value in facts)]
+    return "\n".join([*lines, *option_lines(p.options), *variant_lines(p)])
+
+
+def about(p: Pass) -> str:
+    """The docstring of the pass, or of the variant that its options chose."""
+    from fretsaw.passes.kit.option_docs import Family
+
+    return (p.options.about() if isinstance(p.options, Family) else "") or p.doc
+
+
+def option_lines(options: object | None) -> list[str]:
+    """What each option takes, its default, its value where that is another, and what it means where its class says so."""
+    from fretsaw.passes.kit.option_docs import option_docs
+    from fretsaw.passes.kit.options import describe, show
+
+    if options is None:
+        return ["options:  none"]
+    defaults = {o.name: o.value for o in describe(type(options)())}
+    docs, found = option_docs(options), describe(options)
+    width = max((len(o.name) for o in found), default=0)
+    lines = ["options:"]
+    for o in found:
+        here = f", here {show(o.value) or '(empty)'}" if o.value != defaults[o.name] else ""
+        lines.append(f"  {o.name.ljust(width)}  {o.takes}, default {show(defaults[o.name]) or '(empty)'}{here}")
+        lines += textwrap.wrap(docs.get(o.name, ""), 110, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    return lines
+
+
+def variant_lines(p: Pass) -> list[str]:
+    """A line for each form that the options come in."""
+    from fretsaw.passes.kit.option_docs import Family
+
+    forms, key = (p.options.variants(), p.options.chooser()) if isinstance(p.options, Family) else ({}, "")
+    if not forms:
+        return []
+    width = max(map(len, forms))
+    lines = [f"  {name.ljust(width)}  {first_line(form.doc)}" for name, form in forms.items()]
+    return [f"{key}s:", *lines, f"One of them with its options: fretsaw passes {p.name}:{key}={next(iter(forms))}"]
 
 
 def described(p: Pass) -> dict[str, object]:
     """The same as plain data."""
-    from fretsaw.passes.kit.options import describe
+    from fretsaw.passes.kit.option_docs import Family
 
+    forms, key = (p.options.variants(), p.options.chooser()) if isinstance(p.options, Family) else ({}, "")
+    more = {
+        n: {"summary": first_line(f.doc), "doc": f.doc, "options": plain_options(f.options)} for n, f in forms.items()
+    }
     return {
-        "name": p.name, "phase": p.phase, "keeps": p.keeps, "always": always(p), "summary": summary(p), "doc": p.doc,
+        "name": p.name, "phase": p.phase, "keeps": p.keeps, "always": always(p), "summary": summary(p), "doc": about(p),
         "contract": p.sites.says(), "after": list(p.after), "conflicts": list(p.conflicts), "origin": p.origin,
         "source": source(p),
-        "options": [{"name": o.name, "takes": o.takes, "default": o.value} for o in describe(p.options)],
+        "options": plain_options(p.options), **({f"{key}s": more} if more else {}),
     }  # fmt: skip
+
+
+def plain_options(options: object | None) -> list[dict[str, object]]:
+    """Name, what it takes, its value, and what it means where that is said."""
+    from fretsaw.passes.kit.option_docs import option_docs
+    from fretsaw.passes.kit.options import describe
+
+    docs = {} if options is None else option_docs(options)
+    found = [(o, docs.get(o.name)) for o in describe(options)]
+    return [{"name": o.name, "takes": o.takes, "default": o.value} | ({"doc": doc} if doc else {}) for o, doc in found]
 
 
 def always(p: Pass) -> bool:
@@ -99,7 +151,12 @@ def always(p: Pass) -> bool:
 
 def summary(p: Pass) -> str:
     """The first line of the docstring."""
-    return next(iter(p.doc.splitlines()), "").rstrip(".")
+    return first_line(p.doc)
+
+
+def first_line(doc: str) -> str:
+    """Without the full stop."""
+    return next(iter(doc.splitlines()), "").rstrip(".")
 
 
 def source(p: Pass) -> str:

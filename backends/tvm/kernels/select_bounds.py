@@ -40,6 +40,7 @@ class BoundSpec:
 
     Args:
         decode: Score sequences with one token in the step, too.
+        single: Score no others.
     """
 
     heads: int
@@ -48,6 +49,7 @@ class BoundSpec:
     scale: float
     isa: Isa
     decode: bool = False
+    single: bool = False
     name: str = "bound_scores"
 
     @property
@@ -71,7 +73,7 @@ def bound_scores(spec: BoundSpec) -> tirx.PrimFunc:
         with parallel(rows) as row, loop(spec.heads) as h:
             fill(out, [row, h], i64(0), width, NEVER)
         panels = workspace(((width + PANEL - 1) // PANEL, 2 * spec.size, PANEL))
-        with loop(step.sequences) as b, when(step.count(b) > (0 if spec.decode else 1)):
+        with loop(step.sequences) as b, when(_scored(spec, step.count(b))):
             blocks = bind(step.blocks(b))
             held = bind(tirx.min(width, (step.end(b) + BLOCK - 1) // BLOCK))
             with loop(spec.kv_heads) as h:
@@ -84,6 +86,10 @@ def bound_scores(spec: BoundSpec) -> tirx.PrimFunc:
                     block = step.block(bind(step.first_row(b) + piece), b)
                     _score(spec, block, q, panels, out, h, bind(tirx.min(held, block.block + 1)))
     return k.func
+
+
+def _scored(spec: BoundSpec, count: Expr) -> Expr:
+    return count == 1 if spec.single else count > (0 if spec.decode else 1)
 
 
 def _score(spec: BoundSpec, block: QueryBlock, q: Buffer, panels: Buffer, out: Buffer, h: Expr, visible: Expr) -> None:

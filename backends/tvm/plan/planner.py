@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fretsaw.backends.tvm.options import TvmOptions
-from fretsaw.backends.tvm.plan import dense, heads, misc, moe, segments, select, sparse_attention
+from fretsaw.backends.tvm.plan import dense, heads, key_bounds, misc, moe, segments, select, sparse_attention
 from fretsaw.backends.tvm.plan.attention import attention_sites
 from fretsaw.backends.tvm.plan.context import Context
 from fretsaw.backends.tvm.plan.refuse import refusal
@@ -28,6 +28,7 @@ def plan(graph: Graph, options: TvmOptions) -> Plan:
     for node in graph.nodes:
         if node.op == "segment_attention":
             segments.cover_segment_attention(ctx, node)
+    key_bounds.cover_key_bounds(ctx)
     for node in graph.nodes:
         if id(node) in ctx.covered:
             continue

@@ -53,7 +53,7 @@ def emit(site: Site, options: Quest) -> Selection:
     groups = site.groups(options.share)
     kinds = {"layer": site.layer, "kv_heads": site.kv_heads, "size": site.head_size, "decode": True}
     least, most = (site.emit("pool_keys", site.kv, kind=kind, **kinds) for kind in ("min", "max"))
-    scores = site.emit("bound_scores", site.kv, site.q, least, most, scale=site.scale, decode=True)
+    scores = site.emit("bound_scores", site.kv, site.q, least, most, scale=site.scale, decode=True, single=True)
     forced = site.forced(groups, local=1)
     chosen = site.emit("select_top_k", site.kv, site.shared(scores, groups, "max"), forced, k=options.budget // BLOCK)
     prompts = site.emit("prompt_blocks", site.kv, groups=groups)

@@ -135,6 +135,7 @@ KvInfo ReadKv(const Fields& fields) {
   kv.value_size = fields.Int("value_size", 1, kMaxSize);
   kv.page_tokens = fields.Int("page_tokens", 1, 65536);
   kv.storage = ReadStorage(fields);
+  kv.key_bounds = fields.BoolOr("key_bounds", false);
   // Each number above may be large, not all of them: sizes of caches are sums and products of this.
   int64_t column = 0;
   if (__builtin_mul_overflow(kv.layers * kv.kv_heads, kv.PagePairBytes(), &column) ||

@@ -55,10 +55,13 @@ struct KvInfo {
   int64_t key_size = 0, value_size = 0;  // elements per token and head
   int64_t page_tokens = 0;
   KvStorage storage = KvStorage::kF32;
+  bool key_bounds = false;  // least and greatest keys stand beside every page
 
   int64_t KeyPageBytes() const { return page_tokens * RowBytes(key_size); }
   int64_t ValuePageBytes() const { return page_tokens * RowBytes(value_size); }
-  int64_t PagePairBytes() const { return KeyPageBytes() + ValuePageBytes(); }
+  int64_t KeyBoundBytes() const { return key_bounds ? 2 * key_size * 4 : 0; }  // f32 [2 * key_size]
+  // Of a page of keys, its page of values, and what stands beside them but positions.
+  int64_t PagePairBytes() const { return KeyPageBytes() + ValuePageBytes() + KeyBoundBytes(); }
 
  private:
   int64_t RowBytes(int64_t size) const {

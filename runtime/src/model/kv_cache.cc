@@ -65,6 +65,10 @@ Result<KvCache> KvCache::CreateWithPages(const KvInfo& kv, int64_t tokens, int64
   if (cache.k_pages_ == nullptr || cache.v_pages_ == nullptr || cache.positions_ == nullptr) {
     return too_large();
   }
+  if (kv.key_bounds) {
+    cache.key_bounds_ = reinterpret_cast<float*>(ReservePages(cache.bound_bytes()));
+    if (cache.key_bounds_ == nullptr) return too_large();
+  }
   cache.references_.resize(static_cast<size_t>(pages), 0);
   cache.held_.resize(static_cast<size_t>(pages), 0);
   cache.free_.resize(static_cast<size_t>(pages));
@@ -83,6 +87,7 @@ KvCache::KvCache(KvCache&& other) noexcept
       used_(other.used_),
       k_pages_(std::exchange(other.k_pages_, nullptr)),
       v_pages_(std::exchange(other.v_pages_, nullptr)),
+      key_bounds_(std::exchange(other.key_bounds_, nullptr)),
       positions_(std::exchange(other.positions_, nullptr)),
       free_(std::move(other.free_)),
       references_(std::move(other.references_)),
@@ -91,6 +96,7 @@ KvCache::KvCache(KvCache&& other) noexcept
 KvCache::~KvCache() {
   if (k_pages_ != nullptr) munmap(k_pages_, static_cast<size_t>(pages_ * kv_.KeyPageBytes()));
   if (v_pages_ != nullptr) munmap(v_pages_, static_cast<size_t>(pages_ * kv_.ValuePageBytes()));
+  if (key_bounds_ != nullptr) munmap(key_bounds_, bound_bytes());
   if (positions_ != nullptr) munmap(positions_, position_bytes());
 }
 
@@ -129,6 +135,9 @@ void KvCache::CopyPage(int32_t from, int32_t to) {
   };
   copy(k_pages_, kv_.KeyPageBytes());
   copy(v_pages_, kv_.ValuePageBytes());
+  if (key_bounds_ != nullptr) {
+    copy(reinterpret_cast<std::byte*>(key_bounds_), kv_.KeyBoundBytes());
+  }
   std::copy_n(positions_ + from * kv_.page_tokens, kv_.page_tokens,
               positions_ + to * kv_.page_tokens);
 }

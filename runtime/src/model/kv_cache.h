@@ -9,7 +9,8 @@
 //
 // Beside every slot of a page stands the rotary position of its token. While no token is taken out
 // of a row, slot i of it has position i; a policy that takes some out moves the positions with what
-// stays. They belong to the page: who shares or copies it has them too.
+// stays. They belong to the page: who shares or copies it has them too. So do the least and the
+// greatest keys of a page, for programs that want them: a step keeps those itself, as it does keys.
 #pragma once
 
 #include <cassert>
@@ -57,15 +58,18 @@ class KvCache {
   // Keeps a page of a sequence alive, with its contents, until Drop; at most once a page.
   void Hold(int32_t page);
   void Drop(int32_t page);
-  // Of the two pools, which is what limits on the cache count. Positions come on top: 4 bytes a
-  // slot, where keys and values of size 64 take 512 (f32), 256 (f16) or 136 (int8).
+  // Of pages and bounds of keys, which is what limits on the cache count. Positions come on top: 4
+  // bytes a slot, where keys and values of size 64 take 512 (f32), 256 (f16) or 136 (int8).
   uint64_t bytes() const { return static_cast<uint64_t>(pages_ * kv_.PagePairBytes()); }
   uint64_t position_bytes() const {
     return static_cast<uint64_t>(pages_ * kv_.page_tokens) * sizeof(int32_t);
   }
+  uint64_t bound_bytes() const { return static_cast<uint64_t>(pages_ * kv_.KeyBoundBytes()); }
   // Laid out as docs/artifact.md says for the storage.
   void* k_pages() const { return k_pages_; }
   void* v_pages() const { return v_pages_; }
+  // [pages, 2 * key_size]: least keys, then greatest; null without kv().key_bounds.
+  float* key_bounds() const { return key_bounds_; }
   // [pages, page_tokens]; slots that no sequence has filled hold anything.
   int32_t* positions() const { return positions_; }
 
@@ -83,6 +87,7 @@ class KvCache {
   int64_t used_ = 0;
   std::byte* k_pages_ = nullptr;
   std::byte* v_pages_ = nullptr;
+  float* key_bounds_ = nullptr;
   int32_t* positions_ = nullptr;
   std::vector<int32_t> free_;        // a stack; the lowest numbers come out first
   std::vector<int32_t> references_;  // [pages]

@@ -20,6 +20,7 @@ struct StepArgs {
   int64_t layers = 0, batch = 0, kv_heads = 0, max_pages = 0;
   void* k_pages = nullptr;  // [pages, key_size, page_tokens], changed in place; KvStorage says how
   void* v_pages = nullptr;  // [pages, page_tokens, value_size], changed in place
+  float* key_bounds = nullptr;  // [pages, 2 * key_size], changed in place; null without them
   int64_t pages = 0;
   bool dense = false;  // the step is one of the manifest's dense ones (DenseSteps)
 };

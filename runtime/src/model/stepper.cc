@@ -120,6 +120,7 @@ Result<std::span<const float>> Stepper::Step(const KvCache& cache,
   args.max_pages = max_pages;
   args.k_pages = cache.k_pages();
   args.v_pages = cache.v_pages();
+  args.key_bounds = cache.key_bounds();
   args.pages = cache.pages();
   args.dense = IsDense(batch);
   auto logits = code_->Step(args);

@@ -178,6 +178,7 @@ class TvmProgram : public Program {
          {&tokens_, &positions_, &cu_, &rows_, &lens_, &table_, &k_pages_, &v_pages_}) {
       packed_.emplace_back(argument->tensor());
     }
+    if (kv_.key_bounds) packed_.emplace_back(key_bounds_.tensor());
     for (const ffi::Tensor& tensor : weights_) packed_.emplace_back(tensor);
   }
 
@@ -197,6 +198,7 @@ class TvmProgram : public Program {
       k_pages_.Set(a.k_pages, {a.pages, kv_.key_size, kv_.page_tokens});
       v_pages_.Set(a.v_pages, {a.pages, kv_.page_tokens, kv_.value_size});
     }
+    key_bounds_.Set(a.key_bounds, {a.pages, 2 * kv_.key_size});
     try {
       logits_ =
           ffi::Tensor();  // before the call: the program may reuse this memory for the new ones
@@ -232,6 +234,7 @@ class TvmProgram : public Program {
   int threads_;
   Argument tokens_{1, kInt32}, positions_{1, kInt32}, cu_{1, kInt32}, rows_{1, kInt32};
   Argument lens_{3, kInt32}, table_{4, kInt32}, k_pages_, v_pages_;
+  Argument key_bounds_{2, kFloat32};  // handed over where the manifest has it
   std::vector<ffi::Tensor> weights_;
   std::vector<ffi::AnyView> packed_;  // borrows from the arguments and weights_
   ffi::Tensor logits_;

@@ -47,6 +47,17 @@ TEST_CASE("manifest: the storage of the cache decides its bytes") {
   }
 }
 
+TEST_CASE("manifest: bounds of keys beside pages") {
+  CHECK(Parse(test::kManifest).value().kv.KeyBoundBytes() == 0);
+  std::string text = test::kManifest;
+  text.replace(text.find("\"dtype\": \"f32\"}"), 15, "\"dtype\": \"f32\", \"key_bounds\": true}");
+  auto parsed = Parse(text);
+  REQUIRE(parsed.ok());
+  CHECK(parsed.value().kv.key_bounds);
+  CHECK(parsed.value().kv.KeyBoundBytes() == 2 * 4 * 4);
+  CHECK(parsed.value().kv.PagePairBytes() == 4 * 8 * 4 + 2 * 4 * 4);
+}
+
 TEST_CASE("manifest: how prompts may be cut") {
   const std::string was = "\"chunk_tokens\": 4";
   std::string text = test::kManifest;
@@ -103,6 +114,13 @@ TEST_CASE("manifest: each inconsistency is refused with its path") {
       {"\"dtype\": \"f32\"}", "\"dtype\": \"bf16\"}",
        "kv.dtype: 'bf16' is not one of f32, f16, int8", Status::kUnsupported},
       {"\"dtype\": \"f32\"}", "\"dtype\": 8}", "kv.dtype: expected a string"},
+      {"\"dtype\": \"f32\"}", "\"dtype\": \"f32\", \"key_bounds\": 64}",
+       "kv.key_bounds: expected true or false"},
+      // 2^29 pages of 2048 bytes are 1 TiB, which is allowed; the bounds beside them are too much.
+      {"\"layers\": 2, \"kv_heads\": 1, \"key_size\": 4, \"value_size\": 4, \"page_tokens\": 4, ",
+       "\"layers\": 65536, \"kv_heads\": 8192, \"key_size\": 64, \"value_size\": 64, "
+       "\"page_tokens\": 4, \"key_bounds\": true, ",
+       "kv: a page of every layer and head takes over 1 TiB"},
       {"\"layers\": 2, \"kv_heads\": 1, \"key_size\": 4",
        "\"layers\": 65536, \"kv_heads\": 65536, \"key_size\": 1048576",
        "kv: a page of every layer and head takes over 1 TiB"},

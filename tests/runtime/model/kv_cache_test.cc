@@ -41,6 +41,28 @@ std::span<std::byte> ValuePage(const KvCache& cache, int32_t page) {
   return {static_cast<std::byte*>(cache.v_pages()) + static_cast<size_t>(page) * bytes, bytes};
 }
 
+std::span<std::byte> Bounds(const KvCache& cache, int32_t page) {
+  const auto bytes = static_cast<size_t>(cache.kv().KeyBoundBytes());
+  return {reinterpret_cast<std::byte*>(cache.key_bounds()) + static_cast<size_t>(page) * bytes,
+          bytes};
+}
+
+TEST_CASE("kv: bounds of keys are there if the program wants them") {
+  auto without = KvCache::Create(SmallKv(), 17, 2);
+  REQUIRE(without.ok());
+  CHECK(without.value().key_bounds() == nullptr);
+  CHECK(without.value().bound_bytes() == 0);
+  KvInfo kv = SmallKv();
+  kv.key_bounds = true;
+  auto cache = KvCache::Create(kv, 17, 2);
+  REQUIRE(cache.ok());
+  REQUIRE(cache.value().key_bounds() != nullptr);
+  CHECK(cache.value().bytes() == without.value().bytes() + 36 * 2 * 4 * 4);
+  Bounds(cache.value(), 35).back() = std::byte{1};  // the last byte is ours
+  const KvCache moved = std::move(cache).value();
+  CHECK(Bounds(moved, 35).back() == std::byte{1});
+}
+
 TEST_CASE("kv: size follows the tokens") {
   const uint64_t token_bytes[] = {9 * 4, 9 * 2, 9 + 2 * 4};
   for (const KvStorage storage : kStorages) {
@@ -139,18 +161,20 @@ TEST_CASE("kv: a fork shares pages until one of the two writes") {
 TEST_CASE("kv: a copied page has every byte of the old one, and no neighbour changes") {
   for (const KvStorage storage : kStorages) {
     CAPTURE(static_cast<int>(storage));
-    auto created = KvCache::Create(StoredAs(storage), 24, 2);
+    KvInfo kv = StoredAs(storage);
+    kv.key_bounds = true;
+    auto created = KvCache::Create(kv, 24, 2);
     REQUIRE(created.ok());
     KvCache& cache = created.value();
     const auto fill = [&](int32_t page) {
-      for (auto bytes : {KeyPage(cache, page), ValuePage(cache, page)}) {
+      for (auto bytes : {KeyPage(cache, page), ValuePage(cache, page), Bounds(cache, page)}) {
         for (size_t i = 0; i < bytes.size(); ++i) {
           bytes[i] = static_cast<std::byte>(i * 7 + static_cast<size_t>(page));
         }
       }
     };
     const auto holds = [&](int32_t page, int32_t what) {
-      for (auto bytes : {KeyPage(cache, page), ValuePage(cache, page)}) {
+      for (auto bytes : {KeyPage(cache, page), ValuePage(cache, page), Bounds(cache, page)}) {
         for (size_t i = 0; i < bytes.size(); ++i) {
           if (bytes[i] != static_cast<std::byte>(i * 7 + static_cast<size_t>(what))) return false;
         }
