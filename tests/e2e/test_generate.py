@@ -73,10 +73,3 @@ def test_the_trained_moe_equals_transformers(shared: Path, tmp_path: Path) -> No
     model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
     prompt = np.random.default_rng(1).integers(2, 4096, 40).tolist()
     assert first_real_difference(model, prompt, generate(artifact, prompt, 64)) is None
-
-
-def test_two_compiles_give_the_same_bytes(tmp_path: Path) -> None:
-    families.save("llama", tmp_path / "llama")
-    one = compile_model(tmp_path / "llama", tmp_path / "a.fsaw").read_bytes()
-    two = compile_model(tmp_path / "llama", tmp_path / "b.fsaw").read_bytes()
-    assert one == two
