@@ -87,7 +87,7 @@ def about(p: Pass) -> str:
 
 
 def option_lines(options: object | None) -> list[str]:
-    """What each option takes, its default, its value where that is another, and what it means where its class says so."""
+    """What each option takes, its default, its value where that is another, and what its class says that it means."""
     from fretsaw.passes.kit.option_docs import option_docs
     from fretsaw.passes.kit.options import describe, show
 
