@@ -106,7 +106,8 @@ def test_methods_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> Non
     code, out, _ = run(capsys, "passes", "sparse_attention")
     listed = out[out.index("\nmethods:\n") :].splitlines()[2:]
     assert code == 0 and [line.split()[0] for line in listed[:-1]] == list(METHODS)
-    assert "  xattention        XAttention: blocks by the sums of their antidiagonals, as few as hold a share of" in out
+    first = "XAttention: blocks by the sums of their antidiagonals, as few as hold a share of the mass"
+    assert f"  {'xattention':{max(map(len, METHODS))}}  {first}" in listed
     assert listed[-1] == "One of them with its options: fretsaw passes sparse_attention:method=dense"
     code, out, _ = run(capsys, "passes", "sparse_attention:method=xattention,stride=16")
     assert code == 0 and "methods:" not in out and "Source: XAttention, arXiv:2503.16428." in out

@@ -138,8 +138,11 @@ def plain_options(options: object | None) -> list[dict[str, object]]:
     from fretsaw.passes.kit.options import describe
 
     docs = {} if options is None else option_docs(options)
-    found = [(o, docs.get(o.name)) for o in describe(options)]
-    return [{"name": o.name, "takes": o.takes, "default": o.value} | ({"doc": doc} if doc else {}) for o, doc in found]
+    out: list[dict[str, object]] = []
+    for o in describe(options):
+        said = {"doc": docs[o.name]} if o.name in docs else {}
+        out.append({"name": o.name, "takes": o.takes, "default": o.value, **said})
+    return out
 
 
 def always(p: Pass) -> bool:
