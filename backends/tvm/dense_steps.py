@@ -15,6 +15,7 @@ from fretsaw.backends.tvm.specs import AttentionSpec
 from fretsaw.backends.tvm.specs_sparse_attention import BlockAttentionSpec
 from fretsaw.backends.tvm.steps import Launch, Plan
 from fretsaw.ir import Graph, Node, Value
+from fretsaw.ir.kv import BLOCK
 from fretsaw.ir.op import get_op
 
 ENTRY = "step_dense"
@@ -98,6 +99,8 @@ def _mask(graph: Graph, mask: Value) -> Full:
         return Full(max(node.int_attr("dense_until"), min(windows))) if windows else Full(EVERYWHERE, True, True)
     op = get_op(node.op)
     full = Full(node.int_attr("dense_until")) if "dense_until" in op.attrs else Full()
+    if node.op == "select_top_k":  # as many blocks as it takes
+        full |= Full(node.int_attr("k") * BLOCK)
     return full | _mask(graph, node["forced"]) if "forced" in op.slots else full
 
 

@@ -185,22 +185,21 @@ class _Emitter:
         out = [self.dims.type(v.tensor) for v in launch.outputs]
         symbol = self.function(launch)
         if not launch.writes:
-            result = self.builder.emit(relax.call_tir(symbol, [*args, *scalars], out if len(out) > 1 else out[0]))
-            parts = (
-                [result]
-                if len(out) == 1
-                else [self.builder.emit(relax.TupleGetItem(result, i)) for i in range(len(out))]
-            )
+            parts = self.parts(relax.call_tir(symbol, [*args, *scalars], out if len(out) > 1 else out[0]), len(out))
         else:
             names = [a.name if isinstance(a, CacheSlot) else "" for a in launch.inputs]
             places = [names.index(w) for w in launch.writes]
             kinds = [self.cache[w].ty for w in launch.writes] + out
             call = relax.op.call_tir_inplace(symbol, [*args, *scalars], [*places, *[-1] * len(out)], kinds)
-            result = self.builder.emit(call)
-            items = [self.builder.emit(relax.TupleGetItem(result, i)) for i in range(len(kinds))]
+            items = self.parts(call, len(kinds))
             self.cache.update(zip(launch.writes, items, strict=False))
             parts = items[len(launch.writes) :]
         self.env.update(zip(launch.outputs, parts, strict=True))
+
+    def parts(self, call: relax.Expr, count: int) -> list[relax.Expr]:
+        """The results of a call, which is a tuple of them if there are several."""
+        result = self.builder.emit(call)
+        return [result] if count == 1 else [self.builder.emit(relax.TupleGetItem(result, i)) for i in range(count)]
 
 
 def _identifier(name: str) -> str:

@@ -145,12 +145,15 @@ def _bound_scores(operands: Sequence[object], attrs: Attrs) -> Sequence[Array]:
 def _antidiagonal(operands: Sequence[object], attrs: Attrs) -> Sequence[Array]:
     kv, (q,) = cache_of(operands), arrays(operands)
     heads, out = q.shape[1], blank(kv, q.shape[1], fill=-np.inf)
+    keys: dict[int, Array] = {}  # per sequence [K, S, E], so that neighbouring keys of a head lie side by side
     for block in scored(kv, attrs):
-        keys = keys_of(kv, attrs, block.sequence)
+        if block.sequence not in keys:
+            keys[block.sequence] = np.ascontiguousarray(keys_of(kv, attrs, block.sequence).transpose(1, 0, 2))
+        own = keys[block.sequence]
         for h in range(heads):
-            mine = keys[:, h * keys.shape[1] // heads]
             rows = q[block.tokens, h].astype(np.float64)
-            out[block.row, h, : block.block + 1] = antidiagonal_mass(rows, mine, block, attrs)
+            mass = antidiagonal_mass(rows, own[h * own.shape[0] // heads], block, attrs)
+            out[block.row, h, : block.block + 1] = mass
     return [out]
 
 
@@ -169,8 +172,10 @@ def antidiagonal_mass(rows: Array, keys: Array, block: QueryBlock, attrs: Attrs)
     for cell in sorted(set(block.positions // stride)):
         own = rows[block.positions // stride == cell][::-1]  # [r, E]
         starts = np.arange(cell + 1) * stride
-        pairs = keys[starts[:, None] + np.arange(len(own))]  # [cells, r, E]
-        logits = np.einsum("re,cre->c", own, pairs) * real(attrs, "scale") / (len(own) * real(attrs, "norm"))
+        whole = len(own) == stride  # then the keys of all cells lie one after another
+        pairs = keys[: starts.size * stride] if whole else keys[starts[:, None] + np.arange(len(own))]
+        dots = pairs.reshape(starts.size, -1) @ own.reshape(-1)  # over [cells, r x E]
+        logits = dots * real(attrs, "scale") / (len(own) * real(attrs, "norm"))
         weights = np.exp(logits - logits.max())
         np.add.at(mass, starts // BLOCK, weights / weights.sum())
     return mass

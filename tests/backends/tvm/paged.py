@@ -35,13 +35,15 @@ class PagedRunner:
             path.write_bytes(code)
             self.machine = relax.VirtualMachine(tvm.runtime.load_module(str(path)), tvm.cpu())
         self.use_entry("step")
-        kv = {k: int(v) for k, v in program.kv.items() if k != "dtype"}
+        kv = {k: int(v) for k, v in program.kv.items() if k not in ("dtype", "key_bounds")}
         layers, heads, page = kv["layers"], kv["kv_heads"], kv["page_tokens"]
         count = layers * sequences * heads * pages_each
         order = np.random.default_rng(seed).permutation(count).astype(np.int32)
         self.table = order.reshape(layers, sequences, heads, pages_each)
         self.lens = np.zeros((layers, sequences, heads), np.int32)
         self.k_pages, self.v_pages = (tvm.runtime.tensor(pool) for pool in _poisoned(program, count))
+        bounds = np.full((count, 2 * kv["key_size"]), np.nan, np.float32)
+        self.beside = [tvm.runtime.tensor(bounds)] if program.kv.get("key_bounds") else []
         self.capacity = pages_each * page
         self.weights = [tvm.runtime.tensor(t.make()) for t in program.tensors]
 
@@ -60,6 +62,6 @@ class PagedRunner:
         chosen = np.arange(len(flat), dtype=np.int32) if rows is None else np.asarray(rows, np.int32)
         arrays = [flat, positions, cu, chosen, self.lens, self.table]
         args = [tvm.runtime.tensor(np.ascontiguousarray(a)) for a in arrays]
-        logits = self.step_fn(*args, self.k_pages, self.v_pages, *self.weights).numpy()
+        logits = self.step_fn(*args, self.k_pages, self.v_pages, *self.beside, *self.weights).numpy()
         self.lens += counts[None, :, None].astype(np.int32)
         return logits
