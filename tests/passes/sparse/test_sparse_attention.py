@@ -277,3 +277,18 @@ def test_heads_that_decode_differently_do_not_mix(tmp_path: Path) -> None:
 def test_leaving_every_layer_as_it_is_is_an_error() -> None:
     with pytest.raises(PassError, match=r"quest leaves every layer as it is: quest leaves the first 2 layers dense"):
         sparse(layer_graph(2), method="quest")
+
+
+def test_heads_with_other_thresholds_share_their_scores(tmp_path: Path) -> None:
+    text = "".join(
+        f'[[head]]\nlayer = {layer}\nheads = [{head}]\nmethod = "xattention"\nthreshold = 0.{3 + head}\n'
+        "dense_until = 0\n" for layer in range(2) for head in range(3)
+    )  # fmt: skip
+    after = sparse(layer_graph(2), method="plan", plan=write(tmp_path / "p.toml", text))
+    assert len(find(after, "antidiagonal_scores")) == 2 and len(find(after, "select_top_p")) == 6
+    mine, of = [tokens(330, 5)], {}
+    for head in range(3):
+        alone = sparse(layer_graph(2), method="xattention", threshold=0.3 + head / 10, dense_until=0)
+        of[head] = run_steps(alone, mine, [[330]], layer=1).masks[0][:, head]
+    got = run_steps(after, mine, [[330]], layer=1).masks[0]
+    assert all(np.array_equal(got[:, head], of[head]) for head in range(3)) and got[:, 3].sum() == 21
