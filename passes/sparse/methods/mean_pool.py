@@ -28,16 +28,14 @@ class MeanPool(Shared):
     """Args:
     density: Share of the visible blocks that a row reads, 0 to 1.
     blocks: How many it reads instead, whatever it sees; 0: density says.
-    local: Last blocks that it reads whatever their scores are, its own included.
     """
 
     method: Literal["mean_pool"] = "mean_pool"
     density: float = 0.25
     blocks: int = 0
-    local: int = 2
 
     def lows(self) -> Mapping[str, float]:
-        return {"density": 0, "blocks": 0, "local": 1, "dense_until": 0}
+        return {"density": 0, "blocks": 0, "dense_until": 0}
 
     def exact_dense(self, tokens: int) -> bool:
         full = self.blocks * BLOCK >= tokens if self.blocks else self.density >= 1
@@ -57,7 +55,7 @@ def emit(site: Site, options: MeanPool) -> Selection:
     if options.density >= 1 and not options.blocks:
         return Selection(site.everything(groups))
     scores = pooled_scores(site, groups, site.scale)
-    forced = site.forced(groups, sink=1, local=options.local, dense_until=options.dense_until)
+    forced = site.forced(groups, sink=1, local=2, dense_until=options.dense_until)
     if options.blocks:
         return Selection(site.emit("select_top_k", site.kv, scores, forced, k=options.blocks))
     return Selection(site.emit("select_share", site.kv, scores, forced, density=options.density))

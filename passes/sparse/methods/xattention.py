@@ -1,7 +1,7 @@
 """XAttention: blocks by the sums of their antidiagonals, as few as hold a share of the mass.
 
     cell (i, j) of stride x stride: mean over its antidiagonal of q.k, softmax over j, summed per block
-    row: block 0 and the last local ones, then the heaviest while the mass kept is below threshold of the row's
+    row: block 0 and the diagonal, then the heaviest while the mass kept is below threshold of the row's
 
 Blocks: 64 positions (the source has 128; OpenVINO GenAI 64). Cells are cut at the true length instead of padded with
         zeros. Lists shared in a group take the sum of the heads' masses.
@@ -28,7 +28,6 @@ class XAttention(Shared):
     threshold: Share of the mass to keep, 0 to 1.
     stride: Side of a cell, a divisor of 64.
     norm: Divides the logits once more.
-    local: Last blocks that a row reads whatever their mass is, its own included.
     last: Rows at the end of the prompt that see everything.
     per_chunk: Take the last rows of every step, so that prompts may come in chunks.
     """
@@ -37,7 +36,6 @@ class XAttention(Shared):
     threshold: float = 0.9
     stride: int = 8
     norm: float = 1.0
-    local: int = 1
     last: int = 0
     per_chunk: bool = False
 
@@ -49,7 +47,7 @@ class XAttention(Shared):
             raise ValueError(f"norm is more than 0, not {self.norm}")
 
     def lows(self) -> Mapping[str, float]:
-        return {"threshold": 0, "stride": 1, "local": 1, "last": 0, "dense_until": 0}
+        return {"threshold": 0, "stride": 1, "last": 0, "dense_until": 0}
 
     def whole_prompt(self) -> str:
         return "" if self.per_chunk or not self.last else "the last rows of the prompt see everything"
@@ -67,7 +65,7 @@ def emit(site: Site, options: XAttention) -> Selection:
         "antidiagonal_scores", site.kv, site.q, layer=site.layer, scale=site.scale, kv_heads=site.kv_heads,
         stride=options.stride, norm=options.norm,
     )  # fmt: skip
-    forced = site.forced(groups, sink=1, local=options.local, dense_until=options.dense_until, last_rows=options.last)
+    forced = site.forced(groups, sink=1, local=1, dense_until=options.dense_until, last_rows=options.last)
     return Selection(site.emit("select_top_p", site.kv, site.shared(scores, groups), forced, p=options.threshold))
 
 
