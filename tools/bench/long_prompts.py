@@ -1,7 +1,7 @@
 """Prompts beyond a model's context, end to end: sparse programs, our dense one, dense peers.
 
     python -m fretsaw.tools.bench.long_prompts CHECKPOINT --text TEXT --work DIR --tokens 8192,16384,32768
-        --pass sparse_attention:method=mean_pool,blocks=16 [--pass ...] [--rope yarn|linear] [--chunk 2048] [--rounds 1]
+        --pass sparse_attention:method=mean_pool,blocks=16 [--pass ...] [--rope yarn|linear] [--chunk 512] [--rounds 1]
         [--peers PYTHON --peer transformers --peer openvino-genai=FILE.gguf --peer llama-server=FILE.gguf --server FILE]
         [--steps compile,bench,eval,report] [--json FILE]
 
@@ -223,7 +223,7 @@ def peers_of(given: argparse.Namespace, checkpoint: Path, limits: Limits) -> dic
     config = json.loads((checkpoint / "config.json").read_text())
     rope = config["rope_parameters"]
     original = rope.get("original_max_position_embeddings", 0)
-    scaling = ("--rope-scaling", rope["rope_type"], "--rope-scale", str(rope["factor"]))
+    scaling: tuple[str, ...] = ("--rope-scaling", rope["rope_type"], "--rope-scale", str(rope["factor"]))
     scaling += ("--yarn-orig-ctx", str(original)) if original else ()
     scaling += ("--override-kv", f"{config['model_type']}.context_length=int:{config['max_position_embeddings']}")
 
@@ -255,7 +255,7 @@ def main(argv: Iterable[str] | None = None) -> None:
     parser.add_argument("--scale-to", type=int, default=32768, help="tokens that positions are scaled to")
     parser.add_argument("--rope", choices=("yarn", "linear"), default="yarn")
     parser.add_argument("--pass", dest="passes", action="append", default=[])
-    parser.add_argument("--chunk", type=int, default=2048)
+    parser.add_argument("--chunk", type=int, default=512)
     parser.add_argument("--cpu", default="x86-64-v3")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
