@@ -4,8 +4,8 @@
         [--tokens 8000] [--settings 0.9:64:8:8192,...] [--rounds 3] [--json F] [--steps time,kl,report]
 
 Every reading is a process of its own; those of a round alternate, so a slow minute of a shared machine hits all. With
-``--json`` what was measured is kept in F after every reading, logits of the peer in a folder beside it, and a run that
-was cut short goes on from there.
+``--json`` what was measured is kept in F after every reading, token ids in a folder beside it, and a run that was cut
+short goes on from there.
 
 The attention's share of a dense prefill is not measured but fitted: seconds = a n + b n^2 over the lengths of ``--fit``
 and ``--tokens``, relative errors least squares; b n^2 is attention. What a sparse setting saves is taken over that.
@@ -207,11 +207,9 @@ def our_score(path: Path, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def their_score(setting: str, args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """The same of one setting of the peer; logits of its dense attention are made once."""
-    asked = ("--settings", setting, "--threads", str(args.threads), "--dense", folder / "dense.npy")
-    (found,) = peer(args.peers, "kl", args.gguf, folder / "ids.json", *asked)["settings"]
-    assert isinstance(found, dict)
-    return found
+    """The same of one setting of the peer."""
+    asked = ("--settings", setting, "--threads", str(args.threads))
+    return peer(args.peers, "kl", args.gguf, folder / "ids.json", *asked)
 
 
 def main() -> None:
@@ -245,7 +243,7 @@ def main() -> None:
         both = ours(args.dense, args.sparse, args.text, args.threads)
         both += theirs(args.peers, args.gguf, folder / "ids.json", settings, args.threads)
         if "time" in args.steps:
-            measure(both, state["times"], args.tokens, [int(n) for n in args.fit.split(",")], args.rounds, keep)
+            measure(both, state["times"], args.tokens, [int(n) for n in args.fit.split(",") if n], args.rounds, keep)
         if "kl" in args.steps:
             todo = {p.stem: partial(our_score, p, args) for p in args.sparse}
             todo |= {s: partial(their_score, s, args, folder) for s in settings if s[:5] != "dense"}
