@@ -159,9 +159,11 @@ def _with_plans(graph: Graph, options: CompileOptions, output: Path, reporter: R
     if not any(getattr(p.options, "method", "") == "auto" for p in options.passes):
         return options
     from fretsaw.tools.sparse.auto import resolve_auto
+    from fretsaw.tools.sparse.progress import Lines
 
     with reporter.phase("search plan") as phase:
-        found = resolve_auto(options.passes, graph, options.evidence, output, lambda note: phase.progress(0, note=note))
+        lines = Lines(lambda note: phase.progress(0, note=note), reporter.line, reporter.plain)
+        found = resolve_auto(options.passes, graph, options.evidence, output, lines.note, lines.stage)
     return replace(options, passes=found)
 
 

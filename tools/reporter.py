@@ -1,4 +1,4 @@
-"""Progress of long work: a bar per phase on a terminal, nothing elsewhere, and the table at the end."""
+"""Progress of long work: a bar per phase on a terminal, lines of what takes minutes elsewhere, a table at the end."""
 
 from __future__ import annotations
 
@@ -44,6 +44,15 @@ class Reporter:
     quiet: bool = False
     records: list[PhaseRecord] = field(default_factory=list)
     console: Console = field(default_factory=lambda: Console(stderr=True))
+
+    @property
+    def plain(self) -> bool:
+        """Lines are wanted: stderr is no terminal, so no bar is drawn."""
+        return not self.quiet and not self.console.is_terminal
+
+    def line(self, text: str) -> None:
+        """Write a line to stderr."""
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     @contextmanager
     def phase(self, name: str, total: float | None = None) -> Iterator[Phase]:

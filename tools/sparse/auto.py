@@ -16,19 +16,19 @@ from fretsaw.passes.evidence.feeds import Sequence
 from fretsaw.passes.evidence.options import EvidenceOptions
 from fretsaw.passes.kit.options import plain
 from fretsaw.passes.pipeline import run_pipeline
-from fretsaw.passes.sparse.calibrate.auto import AutoPlan, Round, auto_plan, default_candidates, verify_plan
+from fretsaw.passes.sparse.calibrate.auto import AutoPlan, Round, Surveyor, auto_plan, verify_plan
 from fretsaw.passes.sparse.calibrate.patterns import choose_patterns, pattern_candidates
 from fretsaw.passes.sparse.calibrate.plans import Chosen, plan_toml
+from fretsaw.passes.sparse.calibrate.saved import SavedSurvey
+from fretsaw.passes.sparse.calibrate.spaces import space_candidates
 from fretsaw.passes.sparse.calibrate.spans import choose_spans
 from fretsaw.passes.sparse.calibrate.survey import survey
-from fretsaw.passes.sparse.methods.auto import Auto
-from fretsaw.passes.sparse.methods.xattention import XAttention
+from fretsaw.passes.sparse.methods.auto import HELD_TO_DENSITY, Auto
 from fretsaw.passes.sparse.options import Sparse
 from fretsaw.tools.sparse.plot import Series, scatter
 
 Note = Callable[[str], None]
 MAX_KL = 0.01
-THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98)
 
 
 def is_auto(p: Pass) -> bool:
@@ -37,17 +37,20 @@ def is_auto(p: Pass) -> bool:
 
 
 def resolve_auto(
-    passes: tuple[Pass, ...], captured: Graph, evidence: EvidenceOptions, output: Path, note: Note
-) -> tuple[Pass, ...]:
+    passes: tuple[Pass, ...], captured: Graph, evidence: EvidenceOptions, output: Path, note: Note,
+    stage: Note = lambda text: None,
+) -> tuple[Pass, ...]:  # fmt: skip
     """The passes with every search replaced by the plan that it found, which is written to a file.
 
     Args:
         captured: The graph that the pipeline starts from.
         evidence: With the tokens of the calibration text.
         output: The artifact; the plan is written beside it unless the options say where.
+        note: Told what a long run is at.
+        stage: Told what begins, and what was found.
 
     Raises:
-        UsageError: there is no calibration text.
+        UsageError: there is no calibration text, or a survey that is of something else.
         PassError: no plan holds the limit, or the text is too short.
     """
     out: list[Pass] = []
@@ -58,42 +61,60 @@ def resolve_auto(
         if not evidence.calib:
             what = "sparse_attention:method=auto searches on calibration text, and none was given"
             raise UsageError(what, hint="--calib FILE")
-        note("the dense model")
+        stage("passes of the dense model")
         graph = run_pipeline(captured, extra=passes[:i]).graph
         path = Path(p.options.write) if p.options.write else output.with_name(f"{output.stem}.plan.toml")
-        found = search(graph, p.options, evidence, note)
+        found = search(graph, p.options, evidence, note, stage)
         write_plan(path, found, p.options, evidence)
+        stage(f"wrote {path}")
         given: dict[str, object] = {"method": "plan", "plan": str(path)}
         shared = {k: v for k, v in (("layers", p.options.layers), ("dense_layers", p.options.dense_layers)) if v}
         if not found.chosen:
             what = "no candidate is cheaper than dense attention within the limit: every head would stay dense"
-            raise PassError(what, when="searching a plan of sparse attention", hint="raise --max-kl, or leave auto out")
+            hint = "lower max_cost" if p.options.max_cost else "raise --max-kl, or leave auto out"
+            raise PassError(what, when="searching a plan of sparse attention", hint=hint)
         out.append(replace(p, options=Sparse()).configured(given | shared))
     return tuple(out)
 
 
-def search(graph: Graph, options: Auto, evidence: EvidenceOptions, note: Note) -> AutoPlan:
+def search(
+    graph: Graph, options: Auto, evidence: EvidenceOptions, note: Note, stage: Note = lambda text: None
+) -> AutoPlan:
     """The plan of the space that the options name, for a packed dense graph."""
     ids, source, first = np.asarray(evidence.calib, np.int64), evidence.calib_source, options.dense_until
-    limit = options.max_kl or evidence.max_kl or MAX_KL
-    if options.space in ("mixed", "xattention"):
-        ways: tuple[Sparse, ...] = default_candidates(first)
-        if options.space == "xattention":
-            ways = tuple(XAttention(threshold=t, dense_until=first) for t in THRESHOLDS)
+    surveyor: Surveyor = SavedSurvey(Path(options.survey)) if options.survey else survey
+    if options.space not in HELD_TO_DENSITY:
+        limit = None if options.max_cost else options.max_kl or evidence.max_kl or MAX_KL
         return auto_plan(
-            graph, ids, source, max_kl=limit, tokens=options.tokens, first=first, candidates=ways, note=note
-        )
+            graph, ids, source, tokens=options.tokens, first=first,
+            candidates=_within_layers(space_candidates(options.space, first), options), max_kl=limit,
+            max_cost=options.max_cost or None, note=note, stage=stage, surveyor=surveyor,
+        )  # fmt: skip
     tokens = min(options.tokens, len(ids))
     text = Sequence("survey", ids[-tokens:], source, 0)
     patterns = options.space == "minference"
-    found = survey(graph, pattern_candidates(tokens, options.density, first) if patterns else (), text, first, note)
+    ways = _within_layers(pattern_candidates(tokens, options.density, first) if patterns else (), options)
+    stage(f"survey of {f'{len(ways)} patterns' if patterns else 'attention masses'} on {tokens} tokens")
+    found = surveyor(graph, ways, text, first, note)
     chosen: Chosen = (
         choose_patterns(found) if patterns else choose_spans(found, options.density, _kv_heads(graph)).chosen
     )
+    chosen = {at: own for at, own in chosen.items() if _wanted(at[0], options)}
+    stage(f"verify a plan of {len(chosen)} heads")
     kl, top1, density = verify_plan(graph, chosen, Sequence("verify", ids[:tokens], source, 0), first, note)
+    stage(f"a plan of density {density:.3f} diverges by {kl:.4g} nats a token")
     names = [o.method for o in chosen.values()]
     taken = Round(options.density, density, 0.0, kl, top1)
     return AutoPlan(chosen, taken, (taken,), (), {n: names.count(n) for n in dict.fromkeys(names)})
+
+
+def _within_layers(ways: tuple[Sparse, ...], options: Auto) -> tuple[Sparse, ...]:
+    """Candidates for the layers that may become sparse."""
+    return tuple(replace(way, layers=options.layers, dense_layers=options.dense_layers) for way in ways)
+
+
+def _wanted(layer: int, options: Auto) -> bool:
+    return layer not in options.dense_layers and (not options.layers or layer in options.layers)
 
 
 def _kv_heads(graph: Graph) -> int:

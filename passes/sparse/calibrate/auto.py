@@ -1,10 +1,12 @@
-"""The automatic plan: candidates are measured on every head, chosen under a budget, and the choice is verified.
+"""The automatic plan: candidates are measured on every head, chosen under a limit, and the choice is verified.
 
 1. survey: one dense run over calibration text tries every candidate on every head (survey.py).
 2. choose: an integer program takes the cheapest candidates within a budget of squared error (choose.py).
 3. verify: the sparse model runs on text that the survey did not see, where there is enough; its KL divergence from the
    dense model is compared with the limit. Divergence grows about as the squared error does, so the next budget is the
    last one times limit over measured; after a few rounds the cheapest plan that held is taken.
+
+Where the cost is limited instead, step 2 takes the least squared error within that cost, once, and step 3 measures it.
 
 What is proxy and what is measured: costs are blocks and operations, losses are those of single heads on dense
 activations; only the verified divergence is that of the whole model.
@@ -22,17 +24,15 @@ from fretsaw.ir.errors import PassError
 from fretsaw.passes.evidence.divergence import diverge
 from fretsaw.passes.evidence.feeds import Sequence as Text
 from fretsaw.passes.evidence.long import compared_rows, run_rows
-from fretsaw.passes.sparse.calibrate.choose import Table, choose
+from fretsaw.passes.sparse.calibrate.choose import Table, cheapest, choose, choose_within
 from fretsaw.passes.sparse.calibrate.plans import Chosen
 from fretsaw.passes.sparse.calibrate.report import AttentionReport
 from fretsaw.passes.sparse.calibrate.survey import Note, Survey, survey
-from fretsaw.passes.sparse.methods.mean_pool import MeanPool
-from fretsaw.passes.sparse.methods.moa import MoA
-from fretsaw.passes.sparse.methods.xattention import XAttention
 from fretsaw.passes.sparse.options import Sparse
 from fretsaw.passes.sparse.sparse_attention import sparse_attention
 
 Array = np.ndarray
+Surveyor = Callable[[Graph, Sequence[Sparse], Text, int, Note], Survey]
 FIRST_BUDGET = 0.003  # squared relative error of a layer's attention that the first round allows
 MARGIN = 0.8  # of the limit that the next budget aims at
 CLOSE = 0.6  # of the limit: a plan that uses that much of it is not improved any more
@@ -44,7 +44,7 @@ class Round:
     """One verified plan.
 
     Args:
-        budget: Squared relative error that it was allowed.
+        budget: Squared relative error that it was allowed; the cost that it was allowed where that is limited.
         cost: Predicted, over dense attention, choosing included.
         lost: Squared relative error that it was predicted to have.
         kl: Measured, in nats a token.
@@ -77,49 +77,51 @@ class AutoPlan:
     methods: dict[str, int]
 
 
-def default_candidates(dense_until: int) -> tuple[Sparse, ...]:
-    """Settings from nothing to nearly everything, of methods that need no training and no whole prompt. Spans are those
-    in whole blocks, because exact ones would hold for the rows before ``dense_until`` too."""
-    spans = [MoA(alpha=w, beta=0.0, dense_until=dense_until) for w in (256, 512, 1024, 2048)]
-    masses = [XAttention(threshold=t, stride=16, dense_until=dense_until) for t in (0.7, 0.8, 0.9, 0.95)]
-    shares = [MeanPool(density=d, dense_until=dense_until) for d in (0.1, 0.25, 0.5)]
-    return (*spans, *masses, *shares)
-
-
 def auto_plan(
-    graph: Graph, ids: Array, source: str, *, max_kl: float, tokens: int, first: int,
-    candidates: Sequence[Sparse] = (), rounds: int = 4, note: Note = lambda text: None,
+    graph: Graph, ids: Array, source: str, *, tokens: int, first: int, candidates: Sequence[Sparse],
+    max_kl: float | None = None, max_cost: float | None = None, rounds: int = 4, note: Note = lambda text: None,
+    stage: Note = lambda text: None, surveyor: Surveyor = survey,
 ) -> AutoPlan:  # fmt: skip
     """Search a plan for the dense packed ``graph``.
 
     Args:
         ids: Calibration text. The survey reads ``tokens`` behind those that plans are verified on, or the same where
             the text is no longer.
-        max_kl: Mean divergence from the dense model that the plan may have, in nats a token, from position ``first``
-            on.
         tokens: Of a run.
         first: Rows before this position stay dense.
+        max_kl: Mean divergence from the dense model that the plan may have, in nats a token, from position ``first``
+            on.
+        max_cost: Or what the plan may cost on that text, choosing included, over the cost of dense attention.
+        rounds: Most plans that are verified where divergence is limited.
+        note: Told what a run is at.
+        stage: Told what begins and what it found.
+        surveyor: Makes the survey, or has it.
 
     Raises:
-        PassError: the text is too short, or not even nearly dense plans hold the limit.
+        PassError: the text is too short, or no plan holds the limit.
     """
+    assert (max_kl is None) != (max_cost is None), "one limit"
     tokens = min(tokens, len(ids))
     if tokens <= first + 1:
         what = f"the calibration text has {len(ids)} tokens, sparse attention begins at {first}"
         raise PassError(f"{what}: nothing could be chosen", where=source, hint="give a longer --calib")
     behind = ids[tokens : 2 * tokens] if len(ids) >= 2 * tokens else ids[:tokens]
-    ways = tuple(candidates) or default_candidates(first)
-    found = survey(graph, ways, Text("survey", behind, source, 0), first, note)
+    stage(f"survey of {len(candidates)} candidates on {tokens} tokens")
+    found = surveyor(graph, tuple(candidates), Text("survey", behind, source, 0), first, note)
     table = Table.of(found)
     verify = _Verifier(graph, Text("verify", ids[:tokens], source, 0), first, note)
+    if max_cost is not None:
+        return _within(found, table, max_cost, verify, stage)
+    assert max_kl is not None
     done: list[tuple[Round, Chosen]] = []
     low, high, budget = 0.0, np.inf, FIRST_BUDGET  # the largest budget that held, the smallest that did not
     for _ in range(rounds):
         choice = choose(table, budget)
         chosen: Chosen = chosen_of(found, table, choice)
+        stage(f"verify a plan of cost {table.cost(choice):.3f}")
         kl, top1 = verify(chosen)
         done.append((Round(budget, table.cost(choice), table.lost(choice), kl, top1), chosen))
-        note(f"a plan of cost {table.cost(choice):.3f} diverges by {kl:.4g}, limit {max_kl:g}")
+        stage(f"a plan of cost {table.cost(choice):.3f} diverges by {kl:.4g} nats a token, limit {max_kl:g}")
         low, high = (max(low, budget), high) if kl <= max_kl else (low, min(high, budget))
         if CLOSE * max_kl <= kl <= max_kl:
             break
@@ -130,10 +132,32 @@ def auto_plan(
         what = f"no plan of {len(done)} holds a divergence of {max_kl:g} nats a token, the closest has {best:.4g}"
         raise PassError(what, where=source, when="searching a plan of sparse attention", hint="raise --max-kl")
     taken, chosen = min(held, key=lambda pair: pair[0].cost)
+    return AutoPlan(chosen, taken, tuple(r for r, _ in done), frontier(table), _methods(found, chosen))
+
+
+def _within(found: Survey, table: Table, max_cost: float, verify: _Verifier, stage: Note) -> AutoPlan:
+    """The plan of least squared error within a cost, and its divergence."""
+    least = cheapest(table)
+    if least > max_cost:
+        what = f"no plan costs {max_cost:g} of dense attention or less, the cheapest costs {least:.4g}"
+        hint = (
+            f"raise max_cost, or lower dense_until: rows before {found.first} of {found.text.ids.size} read everything"
+        )
+        raise PassError(what, where=found.text.source, when="searching a plan of sparse attention", hint=hint)
+    choice = choose_within(table, max_cost)
+    chosen: Chosen = chosen_of(found, table, choice)
+    stage(f"verify a plan of cost {table.cost(choice):.3f}")
+    kl, top1 = verify(chosen)
+    taken = Round(max_cost, table.cost(choice), table.lost(choice), kl, top1)
+    stage(f"a plan of cost {taken.cost:.3f}, limit {max_cost:g}, diverges by {kl:.4g} nats a token")
+    return AutoPlan(chosen, taken, (taken,), frontier(table), _methods(found, chosen))
+
+
+def _methods(found: Survey, chosen: Chosen) -> dict[str, int]:
+    """How many heads have each method."""
     names = [options.method for options in chosen.values()]
-    dense = len(table.layers) * found.heads - len(names)
-    methods = {n: names.count(n) for n in dict.fromkeys(names)} | ({"dense": dense} if dense else {})
-    return AutoPlan(chosen, taken, tuple(r for r, _ in done), frontier(table), methods)
+    dense = len(found.layers) * found.heads - len(names)
+    return {n: names.count(n) for n in dict.fromkeys(names)} | ({"dense": dense} if dense else {})
 
 
 def _next(budget: float, kl: float, limit: float, low: float, high: float) -> float:

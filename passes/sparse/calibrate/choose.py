@@ -4,6 +4,8 @@
     such that  one x[l, h, c] is 1 for every head,  x[l, h, c] <= y[l, c],
                sum of loss[l, h, c] x[l, h, c] <= budget,          x, y in {0, 1}
 
+or, where the cost is limited, the least loss within a cost: the same program with the two lines exchanged.
+
 Costs are in units of a layer's dense attention, so a cost of L is what the dense model pays. A selector runs for a
 whole layer, whoever uses it: that is y. Loss is the squared error of a head's output over the squared output of its
 layer, so the sum over heads is the squared relative error of the layer.
@@ -22,7 +24,8 @@ from fretsaw.passes.sparse.calibrate.survey import Survey
 
 Array = np.ndarray
 SECONDS = 10.0  # a program that is not solved by then is used as far as it came
-GAP = 1e-3  # of the cost
+GAP = 1e-3  # of what is minimised
+UNIT = 1e3  # largest coefficient of what is minimised: the solver's absolute tolerances are below 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,10 +79,39 @@ def choose(table: Table, budget: float) -> Array:
     Raises:
         PassError: the solver found nothing (dense attention is always a solution, so that is our bug).
     """
+    return _solve(table, _costs(table), _losses(table), budget * len(table.layers))
+
+
+def choose_within(table: Table, cost: float) -> Array:
+    """Candidates [L, H] of least loss whose cost is at most ``cost`` of dense attention's, choosing included.
+
+    Raises:
+        PassError: no candidates are that cheap.
+    """
+    costs, losses = _costs(table), _losses(table)
+    choice = _solve(table, losses * (UNIT / max(losses.max(initial=0.0), 1e-30)), costs, cost * len(table.layers))
+    if table.cost(choice) > cost * (1 + GAP):
+        raise PassError(f"a plan costs {table.cost(choice):.4g} of dense attention, the limit is {cost:g}")
+    return choice
+
+
+def _costs(table: Table) -> Array:
+    """Of every pick x and every use y, in layers of dense attention."""
+    there = np.isfinite(table.density)
+    each = np.where(there, table.density, 0).reshape(-1) / table.density.shape[1]
+    return np.concatenate([each, table.selection.reshape(-1)])
+
+
+def _losses(table: Table) -> Array:
+    """Of every pick x and every use y."""
+    return np.concatenate([table.loss.reshape(-1), np.zeros(table.selection.size)])
+
+
+def _solve(table: Table, least: Array, limited: Array, limit: float) -> Array:
+    """Candidates [L, H] with the least sum of ``least`` whose sum of ``limited`` is at most ``limit``."""
     layers, heads, ways = table.density.shape
     picks, uses = layers * heads * ways, layers * ways
     there = np.isfinite(table.density)
-    cost = np.concatenate([np.where(there, table.density, 0).reshape(-1) / heads, table.selection.reshape(-1)])
     one = sparse.kron(sparse.eye(layers * heads), np.ones((1, ways)))
     at = np.arange(picks)
     use = picks + (at // (heads * ways)) * ways + at % ways
@@ -88,15 +120,19 @@ def choose(table: Table, budget: float) -> Array:
     )
     limits = [
         LinearConstraint(sparse.hstack([one, sparse.csr_matrix((layers * heads, uses))]), 1, 1),
-        LinearConstraint(opened, -np.inf, 0),
-        LinearConstraint(np.concatenate([table.loss.reshape(-1), np.zeros(uses)])[None, :], -np.inf, budget * layers),
-    ]
+        LinearConstraint(opened, -np.inf, 0), LinearConstraint(limited[None, :], -np.inf, limit),
+    ]  # fmt: skip
     upper = np.concatenate([there.reshape(-1).astype(float), np.ones(uses)])
     found = milp(
-        cost, constraints=limits, integrality=np.ones(picks + uses), bounds=Bounds(0, upper),
+        least, constraints=limits, integrality=np.ones(picks + uses), bounds=Bounds(0, upper),
         options={"time_limit": SECONDS, "mip_rel_gap": GAP},
     )  # fmt: skip
     if found.x is None:
         raise PassError(f"no plan was found: {found.message}", when="choosing candidates of sparse attention")
     choice: Array = found.x[:picks].reshape(layers, heads, ways).argmax(axis=2)
     return choice
+
+
+def cheapest(table: Table) -> float:
+    """Least cost of any plan, whatever it loses."""
+    return table.cost(_solve(table, _costs(table), _losses(table), np.inf))

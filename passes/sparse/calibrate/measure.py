@@ -79,7 +79,7 @@ def measure(layer: Layer, ways: Sequence[Reads], first: int = 0) -> Measured:
     power = np.zeros(layer.heads)
     losses: list[list[Loss]] = [[] for _ in ways]
     for head in range(layer.heads):
-        sums = [_Sums(_reach(layer, head)) for _ in ways]
+        sums = _Sums(_reach(layer, head), len(ways))
         for i in range(layer.blocks):
             rows = slice(i * BLOCK, min((i + 1) * BLOCK, layer.tokens))
             p = layer.weights(head, rows)
@@ -92,21 +92,22 @@ def measure(layer: Layer, ways: Sequence[Reads], first: int = 0) -> Measured:
                 continue
             kept = slice(max(first - rows.start, 0), None)
             power[head] += float(np.square(out[kept], dtype=np.float64).sum())
-            gone = np.maximum(1 - p.sum(axis=1), 0) if layer.sinks is not None else np.zeros(p.shape[0], p.dtype)
-            for way, total in zip(ways, sums, strict=True):
-                mixed, mass = _read(layer, way, head, i, rows, p, parts, by_block)
-                mass = mass + gone
-                sparse = mixed / np.maximum(mass, TINY)[:, None]
-                faint = mass <= TINY
-                if faint[kept].any():
-                    sparse[faint] = _again(layer, way, head, i, rows)[faint]
-                total.add(out[kept], sparse[kept], mass[kept])
+            if not ways:
+                continue
+            mixed, mass = _read(layer, ways, head, i, rows, p, parts, by_block)
+            if layer.sinks is not None:
+                mass = mass + np.maximum(1 - p.sum(axis=1), 0)
+            sparse = mixed / np.maximum(mass, TINY)[:, :, None]
+            faint = mass <= TINY
+            for w in np.flatnonzero(faint[:, kept].any(axis=1)).tolist():
+                sparse[w, faint[w]] = _again(layer, ways[w], head, i, rows)[faint[w]]
+            sums.add(out[kept], sparse[:, kept], mass[:, kept])
         count = causal_blocks(layer.blocks)
-        for way, total, found in zip(ways, sums, losses, strict=True):
-            # Weights are f32: a sum over n keys rounds by n eps of the longest value at most.
-            rounding = layer.tokens * float(np.finfo(layer.q.dtype).eps) * total.reach
+        # Weights are f32: a sum over n keys rounds by n eps of the longest value at most.
+        rounding = layer.tokens * float(np.finfo(layer.q.dtype).eps) * sums.reach
+        for w, (way, found) in enumerate(zip(ways, losses, strict=True)):
             where = f"layer {layer.number}, head {head}"
-            found.append(total.loss(float(way.listed[head]) / count, rounding, where))
+            found.append(sums.loss(w, float(way.listed[head]) / count, rounding, where))
     return Measured(dense, tuple(map(tuple, losses)), power, masses)
 
 
@@ -129,26 +130,47 @@ def _parts(p: Array, v: Array) -> Array:
 
 
 def _read(
-    layer: Layer, way: Reads, head: int, block: int, rows: slice, p: Array, parts: Array, by_block: Array
+    layer: Layer, ways: Sequence[Reads], head: int, block: int, rows: slice, p: Array, parts: Array, by_block: Array
 ) -> tuple[Array, Array]:
-    """What is read of a query block: the sum of weighted values [R, Ev], and the mass [R]."""
-    listed = way.blocks[head, block, : block + 1]
-    window, sink = way.window[head], way.sink[head]
-    if not window:
-        return np.tensordot(listed.astype(p.dtype), parts, axes=(0, 0)), by_block @ listed.astype(p.dtype)
-    starts = np.arange(block + 1) * BLOCK
-    inside = (rows.stop - 1 - starts < window) | (starts + BLOCK <= sink)  # for every row and key of the block
+    """What each way reads of a query block: sums of weighted values [W, R, Ev], and the mass [W, R]."""
+    whole = np.stack([_whole(way, head, block, rows) for way in ways]).astype(p.dtype)  # [W, blocks]
+    # One product for all ways: they differ in the blocks that they take, and every block is read once.
+    mixed = (whole @ parts.reshape(parts.shape[0], -1)).reshape(-1, *parts.shape[1:])
+    mass = whole @ by_block.T
+    for w, way in enumerate(ways):
+        if way.window[head]:
+            _add_edges(layer, way, head, block, rows, p, mixed[w], mass[w])
+    return mixed, mass
+
+
+def _whole(way: Reads, head: int, block: int, rows: slice) -> Array:
+    """Key blocks that every row of a query block reads whole, but for the causal mask, bool [block + 1]."""
+    listed: Array = way.blocks[head, block, : block + 1]
+    return listed & _spans(way, head, block, rows)[0] if way.window[head] else listed
+
+
+def _spans(way: Reads, head: int, block: int, rows: slice) -> tuple[Array, Array]:
+    """Key blocks inside a span for every row and key, and those outside of it for all, bool [block + 1]."""
+    starts, window, sink = np.arange(block + 1) * BLOCK, way.window[head], way.sink[head]
+    inside = (rows.stop - 1 - starts < window) | (starts + BLOCK <= sink)
     outside = (rows.start - starts - BLOCK + 1 >= window) & (starts >= sink)
-    full, edges = listed & inside, np.flatnonzero(listed & ~inside & ~outside)
-    out, mass = np.tensordot(full.astype(p.dtype), parts, axes=(0, 0)), by_block @ full.astype(p.dtype)
-    if edges.size:
-        keys = (edges[:, None] * BLOCK + np.arange(BLOCK)).reshape(-1)
-        keys = keys[keys < rows.stop]
-        gap = np.arange(rows.start, rows.stop)[:, None] - keys[None, :]
-        left = np.where((gap < window) | (keys < sink)[None, :], p[:, keys], 0)
-        out = out + left @ layer.v[layer.key_head(head), keys]
-        mass = mass + left.sum(axis=1)
-    return out, mass
+    return inside, outside
+
+
+def _add_edges(
+    layer: Layer, way: Reads, head: int, block: int, rows: slice, p: Array, mixed: Array, mass: Array
+) -> None:
+    """Add what is read of blocks that a span cuts to the sum [R, Ev] and the mass [R]."""
+    inside, outside = _spans(way, head, block, rows)
+    edges = np.flatnonzero(way.blocks[head, block, : block + 1] & ~inside & ~outside)
+    if not edges.size:
+        return
+    keys = (edges[:, None] * BLOCK + np.arange(BLOCK)).reshape(-1)
+    keys = keys[keys < rows.stop]
+    gap = np.arange(rows.start, rows.stop)[:, None] - keys[None, :]
+    left = np.where((gap < way.window[head]) | (keys < way.sink[head])[None, :], p[:, keys], 0)
+    mixed += left @ layer.v[layer.key_head(head), keys]
+    mass += left.sum(axis=1)
 
 
 def _seen(way: Reads, head: int, block: int, rows: slice) -> Array:
@@ -175,44 +197,45 @@ def _again(layer: Layer, way: Reads, head: int, block: int, rows: slice) -> Arra
 
 
 class _Sums:
-    """What a head loses, added up over its query blocks."""
+    """What a head loses under W ways to read it, added up over its query blocks."""
 
-    def __init__(self, reach: float) -> None:
+    def __init__(self, reach: float, ways: int) -> None:
         self.reach = reach
         self.mass: list[Array] = []
-        self.apart = self.whole = self.limit = 0.0
-        self.off = self.count = 0
-        self.worst = 0.0
+        self.apart, self.limit = np.zeros(ways), np.zeros(ways)
+        self.off = np.zeros(ways, np.int64)
+        self.worst = np.zeros(ways)
+        self.whole = 0.0
+        self.count = 0
 
     def add(self, dense: Array, sparse: Array, mass: Array) -> None:
-        """Rows of both outputs [R, Ev] and the kept mass [R]."""
-        moved = np.abs(dense.astype(np.float64) - sparse)
-        row = np.sqrt(np.square(moved).sum(axis=1))
+        """Rows of the dense output [R, Ev], of the sparse ones [W, R, Ev] and the kept mass [W, R]."""
+        moved = dense.astype(np.float64) - sparse
+        square = np.einsum("wre,wre->wr", moved, moved)
         limit = 2 * np.clip(1 - mass.astype(np.float64), 0, 1) * self.reach
         self.mass.append(mass)
-        self.apart += float(np.square(row).sum())
-        self.limit += float(np.square(limit).sum())
+        self.apart += square.sum(axis=1)
+        self.limit += np.square(limit).sum(axis=1)
         self.whole += float(np.square(dense, dtype=np.float64).sum())
-        self.off += int((moved > VISIBLE_ERROR).sum())
-        self.count += moved.size
-        self.worst = max(self.worst, float((row - limit).max()))
+        self.off += np.count_nonzero(np.abs(moved) > VISIBLE_ERROR, axis=(1, 2))
+        self.count += dense.size
+        self.worst = np.maximum(self.worst, (np.sqrt(square) - limit).max(axis=1))
 
-    def loss(self, density: float, rounding: float, where: str) -> Loss:
-        """The head's numbers.
+    def loss(self, way: int, density: float, rounding: float, where: str) -> Loss:
+        """The head's numbers under one way.
 
         Raises:
             PassError: a row's error is over its bound by more than rounding.
         """
         if not self.mass:
             return Loss(density, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0)
-        mass = np.concatenate(self.mass)
-        if not self.worst <= rounding:
-            what = f"an output moved by {self.worst:.3g} more than 2 (1 - m) max |v| allows"
+        if not self.worst[way] <= rounding:
+            what = f"an output moved by {self.worst[way]:.3g} more than 2 (1 - m) max |v| allows"
             raise PassError(what, where=where)
-        whole = max(self.whole, TINY)
-        error, bound = np.sqrt(self.apart / whole), np.sqrt(max(self.limit, self.apart) / whole)
-        kept = np.minimum(mass, 1)
+        whole, apart = max(self.whole, TINY), float(self.apart[way])
+        error, bound = np.sqrt(apart / whole), np.sqrt(max(float(self.limit[way]), apart) / whole)
+        kept = np.minimum(np.concatenate([m[way] for m in self.mass]), 1)
         return Loss(
-            density, float(kept.mean()), float(np.quantile(kept, 0.01)), float(error), float(bound), self.apart,
-            self.off / max(self.count, 1),
+            density, float(kept.mean()), float(np.quantile(kept, 0.01)), float(error), float(bound), apart,
+            int(self.off[way]) / max(self.count, 1),
         )  # fmt: skip

@@ -27,8 +27,23 @@ from fretsaw.passes.sparse.sparse_attention import sparse_attention
 
 Array = np.ndarray
 Note = Callable[[str], None]
-Key = tuple[object, ...]
-Known = dict[Key, list[Array]]
+Key = tuple[object, ...]  # of a value: a name and a constant, or the number of the run that made it and which result
+
+
+class Known:
+    """Results of ops that ran on a layer: candidates that differ in a threshold share their scores."""
+
+    def __init__(self) -> None:
+        self._runs: dict[Key, tuple[int, list[Array]]] = {}
+
+    def run(
+        self, node: Node, operands: tuple[Key, ...], get: Callable[[Value], object], env: Mapping[str, int]
+    ) -> tuple[int, list[Array]]:
+        """The number of the run of an equal op on equal values, and its results."""
+        key: Key = (node.op, node.attrs, operands)
+        if key not in self._runs:
+            self._runs[key] = (len(self._runs), run_node(node, [get(v) for v in node.operands], env))
+        return self._runs[key]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,8 +67,7 @@ class Selector:
         """What the heads of its layer read.
 
         Args:
-            known: Results of equal ops on equal values, of this and of other candidates of the layer: their thresholds
-                differ, their scores do not.
+            known: Of this and of other candidates of the layer.
         """
         keys: dict[Value, Key] = {}
         live: dict[Value, object] = {}
@@ -67,11 +81,9 @@ class Selector:
             return keys[value] if value in keys else (value.name, id(self.consts.get(value)))
 
         for node in self.nodes[:-1]:
-            mine: Key = (node.op, node.attrs, tuple(map(key, node.operands)))
-            if mine not in known:
-                known[mine] = run_node(node, [get(v) for v in node.operands], env)
-            for i, (value, array) in enumerate(zip(node.results, known[mine], strict=True)):
-                keys[value], live[value] = (mine, i), array
+            number, results = known.run(node, tuple(map(key, node.operands)), get, env)
+            for i, (value, array) in enumerate(zip(node.results, results, strict=True)):
+                keys[value], live[value] = (number, i), array
         idx, cnt = get(self.attention["idx"]), get(self.attention["cnt"])
         assert isinstance(idx, np.ndarray) and isinstance(cnt, np.ndarray)
         return Reads.of(idx, cnt, heads, dict(self.attention.attrs))
@@ -86,6 +98,7 @@ def selectors(graph: Graph, options: Sparse) -> dict[int, Selector]:
     outcome = replace(sparse_attention, options=options).run(graph)
     known = {v for node in graph.nodes for v in node.results} | set(graph.inputs) | set(graph.consts)
     made = {v: node for node in outcome.graph.nodes for v in node.results if v not in known}
+    place = {node.out: i for i, node in enumerate(outcome.graph.nodes) if node.results}
     found: dict[int, Selector] = {}
     for attention in (n for n in outcome.graph.nodes if n.op == "block_attention"):
         wanted: set[Node] = set()
@@ -99,7 +112,7 @@ def selectors(graph: Graph, options: Sparse) -> dict[int, Selector]:
             elif node not in wanted:
                 wanted.add(node)
                 todo += node.operands
-        nodes = tuple(n for n in outcome.graph.nodes if n in wanted)
+        nodes = tuple(sorted(wanted, key=lambda n: place[n.out]))
         found[attention.int_attr("layer")] = Selector(
             (*nodes, attention), tuple(dict.fromkeys(reads)), outcome.graph.consts
         )
@@ -165,7 +178,7 @@ def survey(graph: Graph, candidates: Sequence[Sparse], text: Text, first: int, n
         number = sites[node]
         layer = Layer.of(node, look)
         mine = [way.get(number) for way in ways]
-        known: Known = {}
+        known = Known()
         tried = [s.run(look, env, layer.heads, known) for s in mine if s is not None]
         got = measure(layer, tried, first)
         losses = iter(got.losses)

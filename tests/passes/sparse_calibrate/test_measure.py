@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import astuple, replace
 
 import numpy as np
 import pytest
@@ -40,8 +40,9 @@ def row(found: Layer, way: Reads | None, head: int, pos: int) -> tuple[np.ndarra
     logits = found.scale * (found.k[head // 2, keys] @ found.q[head, pos])
     if found.softcap:
         logits = found.softcap * np.tanh(logits / found.softcap)
-    e = np.exp(logits)
-    rest = 0.0 if found.sinks is None else np.exp(found.sinks[head])
+    top = logits.max()
+    e = np.exp(logits - top)
+    rest = 0.0 if found.sinks is None else np.exp(found.sinks[head] - top)
     if way is None:
         return e @ found.v[head // 2, keys] / (e.sum() + rest), 1.0
     seen = way.blocks[head, pos // 64][keys // 64]
@@ -71,6 +72,43 @@ def test_losses_are_those_of_every_row_on_its_own(kind: str) -> None:
         assert 0 < loss.error <= loss.bound
         assert loss.density == pytest.approx(way.blocks[head].sum() / causal_blocks(4))
         assert np.abs(got.dense[first:, head] - dense).max() < 1e-12
+
+
+@pytest.mark.parametrize("sinks", [False, True])
+def test_many_ways_at_once_are_each_on_its_own(sinks: bool) -> None:
+    """All ways share one product over blocks; the oracle goes row by row, key by key."""
+    found, first = layer(200, sinks=sinks), 70
+    spans = [(0, 0), (3, 70), (64, 1), (0, 150)]
+    ways = [reads(found, 1, 0.5), reads(found, 2, 0.0), reads(found, 3, 0.7, spans), reads(found, 4, 1.1)]
+    got = measure(found, ways, first)
+    for head in range(HEADS):
+        dense = np.array([row(found, None, head, r)[0] for r in range(first, 200)])
+        for way, losses in zip(ways, got.losses, strict=True):
+            rows = [row(found, way, head, r) for r in range(first, 200)]
+            sparse, mass = (np.array(x) for x in zip(*rows, strict=True))
+            assert losses[head].mass == pytest.approx(mass.mean(), abs=1e-12)
+            assert losses[head].moved == pytest.approx(np.square(dense - sparse).sum(), rel=1e-9, abs=1e-12)
+            assert losses[head].off == pytest.approx((np.abs(dense - sparse) > 5e-3).mean(), abs=1e-12)
+    alone = [measure(found, [way], first).losses[0] for way in ways]
+    for mine, theirs in zip(got.losses, alone, strict=True):
+        for a, b in zip(mine, theirs, strict=True):  # sums in another order, in f64
+            assert astuple(a) == pytest.approx(astuple(b), rel=1e-9, abs=1e-12)
+
+
+def test_rows_whose_mass_is_lost_in_rounding_are_computed_again() -> None:
+    """All that one way reads weighs less than f32 can tell from nothing, beside a way that reads everything."""
+    exact = layer(192)
+    k = exact.k.copy()
+    k[:, :64] *= 20  # logits of hundreds: later blocks keep weights of e^-100 and less
+    exact = replace(exact, k=k)
+    found = replace(exact, q=exact.q.astype(np.float32), k=k.astype(np.float32), v=exact.v.astype(np.float32))
+    faint, all_of_it = reads(found, 0, 0.0), reads(found, 0, 1.1)
+    both = measure(found, [faint, all_of_it], 64).losses
+    assert min(x.mass_p1 for x in both[0]) < 1e-30
+    for head in range(HEADS):
+        assert both[1][head].error < 1e-5
+        dense, sparse = (np.array([row(exact, way, head, r)[0] for r in range(64, 192)]) for way in (None, faint))
+        assert both[0][head].error == pytest.approx(np.linalg.norm(dense - sparse) / np.linalg.norm(dense), rel=1e-3)
 
 
 def test_mass_of_blocks_is_that_of_their_weights() -> None:

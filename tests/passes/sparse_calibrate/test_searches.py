@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from fretsaw.ir.errors import PassError, UsageError
+from fretsaw.passes.api import Pass
 from fretsaw.passes.evidence.feeds import Sequence
 from fretsaw.passes.evidence.options import EvidenceOptions
 from fretsaw.passes.pipeline import run_pipeline
-from fretsaw.passes.sparse.calibrate.auto import default_candidates
 from fretsaw.passes.sparse.calibrate.patterns import choose_patterns, pattern_candidates
+from fretsaw.passes.sparse.calibrate.spaces import default_candidates, space_candidates
 from fretsaw.passes.sparse.calibrate.spans import LENGTHS, choose_spans, span_candidates, span_mask
 from fretsaw.passes.sparse.calibrate.survey import Survey, Surveyed, survey
 from fretsaw.passes.sparse.methods.minference import MInference
@@ -87,14 +88,15 @@ def test_candidates_of_spans_differ() -> None:
     assert len({span_mask(o, 16).tobytes() for o in ways}) == len(ways) > 20
 
 
-@pytest.mark.parametrize("space", ["mixed", "xattention", "minference", "moa"])
+@pytest.mark.parametrize("space", ["mixed", "spans", "xattention", "mean_pool", "minference", "moa"])
 def test_a_compile_searches_and_writes_its_plan(space: str, tmp_path: Path) -> None:
     evidence = EvidenceOptions(calib=CALIB, calib_source="text.txt", tokens=32, max_kl=0.3)
     asked = sparse_attention.configured(
         {"method": "auto", "space": space, "tokens": 350, "dense_until": 128, "density": 0.7}
     )
     notes: list[str] = []
-    (got,) = resolve_auto((asked,), captured(), evidence, tmp_path / "m.fsaw", notes.append)
+    stages: list[str] = []
+    (got,) = resolve_auto((asked,), captured(), evidence, tmp_path / "m.fsaw", notes.append, stages.append)
     plan = tmp_path / "m.plan.toml"
     assert got.options is not None and getattr(got.options, "plan") == str(plan)  # noqa: B009  of the plan's class
     text = plan.read_text()
@@ -102,7 +104,11 @@ def test_a_compile_searches_and_writes_its_plan(space: str, tmp_path: Path) -> N
     said = json.loads((tmp_path / "m.plan.json").read_text())
     assert sum(said["methods"].values()) == 8 and said["taken"] in said["rounds"]
     assert "candidates in layer 1" in notes
-    if space in ("mixed", "xattention"):
+    assert stages[0] == "passes of the dense model" and stages[1].startswith("survey of ")
+    assert stages[1].endswith(" on 350 tokens") and stages[-1] == f"wrote {plan}"
+    one = {"spans": {"moa"}, "xattention": {"xattention"}, "mean_pool": {"mean_pool"}}
+    assert set(said["methods"]) - {"dense"} <= one.get(space, set(said["methods"]))
+    if space not in ("minference", "moa"):
         ElementTree.fromstring((tmp_path / "m.plan.svg").read_text())
         assert said["taken"]["kl"] <= 0.3
     limits = replace(evidence, calib=CALIB[:350], max_kl=None)
@@ -114,7 +120,81 @@ def test_a_compile_searches_and_writes_its_plan(space: str, tmp_path: Path) -> N
 @pytest.mark.parametrize("first", [512, 2048])
 def test_candidates_leave_the_first_rows_alone(first: int) -> None:
     ways = (*default_candidates(first), *pattern_candidates(8192, 0.3, first))
-    assert all(o.exact_dense(first) for o in ways)
+    ones = [space_candidates(space, first) for space in ("spans", "xattention", "mean_pool")]
+    assert all(o.exact_dense(first) for o in (*ways, *ones[0], *ones[1], *ones[2]))
+    assert [len(found) for found in ones] == [6, 9, 7] and all(len({o.method for o in found}) == 1 for found in ones)
+
+
+def asked(**options: object) -> Pass:
+    given = {"method": "auto", "tokens": 350, "dense_until": 128, "space": "mean_pool"}
+    return sparse_attention.configured(given | options)
+
+
+EVIDENCE = EvidenceOptions(calib=CALIB, calib_source="text.txt", tokens=32)
+
+
+def test_cost_is_limited_and_divergence_measured(tmp_path: Path) -> None:
+    said = []
+    for cost in (0.7, 0.85):
+        (got,) = resolve_auto((asked(max_cost=cost),), captured(), EVIDENCE, tmp_path / "m.fsaw", lambda note: None)
+        said.append(json.loads((tmp_path / "m.plan.json").read_text()))
+        assert said[-1]["taken"]["cost"] <= cost * 1.001 and len(said[-1]["rounds"]) == 1
+    tight, loose = (found["taken"] for found in said)
+    assert loose["lost"] < tight["lost"] and 0 < loose["kl"] < tight["kl"]
+    check = run_pipeline(captured(), extra=[got], check=replace(EVIDENCE, calib=CALIB[:350])).ledger[-1].check
+    assert check["first_row"] == 128 and float(check["kl"]) == pytest.approx(loose["kl"], rel=1e-3)
+
+
+def test_a_cost_that_no_plan_has(tmp_path: Path) -> None:
+    with pytest.raises(PassError, match="no plan costs 0.05 of dense attention or less, the cheapest costs 0") as error:
+        resolve_auto((asked(max_cost=0.05),), captured(), EVIDENCE, tmp_path / "m.fsaw", lambda note: None)
+    assert error.value.hint == "raise max_cost, or lower dense_until: rows before 128 of 350 read everything"
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"max_kl": 0.1, "max_cost": 0.5}, "max_kl and max_cost are two limits: give one of them"),
+        ({"max_cost": 1.5}, "max_cost is a share of dense attention's cost, at most 1, not 1.5"),
+        ({"max_cost": -0.5}, "max_cost is at least 0, not -0.5"),
+        ({"max_cost": 0.5, "space": "moa"}, "the space moa is held to density, not to max_cost"),
+        ({"space": "everything"}, "one of mixed, spans, xattention, mean_pool, minference, moa"),
+    ],
+)
+def test_options_that_cannot_be(options: dict[str, object], why: str) -> None:
+    with pytest.raises(UsageError, match=why):
+        asked(**options)
+
+
+def test_another_limit_makes_no_survey(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, plan = tmp_path / "s.survey", tmp_path / "m.plan.toml"
+    resolve_auto((asked(max_kl=0.3, survey=str(file)),), captured(), EVIDENCE, tmp_path / "m.fsaw", lambda note: None)
+    resolve_auto((asked(max_cost=0.7),), captured(), EVIDENCE, tmp_path / "m.fsaw", lambda note: None)
+    fresh = plan.read_text()
+    monkeypatch.setattr("fretsaw.passes.sparse.calibrate.saved.survey", None)
+    notes: list[str] = []
+    resolve_auto((asked(max_cost=0.7, survey=str(file)),), captured(), EVIDENCE, tmp_path / "m.fsaw", notes.append)
+    assert plan.read_text() == fresh and f"the survey of {file}" in notes
+    with pytest.raises(UsageError, match="it is of another number of tokens: 350, wanted 300"):
+        resolve_auto(
+            (asked(max_cost=0.7, survey=str(file), tokens=300),),
+            captured(),
+            EVIDENCE,
+            tmp_path / "m.fsaw",
+            notes.append,
+        )
+
+
+@pytest.mark.parametrize("space", ["mean_pool", "moa"])
+def test_layers_that_stay_dense_are_not_planned(space: str, tmp_path: Path) -> None:
+    options = asked(space=space, dense_layers="0", density=0.7, max_kl=0.5)
+    (got,) = resolve_auto((options,), captured(), EVIDENCE, tmp_path / "m.fsaw", lambda note: None)
+    text = (tmp_path / "m.plan.toml").read_text()
+    assert "layer = 1\n" in text and "layer = 0\n" not in text
+    said = json.loads((tmp_path / "m.plan.json").read_text())["taken"]
+    check = run_pipeline(captured(), extra=[got], check=replace(EVIDENCE, calib=CALIB[:350])).ledger[-1].check
+    if check["first_row"] == 128:
+        assert float(check["kl"]) == pytest.approx(said["kl"], rel=1e-3)
 
 
 def test_a_search_needs_text(tmp_path: Path) -> None:
