@@ -103,6 +103,19 @@ class ReferenceKvCache:
             self._k[layer][seq].append(k[rows])
             self._v[layer][seq].append(v[rows])
 
+    def keep(self, tokens: int) -> None:
+        """Forget all but the first ``tokens`` tokens of every sequence; no step is under way then."""
+        for layer in (*self._k, *self._v):
+            for parts in layer:
+                parts[:] = [np.concatenate(parts)[:tokens]] if parts else []
+        self.begin_step([])
+        self._before = [min(n, tokens) for n in self._before]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of keys and values."""
+        return sum(a.nbytes for layer in (*self._k, *self._v) for parts in layer for a in parts)
+
     def read(self, layer: int, seq: int) -> tuple[np.ndarray, np.ndarray]:
         """All keys [S, K, E] and values [S, K, Ev] of one sequence, oldest first."""
         return np.concatenate(self._k[layer][seq]), np.concatenate(self._v[layer][seq])

@@ -15,11 +15,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fretsaw.ir import Graph, Node, TensorType
+from fretsaw.ir import Graph, Node, ReferenceKvCache, TensorType
 from fretsaw.ir.errors import PassError
 from fretsaw.passes.api import Pass
 from fretsaw.passes.evidence.compare import distance
 from fretsaw.passes.evidence.cost import cost, sequence_dims
+from fretsaw.passes.evidence.decoding import check_decoding, decode_start, decodes
 from fretsaw.passes.evidence.divergence import Divergence, diverge
 from fretsaw.passes.evidence.feeds import Sequence, feed, vocabulary
 from fretsaw.passes.evidence.memory import peak_bytes
@@ -40,10 +41,12 @@ SAME = 1e-6  # nats a token: f32 rounding makes 1e-9, a wrong head, scale or mas
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """What a graph gave on the long text: logits of the compared rows, and its cuts at these rows."""
+    """What a graph gave on the long text: logits of the compared rows, its cuts at these rows, and the caches that it
+    filled."""
 
     logits: Array
     cuts: dict[str, Array]
+    caches: tuple[ReferenceKvCache, ...]
 
 
 def long_text(name: str, first: int, graph: Graph, options: EvidenceOptions, context: int) -> Sequence:
@@ -90,6 +93,7 @@ def check_long(
     """
     first = p.acts_from or 0
     text = long_text(p.name, first, before, options, context)
+    start = decode_start(p.name, first, text) if decodes(after) else None
     tokens = int(text.ids.size)
     flops = cost(before, tokens).flops
     if flops > LONG_FLOPS:
@@ -117,9 +121,22 @@ def check_long(
     if inspector is None:
         return numbers, None
     _inspected(p, after, text, rows, old, inspector, note)
-    if inspector.idle():
+    if start is not None:
+        (mine,), (theirs,) = old.caches, new.caches
+        suffix = "" if inspector.idle() else "_decoding"
+        decoded = check_decoding(p.name, (before, mine), (after, theirs), text, start, options, note, suffix)
+        if inspector.idle():
+            return _of_decoding(numbers, decoded), inspector
+        numbers |= decoded
+    elif inspector.idle():
         numbers["status"] = _nothing_done(p, options, inspector.idle())
     return {**numbers, **inspector.numbers()}, inspector
+
+
+def _of_decoding(prompt: Numbers, decoded: Numbers) -> Numbers:
+    """Numbers of a pass that changes decoding alone: those of the prompt say that it does nothing there."""
+    kept = ("tokens_long", "sha256_long", "memory_bound_bytes_long")
+    return {"kl_prompt": prompt["kl"], **{k: prompt[k] for k in kept}, **decoded}
 
 
 def _nothing_done(p: Pass, options: EvidenceOptions, what: str) -> str:
@@ -168,13 +185,15 @@ def _run(
     if logits is None:
         raise PassError("predictions are compared, and the graph has no output called logits", where=graph.name)
     flat = logits.reshape(-1, logits.shape[-1])
-    return Run(flat if picks else flat[rows], cuts)
+    caches = tuple(x for x in inputs.values() if isinstance(x, ReferenceKvCache))
+    return Run(flat if picks else flat[rows], cuts, caches)
 
 
 def _memory(graph: Graph, tokens: int, rows: Array, run: Run) -> int:
     """Bytes of arrays held at once: the largest run, and logits and cuts of three."""
     env = sequence_dims(graph, tokens) | {"R": rows.size}
-    return peak_bytes(graph, env) + 3 * (run.logits.nbytes + sum(a.nbytes for a in run.cuts.values()))
+    held = sum(a.nbytes for a in (run.logits, *run.cuts.values(), *run.caches))
+    return peak_bytes(graph, env) + 3 * held
 
 
 def run_rows(
