@@ -118,19 +118,20 @@ def check_long(
         "worst_block": where, "worst_block_error": share, "memory_bound_bytes_long": _memory(after, tokens, rows, old),
     }  # fmt: skip
     inspector = None if p.inspect is None else p.inspect(after, text, first, note)
-    if inspector is None:
-        return numbers, None
-    _inspected(p, after, text, rows, old, inspector, note)
+    idle = ""
+    if inspector is not None:
+        _inspected(p, after, text, rows, old, inspector, note)
+        idle = inspector.idle()
     if start is not None:
         (mine,), (theirs,) = old.caches, new.caches
-        suffix = "" if inspector.idle() else "_decoding"
+        suffix = "" if idle else "_decoding"
         decoded = check_decoding(p.name, (before, mine), (after, theirs), text, start, options, note, suffix)
-        if inspector.idle():
+        if idle:
             return _of_decoding(numbers, decoded), inspector
         numbers |= decoded
-    elif inspector.idle():
-        numbers["status"] = _nothing_done(p, options, inspector.idle())
-    return {**numbers, **inspector.numbers()}, inspector
+    elif idle:
+        numbers["status"] = _nothing_done(p, options, idle)
+    return numbers | ({} if inspector is None else inspector.numbers()), inspector
 
 
 def _of_decoding(prompt: Numbers, decoded: Numbers) -> Numbers:

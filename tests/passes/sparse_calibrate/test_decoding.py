@@ -138,3 +138,11 @@ def test_decoding_that_reads_everything_is_not_said_to_be_measured() -> None:
     assert check["status"] == f"unchecked: no head leaves anything out of {START + STEPS} tokens when it decodes"
     with pytest.raises(PassError, match="cannot be held to its limits: no head leaves anything out"):
         compile_it(p, max_kl=0.1)
+
+
+def test_decoding_is_measured_without_an_inspector() -> None:
+    p = replace(planted(lambda g: quest().run(g).graph, "budget", "packed"), begins=lambda options: 128)
+    check = compile_it(p).ledger[-1].check
+    assert check["kl"] == pytest.approx(0, abs=1e-9) and float(check["kl_decoding"]) > 1e-3
+    with pytest.raises(PassError, match="mean KL divergence"):
+        compile_it(p, max_kl=1e-3)

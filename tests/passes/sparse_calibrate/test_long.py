@@ -77,12 +77,11 @@ def test_limits_hold_on_the_long_text() -> None:
 
 
 def test_limits_are_not_said_to_hold_where_nothing_was_left_out() -> None:
-    given = {"method": "quest", "budget": 128, "first_dense": 0}
-    quest = replace(sparse_attention.configured(given), begins=lambda options: FIRST)
-    check = compile_it(quest).ledger[-1].check
+    dense = replace(sparse_attention.configured({"method": "dense"}), begins=lambda options: FIRST)
+    check = compile_it(dense).ledger[-1].check
     assert check["status"] == "unchecked: no head leaves anything out of a prompt of 700 tokens"
     with pytest.raises(PassError, match="cannot be held to its limits: no head leaves anything out of a prompt"):
-        compile_it(quest, max_kl=0.1)
+        compile_it(dense, max_kl=0.1)
 
 
 @pytest.mark.parametrize("known", [100, 128, 129])
