@@ -37,9 +37,9 @@ METHODS: list[tuple[str, dict[str, object], Full]] = [
     ("hip", {"mask_k": 64, "sink": 0, "window": 0, **SHORT}, Full(128, False, True)),
     ("quest", {"budget": 64, "first_dense": 0}, Full(64, True, False)),
     ("quest", {"budget": 150, "first_dense": 0}, Full(128, True, False)),
-    ("infllm", {**SHORT}, Full(128, False, True)),
-    ("longheads", {**SHORT}, Full(128, False, True)),
-    ("hyper_attention", {**SHORT}, Full(128, False, True)),
+    ("infllm", {**SHORT}, Full(99 * BLOCK, False, True)),  # 2 + 65 + 32 blocks
+    ("longheads", {**SHORT}, Full(64 * BLOCK, False, True)),
+    ("hyper_attention", {**SHORT}, Full(8 * BLOCK, False, True)),
 ]  # fmt: skip
 
 
