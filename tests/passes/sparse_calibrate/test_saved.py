@@ -81,7 +81,7 @@ def test_what_is_about_something_else_is_refused(file: Path) -> None:
 def test_the_digest_is_that_of_nodes_and_weights() -> None:
     graph = packed()
     assert graph_digest(graph) == graph_digest(packed())
-    assert graph_digest(with_const(graph, "l0.q_proj.weight", lambda w: w + 0)) == graph_digest(graph)
+    assert graph_digest(with_const(graph, "l1.down.weight", lambda w: w + 0)) == graph_digest(graph)
     fewer = replace(graph, nodes=graph.nodes[:-1], outputs=(graph.nodes[-2].out,))
     assert graph_digest(fewer) != graph_digest(graph)
 

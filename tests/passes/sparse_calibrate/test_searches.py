@@ -135,7 +135,7 @@ EVIDENCE = EvidenceOptions(calib=CALIB, calib_source="text.txt", tokens=32)
 
 def test_cost_is_limited_and_divergence_measured(tmp_path: Path) -> None:
     said = []
-    for cost in (0.7, 0.85):
+    for cost in (0.75, 0.9):
         (got,) = resolve_auto((asked(max_cost=cost),), captured(), EVIDENCE, tmp_path / "m.fsaw", lambda note: None)
         said.append(json.loads((tmp_path / "m.plan.json").read_text()))
         assert said[-1]["taken"]["cost"] <= cost * 1.001 and len(said[-1]["rounds"]) == 1
@@ -169,15 +169,15 @@ def test_options_that_cannot_be(options: dict[str, object], why: str) -> None:
 def test_another_limit_makes_no_survey(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file, plan = tmp_path / "s.survey", tmp_path / "m.plan.toml"
     resolve_auto((asked(max_kl=0.3, survey=str(file)),), captured(), EVIDENCE, tmp_path / "m.fsaw", lambda note: None)
-    resolve_auto((asked(max_cost=0.7),), captured(), EVIDENCE, tmp_path / "m.fsaw", lambda note: None)
+    resolve_auto((asked(max_cost=0.75),), captured(), EVIDENCE, tmp_path / "m.fsaw", lambda note: None)
     fresh = plan.read_text()
     monkeypatch.setattr("fretsaw.passes.sparse.calibrate.saved.survey", None)
     notes: list[str] = []
-    resolve_auto((asked(max_cost=0.7, survey=str(file)),), captured(), EVIDENCE, tmp_path / "m.fsaw", notes.append)
+    resolve_auto((asked(max_cost=0.75, survey=str(file)),), captured(), EVIDENCE, tmp_path / "m.fsaw", notes.append)
     assert plan.read_text() == fresh and f"the survey of {file}" in notes
     with pytest.raises(UsageError, match="it is of another number of tokens: 350, wanted 300"):
         resolve_auto(
-            (asked(max_cost=0.7, survey=str(file), tokens=300),),
+            (asked(max_cost=0.75, survey=str(file), tokens=300),),
             captured(),
             EVIDENCE,
             tmp_path / "m.fsaw",
