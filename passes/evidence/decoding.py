@@ -134,7 +134,7 @@ def step_inputs(graph: Graph, cache: ReferenceKvCache, text: Sequence, at: int) 
         if isinstance(value.type, HandleType):
             given[value.name] = cache
         elif value.name == "positions":
-            given[value.name] = np.full_like(given[value.name], at)  # type: ignore[call-overload]
+            given[value.name] = np.full_like(given[value.name], at)
     return given
 
 

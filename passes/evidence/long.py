@@ -193,7 +193,7 @@ def _run(
 def _memory(graph: Graph, tokens: int, rows: Array, run: Run) -> int:
     """Bytes of arrays held at once: the largest run, and logits and cuts of three."""
     env = sequence_dims(graph, tokens) | {"R": rows.size}
-    held = sum(a.nbytes for a in (run.logits, *run.cuts.values(), *run.caches))
+    held = run.logits.nbytes + sum(a.nbytes for a in run.cuts.values()) + sum(c.nbytes for c in run.caches)
     return peak_bytes(graph, env) + 3 * held
 
 

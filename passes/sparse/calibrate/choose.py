@@ -1,13 +1,14 @@
 """One candidate per head: an integer program over what candidates cost and lose.
 
-    minimise   sum over heads of density[l, h, c] x[l, h, c] / H  +  sum over layers of selection[l, c] y[l, c]
-    such that  one x[l, h, c] is 1 for every head,  x[l, h, c] <= y[l, c],
+    minimise   sum over heads of density[l, h, c] x[l, h, c] / H  +  sum over layers of selection[l, g] y[l, g]
+    such that  one x[l, h, c] is 1 for every head,  x[l, h, c] <= y[l, g of c],
                sum of loss[l, h, c] x[l, h, c] <= budget,          x, y in {0, 1}
 
 or, where the cost is limited, the least loss within a cost: the same program with the two lines exchanged.
 
-Costs are in units of a layer's dense attention, so a cost of L is what the dense model pays. A selector runs for a
-whole layer, whoever uses it: that is y. Loss is the squared error of a head's output over the squared output of its
+Costs are in units of a layer's dense attention, so a cost of L is what the dense model pays. Scores are computed for a
+whole layer, whoever uses them: that is y, of a group of candidates that differ in what they take from the same scores.
+Loss is the squared error of a head's output over the squared output of its
 layer, so the sum over heads is the squared relative error of the layer.
 """
 
@@ -21,10 +22,12 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 
 from fretsaw.ir.errors import PassError
 from fretsaw.passes.sparse.calibrate.survey import Survey
+from fretsaw.passes.sparse.options import Sparse
 
 Array = np.ndarray
 SECONDS = 10.0  # a program that is not solved by then is used as far as it came
 GAP = 1e-3  # of what is minimised
+RULES = frozenset({"threshold", "density", "blocks", "p"})  # options that say how much is taken from scores
 UNIT = 1e3  # largest coefficient of what is minimised: the solver's absolute tolerances are below 1e-6
 
 
@@ -37,12 +40,14 @@ class Table:
         density: [L, H, C], infinite where a candidate does not exist.
         loss: [L, H, C].
         selection: [L, C].
+        scorer: [C], group of each candidate; none of them share scores where it is not given.
     """
 
     layers: tuple[int, ...]
     density: Array
     loss: Array
     selection: Array
+    scorer: tuple[int, ...] = ()
 
     @staticmethod
     def of(found: Survey) -> Table:
@@ -60,17 +65,37 @@ class Table:
                 loss[i, :, c] = [x.moved / whole for x in heads]
                 selection[i, c] = layer.selection[c]
         density[:, :, -1] = 1.0
-        return Table(numbers, density, loss, selection)
+        keys = [_scores_of(c) for c in found.candidates]
+        return Table(numbers, density, loss, selection, (*map(keys.index, keys), len(keys)))
+
+    @property
+    def groups(self) -> tuple[int, ...]:
+        """Group of each candidate, numbered by the first that has it."""
+        return self.scorer or tuple(range(self.selection.shape[1]))
+
+    @property
+    def scores(self) -> Array:
+        """Cost of the scores of each group [L, C]; zero for numbers that are no group's."""
+        out = np.zeros_like(self.selection)
+        np.maximum.at(out.T, list(self.groups), self.selection.T)
+        return out
 
     def cost(self, choice: Array) -> float:
         """Of a choice [L, H], over that of the dense model."""
         taken = np.take_along_axis(self.density, choice[:, :, None], 2)[:, :, 0].mean()
-        used = sum(self.selection[i, sorted(set(row))].sum() for i, row in enumerate(choice.tolist()))
+        groups, scores = self.groups, self.scores
+        used = sum(scores[i, sorted({groups[c] for c in row})].sum() for i, row in enumerate(choice.tolist()))
         return float(taken + used / len(self.layers))
 
     def lost(self, choice: Array) -> float:
         """Mean over layers of the squared relative error of a choice [L, H]."""
         return float(np.take_along_axis(self.loss, choice[:, :, None], 2).sum() / len(self.layers))
+
+
+def _scores_of(options: Sparse) -> tuple[object, ...]:
+    """What decides the scores of a candidate: its method and the options that are no rule for taking from them."""
+    own = {k: v for k, v in options.own().items() if k not in RULES}
+    return (options.method, *sorted(own.items(), key=lambda item: item[0]))
 
 
 def choose(table: Table, budget: float) -> Array:
@@ -99,7 +124,7 @@ def _costs(table: Table) -> Array:
     """Of every pick x and every use y, in layers of dense attention."""
     there = np.isfinite(table.density)
     each = np.where(there, table.density, 0).reshape(-1) / table.density.shape[1]
-    return np.concatenate([each, table.selection.reshape(-1)])
+    return np.concatenate([each, table.scores.reshape(-1)])
 
 
 def _losses(table: Table) -> Array:
@@ -114,7 +139,7 @@ def _solve(table: Table, least: Array, limited: Array, limit: float) -> Array:
     there = np.isfinite(table.density)
     one = sparse.kron(sparse.eye(layers * heads), np.ones((1, ways)))
     at = np.arange(picks)
-    use = picks + (at // (heads * ways)) * ways + at % ways
+    use = picks + (at // (heads * ways)) * ways + np.array(table.groups)[at % ways]
     opened = sparse.coo_matrix(
         (np.repeat([1.0, -1.0], picks), (np.tile(at, 2), np.concatenate([at, use]))), (picks, picks + uses)
     )

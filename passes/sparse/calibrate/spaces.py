@@ -11,16 +11,16 @@ from fretsaw.passes.sparse.methods.moa import MoA
 from fretsaw.passes.sparse.methods.xattention import XAttention
 from fretsaw.passes.sparse.options import Sparse
 
-SPANS = (128, 256, 512, 1024, 2048, 4096)  # tokens before a row
-THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99)  # of the mass
-DENSITIES = (0.05, 0.1, 0.15, 0.25, 0.35, 0.5, 0.7)  # of the visible blocks
+SPANS = (128, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)  # tokens before a row
+THRESHOLDS = (0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99, 0.995)  # of the mass
+DENSITIES = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.65)  # of the visible blocks
 STRIDE = 16  # of XAttention: half the cost of choosing of its default
 
 
 def default_candidates(dense_until: int) -> tuple[Sparse, ...]:
     """Settings from nothing to nearly everything, of each of the three methods."""
-    some = (*spans(dense_until, SPANS[1:5]), *masses(dense_until, (0.7, 0.8, 0.9, 0.95)))
-    return (*some, *shares(dense_until, (0.1, 0.25, 0.5)))
+    some = (*spans(dense_until, SPANS[1:]), *masses(dense_until, (0.8, 0.9, 0.95, 0.98, 0.99)))
+    return (*some, *shares(dense_until, (0.1, 0.15, 0.25, 0.4)))
 
 
 def space_candidates(space: str, dense_until: int) -> tuple[Sparse, ...]:

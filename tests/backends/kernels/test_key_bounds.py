@@ -102,7 +102,7 @@ def test_scores_are_the_bounds_of_rows_that_decode(kv: KvType) -> None:
         seen = ~np.isneginf(want)
         assert seen.any()
         # 2 * SIZE products of about 4 * 4 each, added in f32.
-        np.testing.assert_allclose(got[seen], want[seen], rtol=0, atol=2 * SIZE * 16 * np.finfo(np.float32).eps)
+        np.testing.assert_allclose(got[seen], want[seen], rtol=0, atol=float(2 * SIZE * 16 * np.finfo(np.float32).eps))
 
 
 def test_bounds_hold_for_every_key() -> None:

@@ -28,7 +28,8 @@ def table(seed: int, layers: int = 2, heads: int = 2, ways: int = 3, missing: fl
     loss[:, :, -1] = 0.0
     selection = rng.random((layers, ways + 1)) * 0.3
     selection[:, -1] = 0.0
-    return Table(tuple(range(layers)), density, loss, selection)
+    shared = (0, 0, *range(2, ways + 1)) if seed % 2 else ()  # the first two take from the same scores
+    return Table(tuple(range(layers)), density, loss, selection, shared)
 
 
 @settings(max_examples=40, deadline=None)
@@ -50,7 +51,7 @@ def test_it_is_as_cheap_as_the_best_of_all_choices(seed: int, budget: float) -> 
 def test_within_a_cost_nothing_loses_less(seed: int, limit: float, scale: float) -> None:
     """Losses of real models are far below one: the solver's tolerances must not eat them."""
     found = table(seed)
-    found = Table(found.layers, found.density, found.loss * scale, found.selection)
+    found = Table(found.layers, found.density, found.loss * scale, found.selection, found.scorer)
     best = np.inf
     for flat in itertools.product(range(4), repeat=4):
         choice = np.array(flat).reshape(2, 2)
@@ -87,6 +88,16 @@ def test_a_selector_is_paid_once_for_a_layer() -> None:
     assert choose(found, 0.0).tolist() == [[1, 1]]  # 0.5 + 0 is less than 0.1 + 0.6
     cheaper = Table((0,), density, np.zeros((1, 2, 3)), np.array([[0.3, 0.0, 0.0]]))
     assert choose(cheaper, 0.0).tolist() == [[0, 0]]
+
+
+def test_scores_are_paid_once_whatever_is_taken_from_them() -> None:
+    density = np.array([[[0.1, 0.9, 1.0], [0.9, 0.1, 1.0]]])
+    alone = Table((0,), density, np.zeros((1, 2, 3)), np.array([[0.6, 0.5, 0.0]]))
+    assert alone.cost(np.array([[0, 1]])) == pytest.approx(1.2)
+    together = Table((0,), density, np.zeros((1, 2, 3)), np.array([[0.6, 0.5, 0.0]]), (0, 0, 2))
+    assert together.cost(np.array([[0, 1]])) == pytest.approx(0.7)
+    assert choose(alone, 0.0).tolist() == [[1, 1]] or choose(alone, 0.0).tolist() == [[2, 2]]
+    assert choose(together, 0.0).tolist() == [[0, 1]]
 
 
 def test_plans_are_read_back(tmp_path: Path) -> None:

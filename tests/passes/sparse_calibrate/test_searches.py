@@ -122,7 +122,7 @@ def test_candidates_leave_the_first_rows_alone(first: int) -> None:
     ways = (*default_candidates(first), *pattern_candidates(8192, 0.3, first))
     ones = [space_candidates(space, first) for space in ("spans", "xattention", "mean_pool")]
     assert all(o.exact_dense(first) for o in (*ways, *ones[0], *ones[1], *ones[2]))
-    assert [len(found) for found in ones] == [6, 9, 7] and all(len({o.method for o in found}) == 1 for found in ones)
+    assert [len(found) for found in ones] == [10, 11, 9] and all(len({o.method for o in found}) == 1 for found in ones)
 
 
 def asked(**options: object) -> Pass:
