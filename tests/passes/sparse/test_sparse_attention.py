@@ -292,3 +292,9 @@ def test_heads_with_other_thresholds_share_their_scores(tmp_path: Path) -> None:
         of[head] = run_steps(alone, mine, [[330]], layer=1).masks[0][:, head]
     got = run_steps(after, mine, [[330]], layer=1).masks[0]
     assert all(np.array_equal(got[:, head], of[head]) for head in range(3)) and got[:, 3].sum() == 21
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[3] / "examples" / "plans").glob("*.toml")))
+def test_plans_of_the_examples(path: Path) -> None:
+    plan = PASS.configured({"method": "plan", "plan": str(path)}).options
+    assert len(getattr(plan, "planned")()) == 30  # noqa: B009  of the method's class
