@@ -23,13 +23,15 @@ SECTIONS = {
 
 @pytest.fixture(scope="module")
 def example(root: Path) -> dict[str, object]:
-    """The manifest shown in the documentation, with the object that encoders have."""
+    """The manifest shown in the documentation, with the objects that encoders and sparse programs have."""
     text = (root / "docs" / "artifact.md").read_text()
     block = re.search(r"```json\n(.*?)```", text, re.S)
     assert block is not None
     manifest = json.loads(block.group(1))
     assert isinstance(manifest, dict)
-    return {**manifest, "embedding": {"width": 384, "pooling": "mean", "normalize": True}}
+    dense = {"entry": "step_dense", "until": 2048, "prompts": False, "single": True}
+    embedding = {"width": 384, "pooling": "mean", "normalize": True}
+    return {**manifest, "program": {**manifest["program"], "dense": dense}, "embedding": embedding}
 
 
 def test_the_documented_example_is_valid(example: dict[str, object]) -> None:
