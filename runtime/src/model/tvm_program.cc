@@ -169,11 +169,8 @@ class TvmProgram : public Program {
         kv_(manifest.kv),
         threads_(threads),
         k_pages_(PageArgument(kv_.storage)),
-        v_pages_(PageArgument(kv_.storage)) {
-    weights_.reserve(manifest.tensors.size());
-    for (const TensorInfo& info : manifest.tensors) {
-      weights_.push_back(View(weights.data() + info.offset, info.shape, ToDL(info.dtype)));
-    }
+        v_pages_(PageArgument(kv_.storage)),
+        weights_(WeightViews(manifest, weights)) {
     for (const Argument* argument :
          {&tokens_, &positions_, &cu_, &rows_, &lens_, &table_, &k_pages_, &v_pages_}) {
       packed_.emplace_back(argument->tensor());
@@ -209,22 +206,10 @@ class TvmProgram : public Program {
     } catch (const std::exception& e) {
       return Error{Status::kInternal, std::string("the step program failed: ") + e.what()};
     }
-    return CheckedLogits(std::ssize(a.rows));
+    return Checked(logits_, std::ssize(a.rows), vocab_size_, "logits");
   }
 
  private:
-  Result<std::span<const float>> CheckedLogits(int64_t rows) const {
-    const DLDataType dtype = logits_.dtype();
-    if (logits_.ndim() != 2 || logits_.size(0) != rows || logits_.size(1) != vocab_size_ ||
-        dtype.code != kDLFloat || dtype.bits != 32 || !logits_.IsContiguous()) {
-      return Error{Status::kCorrupt,
-                   "the step program returned something else than f32 logits of shape [" +
-                       std::to_string(rows) + ", " + std::to_string(vocab_size_) + "]"};
-    }
-    return std::span<const float>(static_cast<const float*>(logits_.data_ptr()),
-                                  static_cast<size_t>(rows * vocab_size_));
-  }
-
   // Order matters: tensors made by the program must be freed before the code that frees them.
   ffi::Module library_;
   ffi::Module vm_;
