@@ -17,13 +17,11 @@ from fretsaw.backends.tvm.kernels.emit import (
     bind,
     dim,
     fma,
-    i32,
     i64,
     kernel,
     load,
     loop,
     parallel,
-    scratch,
     select,
     splat,
     store,
@@ -33,7 +31,6 @@ from fretsaw.backends.tvm.kernels.isa import Isa
 from fretsaw.backends.tvm.kernels.rows import for_columns, reduce_row
 from fretsaw.backends.tvm.kernels.select_cache import NEVER, KeyCache
 from fretsaw.backends.tvm.kernels.select_step import QueryBlock, Step
-from fretsaw.backends.tvm.kernels.softmax_block import fold
 from fretsaw.backends.tvm.kv_storage import KvType
 from fretsaw.ir.kv import BLOCK
 
@@ -82,29 +79,9 @@ def keep_bounds(spec: KeyBoundSpec) -> tirx.PrimFunc:
             with when(tirx.all(step.count(b) > 0, used > 0, (j + 1) * BLOCK > step.before(b))):
                 page = cache.page(b, h, j)
                 with loop(spec.size) as e:
-                    low, high = _ends(spec, cache, page, e, used)
-                    store(bounds, [page, e], low)
-                    store(bounds, [page, spec.size + e], high)
+                    for at, join, empty in ((e, _least, float("inf")), (spec.size + e, _most, float("-inf"))):
+                        store(bounds, [page, at], cache.fold_keys(page, e, used, spec.isa.lanes, join, empty))
     return k.func
-
-
-def _ends(spec: KeyBoundSpec, cache: KeyCache, page: Expr, e: Expr, used: Expr) -> tuple[Expr, Expr]:
-    """Least and greatest of element ``e`` of the first ``used`` keys of a page. Other slots may hold anything."""
-    lanes = spec.isa.lanes
-    low, high = scratch((lanes,)), scratch((lanes,))
-    store(low, [0], splat(float("inf"), lanes))
-    store(high, [0], splat(float("-inf"), lanes))
-    limit = bind(tirx.Cast("int32", used))
-    with loop(BLOCK // lanes) as v:
-        slot = bind(v * lanes)
-        value = cache.pages.keys(page, e, slot, lanes)
-        scale = cache.pages.key_scales(page, slot, lanes)
-        value = bind(value if scale is None else value * scale)
-        exists = tirx.Ramp(tirx.Cast("int32", slot), i32(1), lanes) < tirx.Broadcast(limit, lanes)
-        old_low, old_high = bind(load(low, [0], lanes)), bind(load(high, [0], lanes))
-        store(low, [0], _least(old_low, bind(select(exists, value, old_low))))
-        store(high, [0], _most(old_high, bind(select(exists, value, old_high))))
-    return fold(bind(load(low, [0], lanes)), _least), fold(bind(load(high, [0], lanes)), _most)
 
 
 def _least(a: Expr, b: Expr) -> Expr:

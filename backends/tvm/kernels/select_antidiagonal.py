@@ -165,7 +165,7 @@ def _pack(spec: AntidiagonalSpec, cache: KeyCache, panels: Buffer, page: Expr, j
         with loop(spec.stride) as t, loop(spec.size) as e:
             for u in range(some):
                 slot = bind((part * some + u) * spec.stride + t)
-                value = bind(cache.key(page, e, slot))
+                value = bind(cache.keys(page, e, slot))
                 store(panels, [panel, t * spec.size + e, lane + u], select(slot < used, value, splat(0.0, 1)))
 
 

@@ -7,10 +7,26 @@ from dataclasses import dataclass
 
 from tvm import tirx
 
-from fretsaw.backends.tvm.kernels.emit import Buffer, Expr, Index, Kernel, bind, dim, i64, load, loop, splat, store
+from fretsaw.backends.tvm.kernels.emit import (
+    Buffer,
+    Expr,
+    Index,
+    Kernel,
+    bind,
+    dim,
+    i32,
+    i64,
+    load,
+    loop,
+    scratch,
+    select,
+    splat,
+    store,
+)
 from fretsaw.backends.tvm.kernels.isa import PANEL, Isa
 from fretsaw.backends.tvm.kernels.kv_pages import TVM_TYPE, KvPages
 from fretsaw.backends.tvm.kernels.select_step import Step
+from fretsaw.backends.tvm.kernels.softmax_block import fold
 from fretsaw.backends.tvm.kernels.tile import accumulate
 from fretsaw.backends.tvm.kv_storage import KvType, page_shapes
 from fretsaw.ir.kv import BLOCK
@@ -68,11 +84,29 @@ class KeyCache:
         """Return the page of block ``j`` of a sequence and a head of keys."""
         return bind(tirx.Cast("int64", load(self.table, [self.layer, b, h, j])))
 
-    def key(self, page: Expr, e: Expr, slot: Expr) -> Expr:
-        """Return one element of one key."""
-        value = self.pages.keys(page, e, slot, 1)
-        scale = self.pages.key_scales(page, slot, 1)
+    def keys(self, page: Expr, e: Expr, slot: Expr, lanes: int = 1) -> Expr:
+        """Return one element of ``lanes`` keys from a slot on, or of one key, as attention reads them."""
+        value = self.pages.keys(page, e, slot, lanes)
+        scale = self.pages.key_scales(page, slot, lanes)
         return value if scale is None else value * scale
+
+    def fold_keys(
+        self, page: Expr, e: Expr, used: Expr, lanes: int, join: Callable[[Expr, Expr], Expr], empty: float
+    ) -> Expr:
+        """Return element ``e`` of the first ``used`` keys of a page, joined. Other slots may hold anything.
+
+        Args:
+            join: of two numbers or vectors; ``empty`` changes nothing.
+        """
+        acc = scratch((lanes,))
+        store(acc, [0], splat(empty, lanes))
+        limit = bind(tirx.Cast("int32", used))
+        with loop(BLOCK // lanes) as v:
+            slot = bind(v * lanes)
+            value = bind(self.keys(page, e, slot, lanes))
+            exists = tirx.Ramp(tirx.Cast("int32", slot), i32(1), lanes) < tirx.Broadcast(limit, lanes)
+            store(acc, [0], join(load(acc, [0], lanes), bind(select(exists, value, splat(empty, lanes)))))
+        return bind(fold(bind(load(acc, [0], lanes)), join))
 
     def scored(self, b: Expr, decode: bool) -> Expr:
         """Whether queries of a sequence are scored: it has some, and more than one unless ``decode``."""

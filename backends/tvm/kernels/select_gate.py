@@ -189,10 +189,7 @@ def _pool(spec: GateSpec, cache: KeyCache, turns: _Angles, page: Expr, c: Expr, 
         near_cos, near_sin = (bind(load(x, [c, slot], lanes)) for x in (turns.cos, turns.sin))
         cos = bind(fma(near_cos, far_cos, bind(splat(0.0, lanes) - bind(near_sin * far_sin))))
         sin = bind(fma(near_cos, far_sin, bind(near_sin * far_cos)))
-        a, b = (bind(cache.pages.keys(page, e, slot, lanes)) for e in (first, second))
-        scale = cache.pages.key_scales(page, slot, lanes)
-        if scale is not None:
-            a, b = bind(a * scale), bind(b * scale)
+        a, b = (bind(cache.keys(page, e, slot, lanes)) for e in (first, second))
         exists = tirx.Ramp(tirx.Cast("int32", slot), i32(1), lanes) < tirx.Broadcast(limit, lanes)
         back = fma(a, cos, bind(b * sin)), fma(b, cos, bind(splat(0.0, lanes) - bind(a * sin)))
         for pool, value in zip(pools, map(bind, back), strict=True):

@@ -182,7 +182,7 @@ def _worth(spec: HalvingSpec, cache: KeyCache, q: Buffer, work: _Work, block: Qu
         place = bind(tirx.min(place, block.end - 1))
         page = cache.page(block.sequence, bind(h * spec.kv_heads // spec.heads), place // BLOCK)
         with loop(spec.size) as e:
-            store(work.key, [e], cache.key(page, e, bind(place % BLOCK)))
+            store(work.key, [e], cache.keys(page, e, bind(place % BLOCK)))
         # Rows 1, 3, ...; a row alone stands for itself.
         with loop(T.Select(block.count > 1, block.count // 2, i64(1))) as r:
             token = bind(block.token + tirx.min(2 * r + 1, block.count - 1))

@@ -10,7 +10,6 @@ from fretsaw.backends.tvm.kernels.emit import (
     Expr,
     bind,
     dim,
-    i32,
     i64,
     kernel,
     load,
@@ -26,7 +25,6 @@ from fretsaw.backends.tvm.kernels.isa import Isa
 from fretsaw.backends.tvm.kernels.rows import for_columns
 from fretsaw.backends.tvm.kernels.select_cache import KeyCache
 from fretsaw.backends.tvm.kernels.select_step import Step
-from fretsaw.backends.tvm.kernels.softmax_block import fold
 from fretsaw.backends.tvm.kv_storage import KvType
 from fretsaw.ir.kv import BLOCK
 
@@ -110,23 +108,6 @@ def pool_keys(spec: PoolSpec) -> tirx.PrimFunc:
                 page = cache.page(b, h, j)
                 share = bind(splat(1.0, 1) / tirx.Cast("float32", used))
                 with loop(spec.size) as e:
-                    store(out, [b, h, j, e], spec.finish(_row(spec, cache, page, e, used), share, 1))
+                    joined = cache.fold_keys(page, e, used, spec.isa.lanes, spec.join, _EMPTY[spec.kind])
+                    store(out, [b, h, j, e], spec.finish(joined, share, 1))
     return k.func
-
-
-def _row(spec: PoolSpec, cache: KeyCache, page: Expr, e: Expr, used: Expr) -> Expr:
-    """Join element ``e`` of the first ``used`` keys of a page. Others may be anything."""
-    lanes = spec.isa.lanes
-    acc = scratch((lanes,))
-    store(acc, [0], splat(_EMPTY[spec.kind], lanes))
-    limit = bind(tirx.Cast("int32", used))
-    with loop(BLOCK // lanes) as v:
-        slot = bind(v * lanes)
-        value = cache.pages.keys(page, e, slot, lanes)
-        scale = cache.pages.key_scales(page, slot, lanes)
-        value = bind(value if scale is None else value * scale)
-        number = tirx.Ramp(tirx.Cast("int32", slot), i32(1), lanes)
-        exists = number < tirx.Broadcast(limit, lanes)
-        value = bind(select(exists, value, splat(_EMPTY[spec.kind], lanes)))
-        store(acc, [0], spec.join(load(acc, [0], lanes), value))
-    return bind(fold(bind(load(acc, [0], lanes)), spec.join))

@@ -185,6 +185,6 @@ def _represent(spec: RepresentativeSpec, cache: KeyCache, work: _Work, b: Expr, 
         found = bind(load(best, [0]))
         store(work.taken, [found], byte(True))
         with loop(spec.size) as e:
-            store(out, [b, g, j, e], load(out, [b, g, j, e]) + cache.key(page, e, found))
+            store(out, [b, g, j, e], load(out, [b, g, j, e]) + cache.keys(page, e, found))
     with loop(spec.size) as e:
         store(out, [b, g, j, e], load(out, [b, g, j, e]) * share)

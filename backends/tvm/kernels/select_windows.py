@@ -120,7 +120,7 @@ def _pack(spec: WindowSpec, cache: KeyCache, means: Buffer, b: Expr, h: Expr, pa
         with loop(T.Select(w < windows, i64(spec.window), i64(0))) as i:
             slot = bind(w * spec.stride + i)
             page = cache.page(b, h, slot // BLOCK)
-            store(total, [0], load(total, [0]) + cache.key(page, e, slot % BLOCK))
+            store(total, [0], load(total, [0]) + cache.keys(page, e, slot % BLOCK))
         store(means, [panel, e, lane], load(total, [0]) * share)
 
 
