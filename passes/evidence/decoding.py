@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fretsaw.ir import Graph, Node, ReferenceKvCache, Value
+from fretsaw.ir import Graph, Node, ReferenceKvCache
 from fretsaw.ir.errors import PassError
 from fretsaw.ir.kv import BLOCK, QueryBlock
 from fretsaw.ir.ops.block_attention import head_groups, listed_keys, visible
@@ -22,7 +22,7 @@ from fretsaw.ir.types import HandleType
 from fretsaw.passes.evidence.divergence import diverge
 from fretsaw.passes.evidence.feeds import Sequence, feed
 from fretsaw.passes.evidence.options import EvidenceOptions
-from fretsaw.passes.evidence.quality import LOGITS, Streams, hold_limits
+from fretsaw.passes.evidence.quality import Streams, hold_limits, needed_logits
 from fretsaw.passes.evidence.watched import run_watched
 from fretsaw.passes.kit.inspector import Look, Note, Numbers
 
@@ -123,7 +123,7 @@ def decode(graph: Graph, cache: ReferenceKvCache, text: Sequence, start: int, no
         note(f"decoding, token {at}")
         cache.begin_step([1])
         out = run_watched(graph, step_inputs(graph, cache, text, at), look)
-        logits.append(_logits(graph, out))
+        logits.append(needed_logits(graph, out)[-1:])
     return Decoded(np.concatenate(logits), read, mass)
 
 
@@ -136,13 +136,6 @@ def step_inputs(graph: Graph, cache: ReferenceKvCache, text: Sequence, at: int) 
         elif value.name == "positions":
             given[value.name] = np.full_like(given[value.name], at)
     return given
-
-
-def _logits(graph: Graph, out: dict[Value, Array]) -> Array:
-    found = next((out[v] for v in graph.outputs if v.name == LOGITS), None)
-    if found is None:
-        raise PassError("predictions are compared, and the graph has no output called logits", where=graph.name)
-    return found.reshape(-1, found.shape[-1])[-1:]
 
 
 def _reads(node: Node, value: Look) -> tuple[float, float]:

@@ -25,10 +25,10 @@ from fretsaw.passes.evidence.divergence import Divergence, diverge
 from fretsaw.passes.evidence.feeds import Sequence, feed, vocabulary
 from fretsaw.passes.evidence.memory import peak_bytes
 from fretsaw.passes.evidence.options import EvidenceOptions
-from fretsaw.passes.evidence.quality import LOGITS, Streams, hold_limits
+from fretsaw.passes.evidence.quality import Streams, hold_limits, needed_logits
 from fretsaw.passes.evidence.walk import shared_cuts
-from fretsaw.passes.evidence.watched import Look, Watch, run_watched
-from fretsaw.passes.kit.inspector import Inspector, Note
+from fretsaw.passes.evidence.watched import Watch, run_watched
+from fretsaw.passes.kit.inspector import Inspector, Look, Note
 
 Array = np.ndarray
 Numbers = dict[str, str | float | int]
@@ -182,10 +182,7 @@ def _run(
 
     watch: Watch = keep
     out = run_watched(graph, inputs, watch, instead=instead)
-    logits = next((out[v] for v in graph.outputs if v.name == LOGITS), None)
-    if logits is None:
-        raise PassError("predictions are compared, and the graph has no output called logits", where=graph.name)
-    flat = logits.reshape(-1, logits.shape[-1])
+    flat = needed_logits(graph, out)
     caches = tuple(x for x in inputs.values() if isinstance(x, ReferenceKvCache))
     return Run(flat if picks else flat[rows], cuts, caches)
 

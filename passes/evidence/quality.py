@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from fretsaw.ir import Graph, evaluate_graph
+from fretsaw.ir import Graph, Value, evaluate_graph
 from fretsaw.ir.errors import PassError
 from fretsaw.passes.evidence.compare import distance
 from fretsaw.passes.evidence.divergence import Divergence
@@ -83,6 +83,18 @@ def logits_of(graph: Graph, outputs: Sequence[Array]) -> Array | None:
         if value.name == LOGITS:
             return array.reshape(-1, array.shape[-1])
     return None
+
+
+def needed_logits(graph: Graph, outputs: Mapping[Value, Array]) -> Array:
+    """As :func:`logits_of`, of a graph whose predictions are compared.
+
+    Raises:
+        PassError: it has no such output.
+    """
+    found = logits_of(graph, [outputs[v] for v in graph.outputs])
+    if found is None:
+        raise PassError("predictions are compared, and the graph has no output called logits", where=graph.name)
+    return found
 
 
 def hold_limits(

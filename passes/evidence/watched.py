@@ -12,7 +12,7 @@ import numpy as np
 
 from fretsaw.ir import Graph, Node, Value
 from fretsaw.ir.interp import bind_dims, run_node
-from fretsaw.passes.kit.inspector import Look as Look  # where watchers look for it
+from fretsaw.passes.kit.inspector import Look
 
 Array = np.ndarray
 Watch = Callable[[Node, Look, list[Array]], list[Array]]

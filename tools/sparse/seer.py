@@ -26,8 +26,9 @@ from fretsaw.ir.errors import PassError
 from fretsaw.ir.kv import BLOCK
 from fretsaw.passes.evidence.feeds import Sequence as Text
 from fretsaw.passes.evidence.feeds import feed
-from fretsaw.passes.evidence.watched import Look, run_watched
+from fretsaw.passes.evidence.watched import run_watched
 from fretsaw.passes.kit.edit import Edit
+from fretsaw.passes.kit.inspector import Look
 from fretsaw.passes.sparse.calibrate.layer import Layer
 from fretsaw.passes.sparse.methods.seer_attention import GATE
 from fretsaw.passes.sparse.rotary_parts import BeforeRope, before_rope

@@ -11,7 +11,7 @@ from fretsaw.ir import Node, ReferenceKvCache
 from fretsaw.ir.kv import BLOCK
 from fretsaw.ir.op import Attr
 from fretsaw.ir.ops.block_attention import head_groups
-from fretsaw.passes.evidence.watched import Look
+from fretsaw.passes.kit.inspector import Look
 
 Array = np.ndarray
 
