@@ -22,8 +22,9 @@ OF_LENGTHS = frozenset({"causal_blocks", "forced_blocks", "span_blocks", "stride
 OF_OPERANDS = frozenset({"union_blocks", "pick_heads", "compact_blocks", "softmax_blocks", "pool_heads"})
 # Ops on the keys of the layer that an attribute names, and on scores.
 OF_KEYS = frozenset({"pool_queries", "pool_keys", "block_scores", "band_scores", "bound_scores", "antidiagonal_scores",
-                     "compressed_scores", "line_scores", "line_block_scores", "select_top_k", "select_share",
-                     "select_top_p", "select_above", "line_blocks", "flex_blocks", "halving_blocks"})  # fmt: skip
+                     "compressed_scores", "line_scores", "line_block_scores", "representative_keys", "chunk_keys",
+                     "select_top_k", "select_share", "select_top_p", "select_above", "line_blocks", "flex_blocks",
+                     "halving_blocks"})  # fmt: skip
 SHARED = OF_LENGTHS | OF_OPERANDS | OF_KEYS
 
 

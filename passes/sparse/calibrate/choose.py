@@ -27,7 +27,8 @@ from fretsaw.passes.sparse.options import Sparse
 Array = np.ndarray
 SECONDS = 10.0  # a program that is not solved by then is used as far as it came
 GAP = 1e-3  # of what is minimised
-RULES = frozenset({"threshold", "density", "blocks", "p"})  # options that say how much is taken from scores
+# Options that say how much is taken from scores. (Of hyper_attention, in no space yet, each setting hashes anew.)
+RULES = frozenset({"threshold", "density", "blocks", "p"})
 UNIT = 1e3  # largest coefficient of what is minimised: the solver's absolute tolerances are below 1e-6
 
 

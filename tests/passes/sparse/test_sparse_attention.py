@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from fretsaw.ir import Graph, parse, to_text
 from fretsaw.ir.errors import PassError, UsageError
 from fretsaw.passes.kit.testing import golden
+from fretsaw.passes.sparse.calibrate.choose import RULES
 from fretsaw.passes.sparse.describe import describe_heads, methods_of, whole_prompts
 from fretsaw.passes.sparse.methods import METHODS
 from tests.passes.sparse.layers import PASS, find, layer_graph, layer_text, run_steps, sparse, tokens
@@ -292,6 +294,30 @@ def test_heads_with_other_thresholds_share_their_scores(tmp_path: Path) -> None:
         of[head] = run_steps(alone, mine, [[330]], layer=1).masks[0][:, head]
     got = run_steps(after, mine, [[330]], layer=1).masks[0]
     assert all(np.array_equal(got[:, head], of[head]) for head in range(3)) and got[:, 3].sum() == 21
+
+
+TAKEN = [  # options that say how much is taken from scores
+    ("xattention", "threshold", ("0.5", "0.9")), ("mean_pool", "density", ("0.3", "0.6")),
+    ("mean_pool", "blocks", ("2", "3")), ("prism", "p", ("0.5", "0.9")), ("dhsa", "density", ("0.3", "0.6")),
+    ("infllm_v2", "blocks", ("3", "4")), ("infllm", "blocks", ("3", "4")), ("longheads", "blocks", ("3", "4")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "option", "values"), TAKEN)
+def test_what_auto_counts_once_is_computed_once(
+    tmp_path: Path, method: str, option: str, values: tuple[str, str]
+) -> None:
+    def ops(some: tuple[str, str]) -> Counter[str]:
+        text = "".join(
+            f'[[head]]\nlayer = 0\nheads = [{head}]\nmethod = "{method}"\n{option} = {value}\n'
+            for head, value in enumerate(some)
+        )
+        after = sparse(layer_graph(1), method="plan", plan=write(tmp_path / "p.toml", text))
+        return Counter(n.op for n in after.nodes if n.op.endswith("_scores") or n.op.startswith(("pool_", "softmax_")))
+
+    assert option in RULES
+    same, other = ops((values[0], values[0])), ops(values)
+    assert same == other and same.total() > 0
 
 
 @pytest.mark.parametrize("path", sorted((Path(__file__).parents[3] / "examples" / "plans").glob("*.toml")))
