@@ -11,6 +11,7 @@ import json
 import resource
 import subprocess
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -80,22 +81,8 @@ def run_llama(server: Path, model: Path, tokens: int, limits: Limits, rope: tupl
         rope: Its arguments for the scaling of positions.
     """
     command = [str(server), "-m", str(model), "-t", str(limits.threads), "-tb", str(limits.threads), *rope]
-    command += [
-        "-c",
-        str(tokens + 64),
-        "-np",
-        "1",
-        "-b",
-        "2048",
-        "-ub",
-        "512",
-        "-ctk",
-        "f32",
-        "-ctv",
-        "f32",
-        "-fa",
-        "on",
-    ]
+    command += ["-c", str(tokens + 256), "-np", "1", "-b", "2048", "-ub", "512"]
+    command += ["-ctk", "f32", "-ctv", "f32", "-fa", "on"]
     command += ["--port", str(PORT), "--no-warmup", "-ngl", "0", "--log-disable"]
     end = time.monotonic() + limits.seconds
     quiet = subprocess.DEVNULL
@@ -136,7 +123,10 @@ def complete(ids: list[int], end: float) -> float:
     asked = urllib.request.Request(
         f"http://127.0.0.1:{PORT}/completion", json.dumps(body).encode(), {"Content-Type": "application/json"}
     )
-    answer = json.loads(urllib.request.urlopen(asked, timeout=max(1.0, end - time.monotonic())).read())
+    try:
+        answer = json.loads(urllib.request.urlopen(asked, timeout=max(1.0, end - time.monotonic())).read())
+    except urllib.error.HTTPError as error:
+        raise OSError(f"{error}: {error.read(160).decode(errors='replace')}") from error
     if answer["tokens_evaluated"] != len(ids):
         raise OSError(f"it read {answer['tokens_evaluated']} tokens of {len(ids)}")
     return 1e-3 * float(answer["timings"]["prompt_ms"])

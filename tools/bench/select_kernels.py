@@ -172,6 +172,30 @@ def masks(step: Step) -> dict[str, tuple[float, float]]:
     return made
 
 
+def decoding(step: Step) -> tuple[float, dict[str, float]]:
+    """Seconds of dense attention of one token after the others, and of what chooses pages for it from kept bounds."""
+    import numpy as np
+
+    from fretsaw.backends.tvm.kernels import key_bounds
+    from fretsaw.backends.tvm.kernels.attention import AttentionSpec, attention
+
+    isa, pages = step.isa, KV_HEADS * step.width
+    table, _, _ = step.geometry()
+    lens = step.array(np.full((1, 1, KV_HEADS), step.tokens - 1, np.int32))
+    cu = step.array(np.array([0, 1], np.int32))
+    q, keys, values = step.tensor(1, HEADS, SIZE), step.tensor(pages, SIZE, BLOCK), step.tensor(pages, BLOCK, SIZE)
+    out, over = step.tensor(1, HEADS * SIZE), step.tensor(3, HEADS, step.width)
+    bounds = step.tensor(pages, 2 * SIZE)
+    run = step.build(attention(AttentionSpec(HEADS, KV_HEADS, SIZE, isa)))
+    spec = key_bounds.KeyBoundSpec(KV_HEADS, SIZE, isa, HEADS, SCALE)
+    keep, score = step.build(key_bounds.keep_bounds(spec)), step.build(key_bounds.stored_bound_scores(spec))
+    whole = fastest(lambda: run(q, keys, values, table, lens, cu, out, 0))
+    return whole, {
+        "keep_bounds": fastest(lambda: keep(keys, table, lens, cu, bounds, 0)),
+        "stored_bound_scores": fastest(lambda: score(table, lens, cu, bounds, q, 0, over)),
+    }
+
+
 def main() -> None:
     """Print a line per kernel."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -190,6 +214,10 @@ def main() -> None:
     for name, (seconds, flops) in {**scores(step), **masks(step)}.items():
         rate = f"{1e-9 * flops / seconds:6.1f} GFLOP/s" if flops else ""
         print(f"{name:32} {1e3 * seconds:10.2f} ms {100 * seconds / whole:6.2f} % {rate}")
+    one, bounds = decoding(step)
+    print(f"{'dense attention, one token':32} {1e3 * one:10.3f} ms")
+    for name, seconds in bounds.items():
+        print(f"{name:32} {1e3 * seconds:10.3f} ms {100 * seconds / one:6.2f} %")
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, TypedDict
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, TypedDict, TypeVar
 
 import numpy as np
 
@@ -34,6 +34,7 @@ SHAPES = {"smol": (9, 3, 64), "llama": (32, 8, 128)}
 DENSITIES = (1.0, 0.5, 0.25, 0.1, 0.05)
 _DTYPES = {"f32": np.float32, "f16": np.float16, "int8": np.int8}
 Call = Callable[[], object]
+Name = TypeVar("Name", bound=Hashable)
 
 
 class Row(TypedDict):
@@ -118,11 +119,11 @@ def measure(options: argparse.Namespace) -> Iterator[Row]:
             )  # fmt: skip
 
 
-def take_turns(calls: dict[float, Call], seconds: float) -> dict[float, float]:
+def take_turns(calls: Mapping[Name, Call], seconds: float) -> dict[Name, float]:
     """Seconds of the fastest call of each, in as many rounds as fit into ``seconds``, at least one."""
     import time
 
-    best: dict[float, float] = {}
+    best: dict[Name, float] = {}
     start = time.perf_counter()
     while not best or time.perf_counter() - start < seconds:
         for key, call in calls.items():
