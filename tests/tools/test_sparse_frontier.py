@@ -39,5 +39,7 @@ def test_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = json.loads((tmp_path / "out.json").read_text())["settings"]
     assert said[0]["kl"] == 0.01 and said[0]["time"] == 0.8 and "kl" not in said[1]
     ElementTree.fromstring((tmp_path / "plot.svg").read_text())
-    out = capsys.readouterr().out
-    assert mine[0].name in out and "0.9500" in out and "   0.800     50%   1.25" in out
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "| setting | speed | mean KL | top-1 equal | keys found | nats of the key |"
+    assert lines[2] == f"| `{mine[0].options}` | 1.25 | 0.01 | 95.0% | 50% | 1.25 |"
+    assert lines[3] == f"| `{mine[1].options}` |  |  |  |  |  |"

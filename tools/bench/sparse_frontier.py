@@ -21,7 +21,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +171,9 @@ def report(work: Work, settings: tuple[Setting, ...], plot: Path | None, out: Pa
     """Table on the screen, JSON and plot in files."""
     evals, benches, surveys, keys = (work.load(step) for step in ("eval", "bench", "survey", "passkey"))
     rows: list[dict[str, Any]] = []
+    if "dense" in keys:
+        rows.append({"name": "dense", "options": "dense", "time": 1.0, "passkey": keys["dense"]["exact"]})
+        rows[0]["passkey_nll"] = keys["dense"]["nll"]
     for s in settings:
         row: dict[str, Any] = {"name": s.name, "options": s.options, "chunk": s.chunk, **surveys.get(s.name, {})}
         if s.name in evals:
@@ -181,13 +184,7 @@ def report(work: Work, settings: tuple[Setting, ...], plot: Path | None, out: Pa
         if s.name in keys:
             row |= {"passkey": keys[s.name]["exact"], "passkey_nll": keys[s.name]["nll"]}
         rows.append(row)
-    print(f"{'setting':<18}{'density':>9}{'mass':>8}{'error':>8}{'KL':>10}{'top-1':>8}{'time':>8}{'key':>8}{'nats':>7}")
-    for row in rows:
-        cells = [(row.get(k), w, f) for k, w, f in (
-            ("density", 9, ".3f"), ("retained_mass", 8, ".4f"), ("error", 8, ".4f"), ("kl", 10, ".3g"),
-            ("top1", 8, ".4f"), ("time", 8, ".3f"), ("passkey", 8, ".0%"), ("passkey_nll", 7, ".2f"),
-        )]  # fmt: skip
-        print(f"{row['name']:<18}" + "".join(f"{'-':>{w}}" if v is None else f"{v:>{w}{f}}" for v, w, f in cells))
+    print("\n".join(table(rows)))
     if out is not None:
         out.write_text(json.dumps({"settings": rows}, indent=1) + "\n")
     axis, label = ("time", "time to first token over dense") if benches else ("density", "density")
@@ -197,6 +194,23 @@ def report(work: Work, settings: tuple[Setting, ...], plot: Path | None, out: Pa
         series = [Series(n, tuple((r[axis], max(r["kl"], 1e-8), "") for r in shown if _series(r) == n)) for n in names]
         title = "Sparse prefill: time, and divergence from the dense model"
         plot.write_text(scatter(series, title, label, "mean KL divergence, nats a token"))
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Markdown, the fastest setting first and those without a time last; columns that no setting has are left out."""
+    columns: dict[str, tuple[str, Callable[[float], str]]] = {
+        "density": ("density", "{:.3f}".format), "retained_mass": ("mass", "{:.4f}".format),
+        "error": ("error", "{:.4f}".format), "time": ("speed", lambda x: f"{1 / x:.2f}"),
+        "kl": ("mean KL", "{:.2g}".format), "top1": ("top-1 equal", "{:.1%}".format),
+        "passkey": ("keys found", "{:.0%}".format), "passkey_nll": ("nats of the key", "{:.2f}".format),
+    }  # fmt: skip
+    shown = {key: how for key, how in columns.items() if any(key in row for row in rows)}
+    lines = ["| setting | " + " | ".join(name for name, _ in shown.values()) + " |", "|---" * (len(shown) + 1) + "|"]
+    for row in sorted(rows, key=lambda row: row.get("time", 2)):
+        cells = (how(row[key]) if key in row else "" for key, (_, how) in shown.items())
+        what = row["name"] if str(row["options"]).startswith("plan") else row["options"]
+        lines.append(f"| `{what}` | " + " | ".join(cells) + " |")
+    return lines
 
 
 def _series(row: Mapping[str, Any]) -> str:

@@ -63,12 +63,21 @@ def scatter(series: Sequence[Series], title: str, xlabel: str, ylabel: str) -> s
             path = "L".join(f"{x:.1f} {y:.1f}" for x, y, _ in places)
             out.append(f'<path d="M{path}" stroke="{color}" fill="none" stroke-width="1.5"/>')
         for x, y, label in places:
-            out.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{color}"/>')
+            out.append(_mark(n, x, y))
             if label:
                 out.append(
                     f'<text x="{x + 6:.1f}" y="{y - 5:.1f}" font-size="10" fill="{color}">{escape(label)}</text>'
                 )
         top = TOP + 18 * n + 6
-        out.append(f'<circle cx="{WIDTH - RIGHT + 20}" cy="{top}" r="4" fill="{color}"/>')
+        out.append(_mark(n, WIDTH - RIGHT + 20, top))
         out.append(f'<text x="{WIDTH - RIGHT + 30}" y="{top + 4}">{escape(s.name)}</text>')
     return "\n".join([*out, "</svg>"]) + "\n"
+
+
+def _mark(n: int, x: float, y: float) -> str:
+    """A point of series ``n``: a disc in one of the colours, then a square, then a triangle."""
+    color, shape = COLORS[n % len(COLORS)], n // len(COLORS) % 3
+    if shape == 0:
+        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{color}"/>'
+    outline = "m-4 -4h8v8h-8z" if shape == 1 else "m0 -5l5 9h-10z"
+    return f'<path d="M{x:.1f} {y:.1f}{outline}" fill="{color}"/>'
