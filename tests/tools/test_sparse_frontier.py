@@ -42,4 +42,4 @@ def test_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "| setting | speed | mean KL | top-1 equal | keys found | nats of the key |"
     assert lines[2] == f"| `{mine[0].options}` | 1.25 | 0.01 | 95.0% | 50% | 1.25 |"
-    assert lines[3] == f"| `{mine[1].options}` |  |  |  |  |  |"
+    assert len(lines) == 3  # nothing is known of the other one

@@ -197,7 +197,7 @@ def report(work: Work, settings: tuple[Setting, ...], plot: Path | None, out: Pa
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Markdown, the fastest setting first and those without a time last; columns that no setting has are left out."""
+    """Markdown, the fastest setting first and those without a time last; what was not measured is left out."""
     columns: dict[str, tuple[str, Callable[[float], str]]] = {
         "density": ("density", "{:.3f}".format), "retained_mass": ("mass", "{:.4f}".format),
         "error": ("error", "{:.4f}".format), "time": ("speed", lambda x: f"{1 / x:.2f}"),
@@ -206,7 +206,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     }  # fmt: skip
     shown = {key: how for key, how in columns.items() if any(key in row for row in rows)}
     lines = ["| setting | " + " | ".join(name for name, _ in shown.values()) + " |", "|---" * (len(shown) + 1) + "|"]
-    for row in sorted(rows, key=lambda row: row.get("time", 2)):
+    for row in sorted((r for r in rows if not shown.keys().isdisjoint(r)), key=lambda row: row.get("time", 2)):
         cells = (how(row[key]) if key in row else "" for key, (_, how) in shown.items())
         what = row["name"] if str(row["options"]).startswith("plan") else row["options"]
         lines.append(f"| `{what}` | " + " | ".join(cells) + " |")
