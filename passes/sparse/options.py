@@ -15,7 +15,7 @@ from fretsaw.ir.errors import UsageError
 from fretsaw.passes.kit.option_docs import Variant
 from fretsaw.passes.kit.options import Plain
 
-DENSE_UNTIL = 2048  # tokens: rows before that position read everything
+DENSE_UNTIL = 2048  # rows before that position read everything; a prompt that long gains under a fifth, see docs
 COMMON = ("method", "layers", "dense_layers")
 
 
