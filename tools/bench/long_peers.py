@@ -21,6 +21,7 @@ from fretsaw.tools.bench.engines import prompt
 
 HERE = Path(__file__).parent
 PORT, GIB = 18392, 1 << 30
+LLAMA_CONTEXT = 256  # the context of llama.cpp's server is a multiple of it, cut down if need be
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def run_llama(server: Path, model: Path, tokens: int, limits: Limits, rope: tupl
         rope: Its arguments for the scaling of positions.
     """
     command = [str(server), "-m", str(model), "-t", str(limits.threads), "-tb", str(limits.threads), *rope]
-    command += ["-c", str(tokens + 256), "-np", "1", "-b", "2048", "-ub", "512"]
+    command += ["-c", str(-(-(tokens + 64) // LLAMA_CONTEXT) * LLAMA_CONTEXT), "-np", "1", "-b", "2048", "-ub", "512"]
     command += ["-ctk", "f32", "-ctv", "f32", "-fa", "on"]
     command += ["--port", str(PORT), "--no-warmup", "-ngl", "0", "--log-disable"]
     end = time.monotonic() + limits.seconds

@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 
-from fretsaw.tools.bench.long_peers import Limits, Outcome, Peer, run_engine, run_llama
+from fretsaw.tools.bench.long_peers import LLAMA_CONTEXT, Limits, Outcome, Peer, run_engine, run_llama
 from fretsaw.tools.bench.models import onnx_folder
 from fretsaw.tools.prefill import read_apart
 
@@ -223,9 +223,12 @@ def peers_of(given: argparse.Namespace, checkpoint: Path, limits: Limits) -> dic
     config = json.loads((checkpoint / "config.json").read_text())
     rope = config["rope_parameters"]
     original = rope.get("original_max_position_embeddings", 0)
-    scaling: tuple[str, ...] = ("--rope-scaling", rope["rope_type"], "--rope-scale", str(rope["factor"]))
+    context = -(-int(config["max_position_embeddings"]) // LLAMA_CONTEXT) * LLAMA_CONTEXT
+    # llama.cpp cuts a context down to the scaled one, so the room after the prompt has to be scaled, too.
+    scale = context / original if original else rope["factor"]
+    scaling: tuple[str, ...] = ("--rope-scaling", rope["rope_type"], "--rope-scale", str(scale))
     scaling += ("--yarn-orig-ctx", str(original)) if original else ()
-    scaling += ("--override-kv", f"{config['model_type']}.context_length=int:{config['max_position_embeddings']}")
+    scaling += ("--override-kv", f"{config['model_type']}.context_length=int:{context}")
 
     def peer(name: str, model: Path) -> Peer:
         if name == "llama-server":
