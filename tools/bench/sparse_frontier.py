@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import time
@@ -216,7 +217,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 def _series(row: Mapping[str, Any]) -> str:
     """Its method, or the name of a plan up to its setting."""
     method = str(row["options"]).split(",")[0]
-    return method if method != "plan" else str(row["name"]).rsplit("_", 1)[0]
+    return method if method != "plan" else re.sub(r"_[0-9.]+$", "", str(row["name"]))
 
 
 def main() -> None:
