@@ -17,6 +17,7 @@ from fretsaw.backends.tvm.kernels import select_gate as gate
 from fretsaw.backends.tvm.kernels import select_halving as halving_kernel
 from fretsaw.backends.tvm.kernels import select_hash as hash_kernel
 from fretsaw.backends.tvm.kernels import select_line_blocks as line_blocks_kernel
+from fretsaw.backends.tvm.kernels import select_line_tokens as line_tokens_kernel
 from fretsaw.backends.tvm.kernels import select_lines as lines_kernel
 from fretsaw.backends.tvm.kernels import select_masks as masks
 from fretsaw.backends.tvm.kernels import select_pools as pools
@@ -153,6 +154,11 @@ def _line_blocks(s: SelectSpec, isa: Isa) -> tirx.PrimFunc:
     return line_blocks_kernel.line_blocks(spec)
 
 
+def _line_tokens(s: SelectSpec, isa: Isa) -> tirx.PrimFunc:
+    spec = line_tokens_kernel.LineTokenSpec(s.counts("columns"), s.whole("first_columns"), s.name)
+    return line_tokens_kernel.line_tokens(spec)
+
+
 def _windows(s: SelectSpec, isa: Isa) -> tirx.PrimFunc:
     heads, size = s.operands[0]
     spec = windows_kernel.WindowSpec(
@@ -242,6 +248,7 @@ BUILDERS: Mapping[str, Builder] = {
     "halving_blocks": _halving,
     "line_scores": _lines,
     "line_blocks": _line_blocks,
+    "line_tokens": _line_tokens,
     "line_block_scores": _line_blocks,
     "flex_blocks": _line_blocks,
     "flex_switch": _flex,

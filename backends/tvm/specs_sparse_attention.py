@@ -70,10 +70,11 @@ class GatherAttentionSpec(Spec):
 
 @dataclass(frozen=True)
 class MergeAttentionSpec(Spec):
-    """Inputs o1 [T, H, Ev], lse1 f32[T, H], o2, lse2; outputs [T, H*Ev] and f32[T, H]."""
+    """Inputs o1 [T, H, Ev], lse1 f32[T, H], o2, lse2; outputs [T, H*Ev], and f32[T, H] with lse."""
 
     heads: int
     value_dim: int
+    lse: bool = False
 
     def build(self, isa: Isa) -> tirx.PrimFunc:
-        return merge_kernel.merge_attention(self.heads, self.value_dim, isa, self.name)
+        return merge_kernel.merge_attention(self.heads, self.value_dim, isa, self.lse, self.name)

@@ -88,7 +88,7 @@ def _merge_shape(types: Types, attrs: Attrs) -> Types:
     for slot, lse in (("lse1", lse1), ("lse2", lse2)):
         if lse != TensorType("f32", o1.shape[:2]):
             raise ShapeError(f"needs f32[T, H] beside {o1}, got {lse}", slot)
-    return [o1, lse1]
+    return [o1, lse1] if attrs.get("lse") else [o1]
 
 
 def _merge(operands: Sequence[object], attrs: Attrs) -> Sequence[Array]:
@@ -96,13 +96,15 @@ def _merge(operands: Sequence[object], attrs: Attrs) -> Sequence[Array]:
     total = np.logaddexp(lse1.astype(np.float64), lse2.astype(np.float64))
     base = np.where(np.isneginf(total), 0, total)
     out = sum(o * np.exp(lse - base)[..., None] for o, lse in ((o1, lse1), (o2, lse2)))
-    return [np.asarray(out).astype(o1.dtype), total.astype(np.float32)]
+    merged = np.asarray(out).astype(o1.dtype)
+    return [merged, total.astype(np.float32)] if attrs.get("lse") else [merged]
 
 
 define_op(
     "merge_attention", "o1 lse1 o2 lse2", shape=_merge_shape, reference=_merge, flops=no_flops,
+    attrs={"lse": AttrSpec(bool, False)},
     doc="Two attentions of the same queries over keys that do not overlap, o [T, H, Ev] with the natural logarithms of "
-    "their sums lse f32[T, H] -> attention over all of the keys, and its logarithms. Where one side saw nothing (-inf) "
-    "the result is the other.",
+    "their sums lse f32[T, H] -> attention over all of the keys, and with lse its logarithms. Where one side saw "
+    "nothing (-inf) the result is the other.",
     example="merge_attention(%o1, %lse1, %o2, %lse2)",
 )  # fmt: skip

@@ -2,7 +2,8 @@
 
 The last queries of a sequence in the step are attended to in full. What a key gets from all of them is the score of its
 column; what lies at a distance d from all of them is the score of diagonal d. Both are ``f32[B, H, S]`` with S = 64 KB.
-A column passes one block of every row, a diagonal two neighbouring ones, so a mask of blocks covers the lines.
+A column passes one block of every row, a diagonal two neighbouring ones, so a mask of blocks covers the lines. Columns
+can also be listed token by token, for attention that gathers them: far fewer keys, where they lie apart.
 """
 
 from __future__ import annotations
@@ -13,7 +14,21 @@ import numpy as np
 
 from fretsaw.ir.kv import BLOCK, QueryBlock, ReferenceKvCache
 from fretsaw.ir.op import Array, AttrSpec, ShapeError, define_op, no_flops, sizes, tensor
-from fretsaw.ir.ops.select import KB, Attrs, B, Types, arrays, blank, cache_of, check_cache, mask, number, over_blocks
+from fretsaw.ir.ops.select import (
+    KB,
+    QB,
+    Attrs,
+    B,
+    Types,
+    arrays,
+    blank,
+    cache_of,
+    check_cache,
+    mask,
+    number,
+    over_blocks,
+    per_head,
+)
 from fretsaw.ir.ops.select_rules import best
 from fretsaw.ir.ops.select_scores import DECODE, KEYS, SCALE, grouped_heads, keys_of, over_heads, real, scored
 from fretsaw.ir.types import TensorType, ValueType
@@ -73,6 +88,21 @@ def _lines(columns: Array, diagonals: Array, end: int, attrs: Attrs) -> tuple[Ar
     """The best columns and diagonals of one head of a sequence of ``end`` tokens."""
     cols = top_lines(columns[:end], number(attrs, "first_columns"), number(attrs, "columns"))
     return cols, top_lines(diagonals[:end], number(attrs, "near_diagonals"), number(attrs, "diagonals"))
+
+
+def _line_tokens(operands: Sequence[object], attrs: Attrs) -> Sequence[Array]:
+    kv, (columns, read) = cache_of(operands), arrays(operands)
+    counts = per_head(attrs, "columns")
+    ids = np.zeros((*read.shape[:2], max(counts)), np.int32)
+    cnt = np.zeros(read.shape[:2], np.int32)
+    for block in kv.query_blocks():
+        last = min((block.block + 1) * BLOCK, block.end)
+        for h, count in enumerate(counts):
+            if count:
+                cols = top_lines(columns[block.sequence, h, : block.end], number(attrs, "first_columns"), count)
+                cols = cols[(cols < last) & ~read[block.row, h, cols // BLOCK]]
+                ids[block.row, h, : cols.size], cnt[block.row, h] = cols, cols.size
+    return [ids, cnt]
 
 
 def _line_block_scores(operands: Sequence[object], attrs: Attrs) -> Sequence[Array]:
@@ -151,6 +181,19 @@ def _line_blocks_shape(types: Types, attrs: Attrs) -> Types:
     return _check_forced(types, _check_lines(types))
 
 
+def _line_tokens_shape(types: Types, attrs: Attrs) -> Types:
+    check_cache(types)
+    columns, counts = tensor(types[1], "columns"), per_head(attrs, "columns")
+    if columns != TensorType("f32", (B, len(counts), KB * BLOCK)):
+        raise ShapeError(f"needs columns f32[B, {len(counts)}, {BLOCK}*KB], got {columns}", "columns")
+    if over_blocks(types[2], "mask", "bool") != len(counts):
+        raise ShapeError(f"columns of {len(counts)} heads, a mask {types[2]}", "mask")
+    first = number(attrs, "first_columns")
+    if not any(counts) or any(0 < n < first for n in counts):
+        raise ShapeError(f"some head lists columns, and those {first} or more, are {counts}", attr="columns")
+    return [TensorType("i32", (QB, len(counts), max(counts))), TensorType("i32", (QB, len(counts)))]
+
+
 def _line_block_scores_shape(types: Types, attrs: Attrs) -> Types:
     for name in (*_BUDGET, *_KEPT):
         number(attrs, name)
@@ -190,6 +233,16 @@ define_op(
     doc="Blocks that the best columns and the best diagonals of a head touch (a diagonal of its row: two neighbours), "
     f"and forced ones -> bool[QB, H, KB]. {_LINES}",
     example="line_blocks(%kv, %columns, %diagonals, %forced) {columns = 1000, diagonals = 6096}",
+)  # fmt: skip
+define_op(
+    "line_tokens", "kv columns mask", shape=_line_tokens_shape, reference=_line_tokens, effects=("kv",),
+    flops=no_flops,
+    attrs={"columns": AttrSpec(tuple, required=True), "first_columns": AttrSpec(int, 0)},
+    doc="The best columns of each head (so many of each, 0: none) that its rows see and no block of the mask holds -> "
+    "positions i32[QB, H, N], ascending, N the most of any head, and how many count i32[QB, H]; the rest is 0. The "
+    "first first_columns are among them whatever they score, NaN is the lowest score, of equal ones the first is "
+    "taken.",
+    example="line_tokens(%kv, %columns, %mask) {columns = [1000, 0, 1000], first_columns = 30}",
 )  # fmt: skip
 define_op(
     "line_block_scores", "kv columns diagonals", shape=_line_block_scores_shape, reference=_line_block_scores,

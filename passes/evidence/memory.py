@@ -79,7 +79,7 @@ def cache_bytes(graph: Graph, env: Mapping[str, int], wide: bool) -> int:
 def _scratch(node: Node, env: Mapping[str, int], wide: bool) -> int:
     """Bytes of what a reference holds beside operands and results."""
     own = TEMPORARIES * sum(_nbytes(v, env, wide) for v in (node.results or node.operands))
-    if node.op in ("attention", "cached_attention", "segment_attention", "block_attention"):
+    if node.op in ("attention", "cached_attention", "segment_attention", "block_attention", "gather_attention"):
         # Scores of heads that share keys, a mask and its parts.
         q = fixed(node["q"].type, env)
         assert isinstance(q, TensorType)

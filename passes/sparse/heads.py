@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from fretsaw.ir import Value
 from fretsaw.passes.kit.options import show
-from fretsaw.passes.sparse.method import Selection
+from fretsaw.passes.sparse.method import Columns, Selection
 from fretsaw.passes.sparse.methods import METHODS
 from fretsaw.passes.sparse.options import Sparse
 from fretsaw.passes.sparse.site import Site
@@ -50,7 +50,16 @@ def merged(site: Site, choices: Sequence[Choice]) -> Selection:
     mask = site.emit("pick_heads", *_masks(found), choice=choice)
     sink = tuple(_at(found[i].sink, h) for h, i in enumerate(choice))
     window = tuple(_at(found[i].window, h) for h, i in enumerate(choice))
-    return Selection(mask, sink, window, any(s.decode for s in found))
+    return Selection(mask, sink, window, any(s.decode for s in found), _columns(found, choice))
+
+
+def _columns(found: Sequence[Selection], choice: Sequence[int]) -> Columns | None:
+    """Columns of the heads that have some; all of them come from the same scores."""
+    listed = [s.columns for s in found if s.columns is not None]
+    if not listed:
+        return None
+    counts = [own.counts[h] if (own := found[i].columns) else 0 for h, i in enumerate(choice)]
+    return Columns(listed[0].scores, tuple(counts), max(c.first for c in listed))
 
 
 def _masks(found: Sequence[Selection]) -> list[Value]:

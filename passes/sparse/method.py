@@ -13,6 +13,21 @@ from fretsaw.passes.sparse.site import Site
 
 
 @dataclass(frozen=True)
+class Columns:
+    """Single keys that rows read beside the blocks: the best columns of each head.
+
+    Args:
+        scores: f32[B, H, 64 KB], of all heads, the same whatever the options of a head are.
+        counts: Per head; 0: none.
+        first: So many first columns are among them in any case.
+    """
+
+    scores: Value
+    counts: tuple[int, ...]
+    first: int
+
+
+@dataclass(frozen=True)
 class Selection:
     """What a method chose for a layer.
 
@@ -20,12 +35,14 @@ class Selection:
         mask: bool[QB, G, KB], G the heads or the groups of heads that share keys.
         sink, window: Per head, in tokens: spans that hold within the listed blocks; empty: none.
         decode: Lists and spans hold also for a sequence with one token in the step.
+        columns: Keys beside those of the blocks; a method that has some does not choose for decoding.
     """
 
     mask: Value
     sink: tuple[int, ...] = ()
     window: tuple[int, ...] = ()
     decode: bool = False
+    columns: Columns | None = None
 
 
 @dataclass(frozen=True)

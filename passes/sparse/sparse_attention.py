@@ -5,6 +5,12 @@
                                                 %idx, %cnt = compact_blocks(%m)
                                                 %o = block_attention(%kv, %q, %idx, %cnt)
 
+where a method lists single keys too (columns of vertical-slash):
+                                                %o1, %l1 = block_attention(%kv, %q, %idx, %cnt) {lse}
+                                                %ids, %n = line_tokens(%kv, %columns, %m)   keys outside of the blocks
+                                                %o2, %l2 = gather_attention(%kv, %q, %ids, %n)
+                                                %o = merge_attention(%o1, %l1, %o2, %l2)
+
 Why:    attention is quadratic in the prompt; most of its mass lies in few blocks of keys, and where is cheap to guess.
 Needs:  causal attention over a cache, one size for keys and values, no soft cap where scores choose.
 Keeps:  budget: what is left out is measured on calibration text and limited by --max-kl and --min-top1.
@@ -17,13 +23,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from fretsaw.ir import Attr, Graph, Node
+from fretsaw.ir import Attr, Graph, Node, Value
 from fretsaw.ir.errors import PassError, UsageError
 from fretsaw.passes.api import Decline, Edit, OnePer, Outcome, graph_pass, rule
 from fretsaw.passes.kit.driver import run_rules
 from fretsaw.passes.sparse.calibrate.begin import begins
 from fretsaw.passes.sparse.calibrate.report import attention_report
 from fretsaw.passes.sparse.heads import Choice, choose, merged, said
+from fretsaw.passes.sparse.method import Columns
 from fretsaw.passes.sparse.methods import METHODS
 from fretsaw.passes.sparse.options import Sparse
 from fretsaw.passes.sparse.share import share_masks
@@ -109,8 +116,23 @@ def rewrite(site: Site, choices: tuple[Choice, ...]) -> Edit:
     flags = {"decode": chosen.decode, "whole_prompt": any(c.options.whole_prompt() for c in choices)}
     attrs |= {k: v for k, v in flags.items() if v} | {"method": said(choices, site.heads)}
     sinks = [v for v in [site.node.get("sinks")] if v is not None]
-    site.edit.rewrite_node(site.node, "block_attention", [site.kv, site.q, idx, cnt, *sinks], attrs)
+    operands = [site.kv, site.q, idx, cnt, *sinks]
+    if chosen.columns is None:
+        site.edit.rewrite_node(site.node, "block_attention", operands, attrs)
+    else:
+        _beside(site, chosen.mask, chosen.columns, operands, attrs)
     return site.edit
+
+
+def _beside(site: Site, mask: Value, columns: Columns, operands: list[Value], attrs: dict[str, Attr]) -> None:
+    """Attention over blocks, and over single keys that no block holds, made one by their sums."""
+    ids, count = site.emit_all(
+        "line_tokens", site.kv, columns.scores, mask, columns=columns.counts, first_columns=columns.first
+    )
+    blocks = site.emit_all("block_attention", *operands, **attrs, lse=True)
+    of_tokens = {k: v for k, v in attrs.items() if k not in ("sink", "window")}
+    tokens = site.emit_all("gather_attention", site.kv, site.q, ids, count, **of_tokens)
+    site.edit.rewrite_node(site.node, "merge_attention", [*blocks, *tokens], {})
 
 
 def _window(node: Node) -> int:

@@ -64,23 +64,28 @@ def test_listed_tokens_are_a_mask(groups: int, decode: bool) -> None:
     assert np.isneginf(lse).any() and not out[np.isneginf(lse)].any()
 
 
+LSE = {"lse": True}
+
+
 def test_a_partition_merges_to_everything() -> None:
     kv, q, rng = _step()
     chosen = rng.random((kv.dims["QB"], 2, 192)) < 0.3
     gather, merge = get_op("gather_attention").reference, get_op("merge_attention").reference
     attrs = {**ATTRS, "decode": True}
     sides = [x for c in (chosen, ~chosen) for x in gather([kv, q, *_lists(kv, c)], attrs)]
-    out, lse = merge(sides, {})
+    out, lse = merge(sides, LSE)
+    (alone,) = merge(sides, {})
+    assert np.array_equal(alone, out)
     want, want_lse = _oracle(kv, q, np.ones_like(chosen), True)
     # The sides are weighed by exponentials of logarithms in f32: a relative error of a few of its units.
     np.testing.assert_allclose(out, want, rtol=0, atol=2.0**-19)
     np.testing.assert_allclose(lse, want_lse, rtol=0, atol=2.0**-19)
     nothing = [np.zeros_like(out), np.full_like(lse, -np.inf)]
     for pair in ([*sides[:2], *nothing], [*nothing, *sides[:2]]):
-        same, same_lse = merge(pair, {})
+        same, same_lse = merge(pair, LSE)
         np.testing.assert_array_equal(same, sides[0])
         np.testing.assert_array_equal(same_lse, sides[1])
-    none, none_lse = merge([*nothing, *nothing], {})
+    none, none_lse = merge([*nothing, *nothing], LSE)
     assert not none.any() and np.isneginf(none_lse).all()
 
 

@@ -122,6 +122,22 @@ def test_blocks_of_lines_cover_the_lines() -> None:
         assert np.array_equal(got[:6, h], (touched | columns_of) & np.tri(6, dtype=bool))
 
 
+def test_columns_as_tokens_are_the_best_that_no_block_holds() -> None:
+    kv, _, _ = step([330])
+    columns = np.random.default_rng(0).random((1, 3, 6 * BLOCK)).astype(np.float32)
+    columns[0, 0, 200] = np.nan
+    mask = np.random.default_rng(1).random((7, 3, 6)) < 0.3
+    ids, cnt = run("line_tokens", kv, columns, mask, columns=(20, 0, 40), first_columns=4)
+    assert ids.shape == (7, 3, 40) and not cnt[:, 1].any() and not cnt[6].any()
+    for h, count in ((0, 20), (2, 40)):
+        lead = np.where(np.arange(330) < 4, np.inf, np.nan_to_num(columns[0, h, :330], nan=-np.inf))
+        best = set(np.argsort(-lead, kind="stable")[:count].tolist())
+        for row in range(6):
+            want = sorted(c for c in best if c < min(64 * row + 64, 330) and not mask[row, h, c // BLOCK])
+            assert ids[row, h, : cnt[row, h]].tolist() == want
+            assert not ids[row, h, cnt[row, h] :].any()
+
+
 def test_shifted_keys_change_no_softmax() -> None:
     """S10: a tail that leaks into a mean or a sum would."""
     kv, q, keys = step(COUNTS)

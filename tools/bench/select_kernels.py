@@ -150,6 +150,7 @@ def masks(step: Step) -> dict[str, tuple[float, float]]:
     import numpy as np
 
     from fretsaw.backends.tvm.kernels.select_line_blocks import LineBlockSpec, line_blocks
+    from fretsaw.backends.tvm.kernels.select_line_tokens import LineTokenSpec, line_tokens
     from fretsaw.backends.tvm.kernels.select_masks import MaskSpec, compact, mask
     from fretsaw.backends.tvm.kernels.select_rules import RuleSpec, rule
 
@@ -169,6 +170,9 @@ def masks(step: Step) -> dict[str, tuple[float, float]]:
     lines = [step.tensor(1, HEADS, step.tokens) for _ in range(2)]
     best = step.build(line_blocks(LineBlockSpec("lines", HEADS, (1000, 6096), (30, 100))))
     made["line_blocks 1000, 6096"] = fastest(lambda: best(lens, cu, *lines, forced, out)), 0
+    single = step.build(line_tokens(LineTokenSpec((1000,) * HEADS, 30)))
+    ids = step.array(np.zeros((step.rows, HEADS, 1000), np.int32))
+    made["line_tokens 1000"] = fastest(lambda: single(lens, cu, lines[0], forced, ids, cnt)), 0
     return made
 
 

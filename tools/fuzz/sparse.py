@@ -83,7 +83,7 @@ def _gather_attention(g: Maker) -> Choice:
 def _merge_attention(g: Maker) -> Choice:
     shape, kind = (g.dim(), g.dim(), g.dim()), g.dtype(sorted(FLOATS))
     sides = [(g.tensor(kind, shape), g.tensor("f32", shape[:2])) for _ in range(2)]
-    return [value for side in sides for value in side], {}
+    return [value for side in sides for value in side], {"lse": g.chance(0.5)}
 
 
 def _pool_queries(g: Maker) -> Choice:
@@ -133,6 +133,13 @@ def _lines(g: Maker, attrs: dict[str, Attr], *, forced: bool = True) -> Choice:
     heads = g.rng.randint(1, 2)
     lines = [_array(g, "f32", (B, heads, KB * 64)) for _ in range(2)]
     return [_cache(g), *lines, *([_mask(g, heads)] if forced else [])], attrs
+
+
+def _line_tokens(g: Maker) -> Choice:
+    counts = tuple(g.rng.choice((0, 3, 9)) for _ in range(g.rng.randint(0, 2)))
+    heads = 1 + len(counts)
+    operands = [_cache(g), _array(g, "f32", (B, heads, KB * 64)), _mask(g, heads)]
+    return operands, {"columns": (5, *counts), "first_columns": g.rng.randint(0, 3)}
 
 
 def _budget(g: Maker) -> dict[str, Attr]:
@@ -198,7 +205,7 @@ SPARSE: dict[str, Emitter] = {
     "line_scores": lambda g: _on_keys(g, rows=g.rng.randint(1, 64)),
     "compressed_scores": lambda g: _on_keys(g, kernel=32, stride=g.rng.choice((8, 16, 32))),
     "softmax_blocks": lambda g: ([_scores(g, 2)], {}), "pool_heads": _pool_heads,
-    "line_blocks": lambda g: _lines(g, _budget(g)),
+    "line_blocks": lambda g: _lines(g, _budget(g)), "line_tokens": _line_tokens,
     "line_block_scores": lambda g: _lines(g, _budget(g), forced=False),
     "flex_blocks": lambda g: _lines(g, {"gamma": 0.9, "min_blocks": 2, "max_blocks": g.rng.choice((0, 3))}),
     "elastic_blocks": lambda g: ([_cache(g)], _counts(g, "groups", low=1) | _counts(g, "alpha", "beta") | _dense(g)),

@@ -112,7 +112,7 @@ def _find(spec: LineBlockSpec, step: Step, lines: list[Buffer], found: Buffer, b
             if spec.kind == "flex":
                 _flex(spec, order, score, found, [b, h, i64(i)], end)
                 continue
-            _take(order, taken, score, end, spec.budgets[i], spec.kept[i])
+            take(order, taken, score, end, spec.budgets[i], spec.kept[i])
             with loop(end) as c, when(load(taken, [c]) != 0):
                 worth = bind(_weight(score(c)) if spec.kind == "scores" else tirx.const(1.0, _F64))
                 at = bind(c // BLOCK)
@@ -122,14 +122,15 @@ def _find(spec: LineBlockSpec, step: Step, lines: list[Buffer], found: Buffer, b
                         store(found, [b, h, i64(i), at + 1], load(found, [b, h, i64(i), at + 1]) + worth)
 
 
-def _take(order: Order, taken: Buffer, score: Callable[[Expr], Expr], end: Expr, budget: int, kept: int) -> None:
+def take(order: Order, taken: Buffer, score: Callable[[Expr], Expr], end: Expr, budget: Expr | int, kept: int) -> None:
     """Mark the first ``kept`` lines, and the best others until there are ``budget``."""
+    budget = i64(budget) if isinstance(budget, int) else budget
     with loop(end) as c:
         store(taken, [c], as_byte(tirx.any(c < kept, end <= budget)))
-    with when(tirx.all(end > budget, i64(budget) > kept)):
+    with when(tirx.all(end > budget, budget > kept)):
         order.sort(end, score)
         left = scratch((1,), "int64")
-        store(left, [0], i64(budget - min(kept, budget)))
+        store(left, [0], budget - kept)
         with loop(end) as n:
             c = bind(order.at(n))
             with T.If(tirx.all(c >= kept, load(left, [0]) > 0)), T.Then():

@@ -91,7 +91,8 @@ def mask(spec: MaskSpec) -> tirx.PrimFunc:
     return k.func
 
 
-def _table(numbers: tuple[int, ...]) -> Buffer:
+def number_table(numbers: tuple[int, ...]) -> Buffer:
+    """Write numbers that an index into them is known for at run time only: int64[n]."""
     table = workspace((len(numbers),), "int64")
     for i, n in enumerate(numbers):
         store(table, [i], i64(n))
@@ -101,7 +102,7 @@ def _table(numbers: tuple[int, ...]) -> Buffer:
 def _rule(spec: MaskSpec) -> Callable[[QueryBlock, Expr], Callable[[Expr], Expr]]:
     """Return ``(block, group) -> (key block -> kept)``."""
     if spec.kind == "span":
-        sinks, windows = _table(spec.sink), _table(spec.window)
+        sinks, windows = number_table(spec.sink), number_table(spec.window)
 
         def span(block: QueryBlock, g: Expr) -> Callable[[Expr], Expr]:
             sink, window = bind(load(sinks, [g])), bind(load(windows, [g]))
@@ -111,7 +112,7 @@ def _rule(spec: MaskSpec) -> Callable[[QueryBlock, Expr], Callable[[Expr], Expr]
 
         return span
     if spec.kind == "strided":
-        offsets = _table(spec.offsets)
+        offsets = number_table(spec.offsets)
 
         def strided(block: QueryBlock, g: Expr) -> Callable[[Expr], Expr]:
             offset = bind(load(offsets, [g]))

@@ -49,7 +49,9 @@ def cover_merge_attention(ctx: Context, node: Node) -> None:
     """Plan the launch of a ``merge_attention``."""
     _, heads, size = node.out.tensor.shape
     assert isinstance(heads, int) and isinstance(size, int)
-    ctx.add(MergeAttentionSpec(heads, size), list(node.operands), flat_result(ctx, node), [node])
+    ctx.add(
+        MergeAttentionSpec(heads, size, bool(node.attr("lse"))), list(node.operands), flat_result(ctx, node), [node]
+    )
 
 
 def flat_result(ctx: Context, node: Node) -> list[Value]:

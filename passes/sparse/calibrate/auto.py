@@ -26,7 +26,7 @@ from fretsaw.passes.evidence.feeds import Sequence as Text
 from fretsaw.passes.evidence.long import compared_rows, run_rows
 from fretsaw.passes.sparse.calibrate.choose import Table, cheapest, choose, choose_within
 from fretsaw.passes.sparse.calibrate.plans import Chosen
-from fretsaw.passes.sparse.calibrate.report import AttentionReport
+from fretsaw.passes.sparse.calibrate.report import AttentionReport, token_lists
 from fretsaw.passes.sparse.calibrate.survey import Note, Survey, survey
 from fretsaw.passes.sparse.options import Sparse
 from fretsaw.passes.sparse.sparse_attention import sparse_attention
@@ -211,7 +211,7 @@ def verify_plan(graph: Graph, chosen: Chosen, text: Text, first: int, note: Note
     """Mean divergence and agreement of a plan, and its mean density over all heads of the model."""
     kl, top1 = _Verifier(graph, text, first, note)(chosen)
     planned = replace(sparse_attention, options=Assigned(table=tuple(sorted_items(chosen)))).run(graph).graph
-    report = AttentionReport(text, first, note=note)
+    report = AttentionReport(text, first, note=note, tokens=token_lists(planned))
     run_rows(planned, text, compared_rows(graph, first, int(text.ids.size))[:1], note, report.look)
     dense = sum(n.op == "cached_attention" for n in planned.nodes)
     heads = [np.mean([x.density for x in row]) for row in report.layers.values()]

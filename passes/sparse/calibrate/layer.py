@@ -101,15 +101,21 @@ class Reads:
     Args:
         blocks: Key blocks per query block, bool[H, nQ, nK].
         sink, window: Per head, in tokens: spans that hold within the blocks; window 0: none.
+        ids, cnt: Keys beside the blocks, positions [nQ, G, N] of which cnt [nQ, G] count; None: none.
     """
 
     blocks: Array
     sink: tuple[int, ...]
     window: tuple[int, ...]
+    ids: Array | None = None
+    cnt: Array | None = None
 
     @staticmethod
-    def of(idx: Array, cnt: Array, heads: int, attrs: Mapping[str, Attr]) -> Reads:
-        """From the lists of a text that is a step of its own, idx [QB, G, KB] and cnt [QB, G]."""
+    def of(
+        idx: Array, cnt: Array, heads: int, attrs: Mapping[str, Attr], tokens: tuple[Array, Array] | None = None
+    ) -> Reads:
+        """From the lists of a text that is a step of its own, idx [QB, G, KB] and cnt [QB, G], and those of single
+        keys beside them."""
         width = int(idx.shape[2])
         there = np.zeros((idx.shape[1], width, width + 1), bool)  # one column more, for what lists leave out
         places = np.where(np.arange(width)[None, None, :] < cnt[:width, :, None], idx[:width], width)
@@ -119,13 +125,34 @@ class Reads:
             given = attrs.get(name) or (0,) * heads
             assert isinstance(given, tuple)
             spans.append(tuple(int(str(n)) for n in given))
-        return Reads(there[head_groups(heads, idx.shape[1]), :, :width], spans[0], spans[1])
+        ids, count = (None, None) if tokens is None else tokens
+        return Reads(there[head_groups(heads, idx.shape[1]), :, :width], spans[0], spans[1], ids, count)
+
+    def tokens(self, head: int, block: int) -> Array:
+        """Positions of the single keys that a query block reads, ascending."""
+        if self.ids is None or self.cnt is None:
+            return np.zeros(0, np.int32)
+        group = head_groups(self.blocks.shape[0], self.ids.shape[1])[head]
+        found: Array = self.ids[block, group, : self.cnt[block, group]]
+        return found
 
     @property
     def listed(self) -> Array:
-        """Blocks read by each head [H]."""
-        count: Array = self.blocks.sum(axis=(1, 2))
+        """Keys read by each head, in blocks [H]."""
+        count: Array = self.blocks.sum(axis=(1, 2)).astype(np.float64)
+        if self.cnt is not None:
+            each = self.cnt[: self.blocks.shape[1]].sum(axis=0) / BLOCK
+            count += each[head_groups(self.blocks.shape[0], self.cnt.shape[1])]
         return count
+
+    @property
+    def touched(self) -> Array:
+        """Key blocks of which something is read, bool[H, nQ, nK]."""
+        out = self.blocks.copy()
+        for head in range(out.shape[0]):
+            for block in range(out.shape[1]):
+                out[head, block, self.tokens(head, block) // BLOCK] = True
+        return out
 
 
 def causal_blocks(count: int) -> int:

@@ -140,6 +140,10 @@ def _read(
     for w, way in enumerate(ways):
         if way.window[head]:
             _add_edges(layer, way, head, block, rows, p, mixed[w], mass[w])
+        keys = way.tokens(head, block)
+        if keys.size:
+            mixed[w] += p[:, keys] @ layer.v[layer.key_head(head), keys]
+            mass[w] += p[:, keys].sum(axis=1)
     return mixed, mass
 
 
@@ -180,6 +184,7 @@ def _seen(way: Reads, head: int, block: int, rows: slice) -> Array:
     listed = np.repeat(way.blocks[head, block, : block + 1], BLOCK)[None, : rows.stop]
     window = way.window[head]
     seen: Array = ((gap < window) | (keys < way.sink[head])[None, :]) & listed if window else listed & (gap >= 0)
+    seen[:, way.tokens(head, block)] = True
     return seen
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fretsaw.ir import Graph, Node
+from fretsaw.ir import Graph, Node, Value
 from fretsaw.passes.kit.inspector import Look, Note, Text
 from fretsaw.passes.kit.options import Plain
 from fretsaw.passes.sparse.calibrate.layer import Layer, Reads
@@ -17,6 +17,7 @@ from fretsaw.passes.sparse.describe import describe_heads
 
 Array = np.ndarray
 Said = Mapping[tuple[int, int], tuple[str, Mapping[str, Plain]]]  # (layer, head) -> method and its options
+Lists = tuple[Value, Value]  # positions of single keys, and how many of them count
 HeadRow = dict[str, object]
 DENSE = Loss(1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0)
 
@@ -29,30 +30,37 @@ class AttentionReport:
         first: Rows before this position are left out of masses and errors.
         said: Method and options of each head; what it does not name has the method that its attention names.
         note: Told which layer is done.
+        tokens: Lists of the single keys that layers read beside blocks.
     """
 
     text: Text
     first: int
     said: Said = field(default_factory=dict)
     note: Note = lambda text: None
+    tokens: Mapping[int, Lists] = field(default_factory=dict)
     layers: dict[int, tuple[Loss, ...]] = field(default_factory=dict)
     methods: dict[int, str] = field(default_factory=dict)
     masks: dict[int, Array] = field(default_factory=dict)
 
     def look(self, node: Node, value: Look) -> list[Array] | None:
-        """Stand in for ``block_attention``: measure it and answer as dense attention would."""
+        """Stand in for attention over lists: measure it and answer as dense attention would.
+
+        What reads single keys answers that it saw none, so that what both are merged to is the dense answer.
+        """
+        if node.op == "gather_attention":
+            heads = np.asarray(value(node["q"])).shape[:2]
+            return [np.zeros((*heads, node.int_attr("value_size")), np.float32), np.full(heads, -np.inf, np.float32)]
         if node.op != "block_attention":
             return None
         layer = Layer.of(node, value)
-        idx, cnt = value(node["idx"]), value(node["cnt"])
-        assert isinstance(idx, np.ndarray) and isinstance(cnt, np.ndarray)
-        way = Reads.of(idx, cnt, layer.heads, dict(node.attrs))
+        way = read_lists(node, value, layer.heads, self.tokens.get(layer.number))
         found: Measured = measure(layer, [way], self.first)
         self.layers[layer.number] = found.losses[0]
         self.methods[layer.number] = str(node.attr("method"))
-        self.masks[layer.number] = way.blocks
+        self.masks[layer.number] = way.touched
         self.note(f"attention of layer {layer.number}")
-        return [found.dense]
+        sums = [np.zeros(found.dense.shape[:2], np.float32)] if node.attr("lse") else []
+        return [found.dense, *sums]
 
     @property
     def losses(self) -> list[Loss]:
@@ -106,6 +114,23 @@ class AttentionReport:
         }  # fmt: skip
 
 
+def read_lists(node: Node, value: Look, heads: int, tokens: Lists | None) -> Reads:
+    """What the heads of a ``block_attention`` read, with the single keys beside its blocks."""
+
+    def array(of: Value) -> Array:
+        found = value(of)
+        assert isinstance(found, np.ndarray)
+        return found
+
+    beside = None if tokens is None else (array(tokens[0]), array(tokens[1]))
+    return Reads.of(array(node["idx"]), array(node["cnt"]), heads, dict(node.attrs), beside)
+
+
+def token_lists(graph: Graph) -> dict[int, Lists]:
+    """Positions and their numbers, of every layer that reads single keys beside blocks."""
+    return {n.int_attr("layer"): (n["ids"], n["cnt"]) for n in graph.nodes if n.op == "gather_attention"}
+
+
 def pack_bits(mask: Array) -> str:
     """A mask [n, n] as base64 of its rows' bits one after another, the first in the highest bit of a byte."""
     return base64.b64encode(np.packbits(mask.reshape(-1)).tobytes()).decode()
@@ -125,4 +150,4 @@ def attention_report(graph: Graph, text: Text, first: int, note: Note) -> Attent
     """The inspector of a sparse graph; None where no attention reads lists."""
     if not any(node.op == "block_attention" for node in graph.nodes):
         return None
-    return AttentionReport(text, first, describe(graph), note)
+    return AttentionReport(text, first, describe(graph), note, token_lists(graph))

@@ -23,6 +23,7 @@ from fretsaw.passes.evidence.watched import run_watched
 from fretsaw.passes.kit.inspector import Look
 from fretsaw.passes.sparse.calibrate.layer import Layer, Reads
 from fretsaw.passes.sparse.calibrate.measure import Loss, measure
+from fretsaw.passes.sparse.calibrate.report import Lists, read_lists, token_lists
 from fretsaw.passes.sparse.options import Sparse
 from fretsaw.passes.sparse.sparse_attention import sparse_attention
 
@@ -54,11 +55,13 @@ class Selector:
     Args:
         nodes: In order; the attention over lists is the last.
         reads: Values of the dense graph that they read.
+        tokens: Lists of single keys that are read beside blocks.
     """
 
     nodes: tuple[Node, ...]
     reads: tuple[Value, ...]
     consts: Mapping[Value, Const]
+    tokens: Lists | None = None
 
     @property
     def attention(self) -> Node:
@@ -85,9 +88,7 @@ class Selector:
             number, results = known.run(node, tuple(map(key, node.operands)), get, env)
             for i, (value, array) in enumerate(zip(node.results, results, strict=True)):
                 keys[value], live[value] = (number, i), array
-        idx, cnt = get(self.attention["idx"]), get(self.attention["cnt"])
-        assert isinstance(idx, np.ndarray) and isinstance(cnt, np.ndarray)
-        return Reads.of(idx, cnt, heads, dict(self.attention.attrs))
+        return read_lists(self.attention, get, heads, self.tokens)
 
     def flops(self, env: Mapping[str, int]) -> int:
         """Operations of choosing."""
@@ -101,9 +102,11 @@ def selectors(graph: Graph, options: Sparse) -> dict[int, Selector]:
     made = {v: node for node in outcome.graph.nodes for v in node.results if v not in known}
     place = {node.out: i for i, node in enumerate(outcome.graph.nodes) if node.results}
     found: dict[int, Selector] = {}
+    lists = token_lists(outcome.graph)
     for attention in (n for n in outcome.graph.nodes if n.op == "block_attention"):
         wanted: set[Node] = set()
-        todo = [attention["idx"], attention["cnt"]]
+        beside = lists.get(attention.int_attr("layer"))
+        todo = [attention["idx"], attention["cnt"], *(beside or ())]
         reads: list[Value] = []
         while todo:
             value = todo.pop()
@@ -115,7 +118,7 @@ def selectors(graph: Graph, options: Sparse) -> dict[int, Selector]:
                 todo += node.operands
         nodes = tuple(sorted(wanted, key=lambda n: place[n.out]))
         found[attention.int_attr("layer")] = Selector(
-            (*nodes, attention), tuple(dict.fromkeys(reads)), outcome.graph.consts
+            (*nodes, attention), tuple(dict.fromkeys(reads)), outcome.graph.consts, beside
         )
     return found
 

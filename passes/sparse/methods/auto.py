@@ -27,9 +27,9 @@ HELD_TO_DENSITY = ("minference", "moa")
 @dataclass(frozen=True)
 class Auto(Sparse):
     """Args:
-    space: What is searched: ``mixed``: spans, XAttention and pooled blocks; ``spans``, ``xattention``, ``mean_pool``:
-        more settings of one of them; ``minference``: a pattern per head at one budget; ``moa``: elastic spans at one
-        mean density.
+    space: What is searched: ``mixed``: spans, XAttention and pooled blocks; ``spans``, ``xattention``, ``mean_pool``,
+        ``dhsa``, ``prism``, ``infllm_v2``: more settings of one method; ``minference``: a pattern per head at one
+        budget; ``moa``: elastic spans at one mean density.
     max_kl: Largest mean divergence of the plan, in nats a token; 0: that of --max-kl, or 0.01. ``minference`` and
         ``moa`` are held to a budget instead, and their divergence is only measured.
     max_cost: Largest cost of the plan over dense attention's, choosing included, on a text of ``tokens`` tokens; 0:
@@ -42,7 +42,9 @@ class Auto(Sparse):
     """
 
     method: Literal["auto"] = "auto"
-    space: Literal["mixed", "spans", "xattention", "mean_pool", "minference", "moa"] = "mixed"
+    space: Literal["mixed", "spans", "xattention", "mean_pool", "dhsa", "prism", "infllm_v2", "minference", "moa"] = (
+        "mixed"
+    )
     max_kl: float = 0.0
     max_cost: float = 0.0
     density: float = 0.5

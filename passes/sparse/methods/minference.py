@@ -4,8 +4,9 @@
     block_sparse:   mean-pooled top-k (see mean_pool), without scale
     a_shape:        sink and window (see lambda_mask), sink = vertical, window = slash
 
-Blocks: the lines of vertical_slash are rounded up to whole blocks of 64, a superset of the token form: no columns are
-        gathered one by one. block_sparse forces sink, diagonal and sub-diagonal, which the source does not.
+Blocks: diagonals of vertical_slash are rounded up to whole blocks of 64, a superset. Columns outside of these are
+        gathered one by one as in the source, or rounded up too (columns=blocks). block_sparse forces sink, diagonal
+        and sub-diagonal, which the source does not.
 Dense:  vertical or slash >= S; blocks >= the number of blocks; window >= S.
 Limits: vertical_slash scores with the end of the prompt: lists of earlier rows depend on it (causal_selection is false;
         attention itself stays causal). The source's per-head search writes a plan (method=plan).
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fretsaw.ir.kv import BLOCK
-from fretsaw.passes.sparse.method import Method, Selection
+from fretsaw.passes.sparse.method import Columns, Method, Selection
 from fretsaw.passes.sparse.methods.lambda_mask import spans
 from fretsaw.passes.sparse.methods.mean_pool import pooled_scores
 from fretsaw.passes.sparse.options import LastQueries
@@ -34,6 +35,7 @@ class MInference(LastQueries):
     pattern: What the heads look like.
     vertical: Columns of vertical_slash, at least 30; the sink of a_shape, in tokens.
     slash: Diagonals of vertical_slash, at least 50; the window of a_shape, in tokens.
+    columns: Columns of vertical_slash are read as single ``tokens``, or as all ``blocks`` that they touch.
     blocks: Blocks that a row of block_sparse reads.
     """
 
@@ -41,6 +43,7 @@ class MInference(LastQueries):
     pattern: Literal["vertical_slash", "block_sparse", "a_shape"] = "vertical_slash"
     vertical: int = 1000
     slash: int = 6096
+    columns: Literal["tokens", "blocks"] = "tokens"
     blocks: int = 100
 
     def lows(self) -> Mapping[str, float]:
@@ -66,12 +69,13 @@ def emit(site: Site, options: MInference) -> Selection:
         return Selection(site.emit("select_top_k", site.kv, pooled_scores(site, heads, 1.0), forced, k=options.blocks))
     columns, diagonals = site.line_scores(LAST)
     forced = site.forced(heads, local=1, dense_until=options.dense_until)
+    count, touch = max(options.vertical, FIRST_COLUMNS), options.columns == "blocks"
     mask = site.emit(
         "line_blocks", site.kv, columns, diagonals, forced,
-        columns=max(options.vertical, FIRST_COLUMNS), diagonals=max(options.slash, LEAST_DIAGONALS),
-        first_columns=FIRST_COLUMNS, near_diagonals=NEAR_DIAGONALS,
+        columns=count if touch else 0, diagonals=max(options.slash, LEAST_DIAGONALS),
+        first_columns=FIRST_COLUMNS if touch else 0, near_diagonals=NEAR_DIAGONALS,
     )  # fmt: skip
-    return Selection(mask)
+    return Selection(mask, columns=None if touch else Columns(columns, (count,) * heads, FIRST_COLUMNS))
 
 
 METHOD = Method("minference", MInference, emit, causal_selection=False)

@@ -35,7 +35,7 @@ def built(spec: ListedSpec) -> Built:
 @cache
 def merger(heads: int, size: int) -> Built:
     """The compiled kernel that merges."""
-    return Built(merge_attention(heads, size, V3))
+    return Built(merge_attention(heads, size, V3, lse=True))
 
 
 def lists_of(spec: ListedSpec, before: list[int], counts: list[int], chosen: Array) -> list[Array]:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fretsaw.backends.tvm.kernels.select_line_blocks import LineBlockSpec, line_blocks
+from fretsaw.backends.tvm.kernels.select_line_tokens import LineTokenSpec, line_tokens
 from fretsaw.backends.tvm.kernels.select_masks import MaskSpec, compact, mask, pick, union
 from fretsaw.backends.tvm.kernels.select_rules import RuleSpec, rule
 from tests.backends.kernels.kernel_run import Array, Built, threads
@@ -167,3 +168,16 @@ def test_blocks_of_lines(op: str, spec: LineBlockSpec, attrs: dict[str, object])
         got = kernel(*case.step, *lines, *(m.astype(np.int8) for m in mask_of), blank)[-1]
         # scores: sums of up to 30 numbers in f64 in another order, rounded to f32
         assert np.allclose(got, want, rtol=2e-7, atol=0) if spec.kind == "scores" else np.array_equal(got, want), sort
+
+
+@pytest.mark.parametrize(("counts", "first"), [((11, 0, 5), 5), ((4, 9999, 70), 0), ((0, 0, 300), 300)])
+def test_columns_as_tokens(counts: tuple[int, ...], first: int) -> None:
+    kernel = Built(line_tokens(LineTokenSpec(counts, first)))
+    for n, case in enumerate(CASES):
+        mask_of = np.random.default_rng(n).random((case.rows, 3, case.width)) < 0.3
+        blanks = np.full((case.rows, 3, max(counts)), 7, np.int32), np.full((case.rows, 3), 7, np.int32)
+        for sort in range(4):
+            columns = line_inputs(case, sort)[0]
+            want = case.reference("line_tokens", columns, mask_of, columns=counts, first_columns=first)
+            got = kernel(*case.step, columns, mask_of.astype(np.int8), *blanks)[-2:]
+            assert all(np.array_equal(a, b) for a, b in zip(got, want, strict=True)), (n, sort)

@@ -28,6 +28,7 @@ METHODS: list[tuple[str, dict[str, object], Full]] = [
     ("prism", {"p": 0.2, **SHORT}, Full(128, False, True)),
     ("mean_pool", {"density": 0.1, **SHORT}, Full(128, False, True)),
     ("minference", {"vertical": 8, "slash": 8, **SHORT}, Full(128, False, True)),
+    ("minference", {"vertical": 8, "slash": 8, "columns": "blocks", **SHORT}, Full(128, False, True)),
     ("flex_prefill", {"gamma": 0.1, "min_budget": 64, **SHORT}, Full(128, False, True)),
     ("flex_prefill", {"gamma": 0.1, "min_budget": 64, "tau": 0.5, **SHORT}, Full(128, False, True)),
     ("dhsa", {"density": 0.1, **SHORT}, Full(128, False, True)),
@@ -67,9 +68,15 @@ def test_a_layer_of_its_own_decides_for_all() -> None:
     assert full_steps(both) == Full(128, False, True)
 
 
-def test_the_second_entry_gives_the_same_bits_without_choosing(packed: Packed) -> None:
+@pytest.mark.parametrize(
+    ("method", "given"),
+    [("xattention", {"threshold": 0.3}), ("minference", {"vertical": 31, "slash": 100})],
+)
+def test_the_second_entry_gives_the_same_bits_without_choosing(
+    method: str, given: dict[str, object], packed: Packed
+) -> None:
     graph, model = packed("llama")
-    program = build(sparse(graph, method="xattention", threshold=0.3, dense_until=192), options())
+    program = build(sparse(graph, method=method, dense_until=192, **given), options())
     assert program.program["dense"] == {"entry": "step_dense", "until": 192, "prompts": False, "single": True}
     sparse_run, dense_run, mixed_run = (PagedRunner(program, V3, sequences=2) for _ in range(3))
     dense_run.use_entry("step_dense")

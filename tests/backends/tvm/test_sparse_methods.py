@@ -25,7 +25,12 @@ METHODS: dict[str, dict[str, object]] = {
 }  # fmt: skip
 
 
-OFTEN = ("lambda_mask", "xattention", "quest")  # the others in `make exhaustive`: a program takes seconds to compile
+OFTEN = (
+    "lambda_mask",
+    "xattention",
+    "minference",
+    "quest",
+)  # the others in `make exhaustive`: a program takes seconds to compile
 
 
 @pytest.mark.parametrize(

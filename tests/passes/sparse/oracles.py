@@ -141,13 +141,19 @@ def lines(q: Array, k: Array, scale: float, rows: int) -> tuple[Array, Array]:
 
 def vertical_slash(q: Array, k: Array, scale: float, vertical: int, slash: int) -> Array:
     """Card 1, algorithm A, steps 1 to 4 as a token mask bool[S, S]: the ideal lines."""
+    columns, distances = vertical_and_slash(q, k, scale, vertical, slash)
+    out: Array = columns | distances
+    return out
+
+
+def vertical_and_slash(q: Array, k: Array, scale: float, vertical: int, slash: int) -> tuple[Array, Array]:
+    """Columns and diagonals of :func:`vertical_slash`, apart."""
     columns, far = lines(q, k, scale, min(64, len(q)))
     columns[:30], far[:100] = np.inf, np.inf
     cols = np.argsort(-columns, kind="stable")[: max(vertical, 30)]
     distances = np.argsort(-far, kind="stable")[: max(slash, 50)]
     r, c = np.arange(len(q))[:, None], np.arange(len(q))[None]
-    out: Array = (c <= r) & (np.isin(c, cols) | np.isin(r - c, distances))
-    return out
+    return (c <= r) & np.isin(c, cols), (c <= r) & np.isin(r - c, distances)
 
 
 def flex(q: Array, k: Array, scale: float, gamma: float, least: int) -> Array:

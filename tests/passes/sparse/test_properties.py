@@ -34,7 +34,7 @@ DENSE: list[tuple[str, Options]] = [
     ("xattention", {"threshold": 1, "share": "group", "dense_until": 0}),
     ("mean_pool", {"density": 1, "dense_until": 0}), ("mean_pool", {"blocks": 6, "dense_until": 0}),
     ("mean_pool", {"density": 0, "dense_until": 384}), ("prism", {"p": 1, "dense_until": 0}),
-    ("minference", {"vertical": 330, "slash": 50, "dense_until": 0}),
+    ("minference", {"vertical": 330, "slash": 50, "columns": "blocks", "dense_until": 0}),
     ("minference", {"vertical": 30, "slash": 330, "dense_until": 0}),
     ("minference", {"pattern": "block_sparse", "blocks": 6, "dense_until": 0}),
     ("minference", {"pattern": "a_shape", "vertical": 0, "slash": 330}),
@@ -94,7 +94,8 @@ def test_methods_know_when_they_are_dense(case: int) -> None:
 # One small setting of every method that lists blocks by scores, and blocks that it must always list: sink and local.
 SMALL: dict[str, tuple[Options, int, int]] = {
     "xattention": ({"threshold": 0.3}, 1, 1), "mean_pool": ({"density": 0.2}, 1, 2), "prism": ({"p": 0.3}, 1, 1),
-    "minference": ({"vertical": 32, "slash": 101}, 1, 1), "flex_prefill": ({"gamma": 0.3, "min_budget": 64}, 1, 1),
+    "minference": ({"vertical": 32, "slash": 101, "columns": "blocks"}, 1, 1),
+    "flex_prefill": ({"gamma": 0.3, "min_budget": 64}, 1, 1),
     "dhsa": ({"density": 0.2}, 1, 1), "infllm_v2": ({"blocks": 4, "window": 64}, 1, 2),
     "hip": ({"mask_k": 64}, 1, 3), "s2": ({"local": 2}, 0, 2), "moa": ({"alpha": 64, "beta": 0}, 1, 1),
 }  # fmt: skip

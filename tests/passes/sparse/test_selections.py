@@ -162,7 +162,7 @@ def test_attention_is_that_of_the_lists(case: str) -> None:
 
 @pytest.mark.parametrize("counts", [(384,), (300, 70, 128)])
 def test_vertical_slash_covers_the_ideal_lines(counts: Sequence[int]) -> None:
-    graph = sparse(layer_graph(), method="minference", vertical=35, slash=104, dense_until=0)
+    graph = sparse(layer_graph(), method="minference", vertical=35, slash=104, columns="blocks", dense_until=0)
     ran = run_steps(graph, [tokens(n, seed) for seed, n in enumerate(counts)], [list(counts)])
     for mask, q, k in zip(ran.masks, ran.q, ran.k, strict=True):
         ideal = o.per_head(

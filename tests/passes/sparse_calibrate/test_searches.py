@@ -88,7 +88,7 @@ def test_candidates_of_spans_differ() -> None:
     assert len({span_mask(o, 16).tobytes() for o in ways}) == len(ways) > 20
 
 
-@pytest.mark.parametrize("space", ["mixed", "spans", "xattention", "mean_pool", "minference", "moa"])
+@pytest.mark.parametrize("space", ["mixed", "spans", "xattention", "mean_pool", "prism", "minference", "moa"])
 def test_a_compile_searches_and_writes_its_plan(space: str, tmp_path: Path) -> None:
     evidence = EvidenceOptions(calib=CALIB, calib_source="text.txt", tokens=32, max_kl=0.3)
     asked = sparse_attention.configured(
@@ -106,7 +106,7 @@ def test_a_compile_searches_and_writes_its_plan(space: str, tmp_path: Path) -> N
     assert "candidates in layer 1" in notes
     assert stages[0] == "passes of the dense model" and stages[1].startswith("survey of ")
     assert stages[1].endswith(" on 350 tokens") and stages[-1] == f"wrote {plan}"
-    one = {"spans": {"moa"}, "xattention": {"xattention"}, "mean_pool": {"mean_pool"}}
+    one = {"spans": {"moa"}} | {name: {name} for name in ("xattention", "mean_pool", "prism")}
     assert set(said["methods"]) - {"dense"} <= one.get(space, set(said["methods"]))
     if space not in ("minference", "moa"):
         ElementTree.fromstring((tmp_path / "m.plan.svg").read_text())
@@ -120,9 +120,11 @@ def test_a_compile_searches_and_writes_its_plan(space: str, tmp_path: Path) -> N
 @pytest.mark.parametrize("first", [512, 2048])
 def test_candidates_leave_the_first_rows_alone(first: int) -> None:
     ways = (*default_candidates(first), *pattern_candidates(8192, 0.3, first))
-    ones = [space_candidates(space, first) for space in ("spans", "xattention", "mean_pool")]
-    assert all(o.exact_dense(first) for o in (*ways, *ones[0], *ones[1], *ones[2]))
-    assert [len(found) for found in ones] == [10, 11, 9] and all(len({o.method for o in found}) == 1 for found in ones)
+    ones = [space_candidates(s, first) for s in ("spans", "xattention", "mean_pool", "dhsa", "prism", "infllm_v2")]
+    assert all(o.exact_dense(first) for o in (*ways, *(o for found in ones for o in found)))
+    assert [len(found) for found in ones] == [10, 11, 9, 9, 11, 9] and all(
+        len({o.method for o in found}) == 1 for found in ones
+    )
 
 
 def asked(**options: object) -> Pass:
@@ -158,7 +160,10 @@ def test_a_cost_that_no_plan_has(tmp_path: Path) -> None:
         ({"max_cost": 1.5}, "max_cost is a share of dense attention's cost, at most 1, not 1.5"),
         ({"max_cost": -0.5}, "max_cost is at least 0, not -0.5"),
         ({"max_cost": 0.5, "space": "moa"}, "the space moa is held to density, not to max_cost"),
-        ({"space": "everything"}, "one of mixed, spans, xattention, mean_pool, minference, moa"),
+        (
+            {"space": "everything"},
+            "one of mixed, spans, xattention, mean_pool, dhsa, prism, infllm_v2, minference, moa",
+        ),
     ],
 )
 def test_options_that_cannot_be(options: dict[str, object], why: str) -> None:
