@@ -33,8 +33,8 @@ _CACHE = dict.fromkeys(
 _SELECTORS = (
     "causal_blocks", "forced_blocks", "span_blocks", "strided_blocks", "union_blocks", "pick_heads", "compact_blocks",
     "pool_queries", "pool_keys", "block_scores", "band_scores", "bound_scores", "antidiagonal_scores", "line_scores",
-    "compressed_scores", "softmax_blocks", "pool_heads", "line_blocks", "line_tokens", "line_block_scores",
-    "flex_blocks",
+    "compressed_scores", "softmax_blocks", "pool_heads", "line_blocks", "line_tokens", "block_tokens",
+    "line_block_scores", "flex_blocks",
     "select_top_k", "select_share", "select_top_p", "select_above",
     "elastic_blocks", "prompt_blocks", "flex_switch", "halving_blocks", "gate_queries", "gate_keys", "earlier_blocks",
     "representative_keys", "chunk_keys", "hash_scores", "sampled_blocks",

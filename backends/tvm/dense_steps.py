@@ -21,6 +21,7 @@ from fretsaw.ir.op import get_op
 
 ENTRY = "step_dense"
 CACHE = 5  # what attention reads of the cache, between its queries and the lists
+TOKENS = ("line_tokens", "block_tokens")  # list keys that their mask does not hold
 EVERYWHERE = 2**31 - 1  # more tokens than a sequence has
 
 
@@ -72,7 +73,7 @@ def _apart(graph: Graph, blocks: Node, tokens: Node, merge: Node) -> bool:
     if (blocks.op, tokens.op) != ("block_attention", "gather_attention") or merge.attr("lse"):
         return False
     lists, listed = graph.producer(blocks["idx"]), graph.producer(tokens["ids"])
-    if lists is None or listed is None or (lists.op, listed.op) != ("compact_blocks", "line_tokens"):
+    if lists is None or listed is None or lists.op != "compact_blocks" or listed.op not in TOKENS:
         return False
     rules = ("layer", "scale", "softcap", "decode")
     return (
@@ -129,6 +130,8 @@ def _mask(graph: Graph, mask: Value) -> Full:
     full = Full(node.int_attr("dense_until")) if "dense_until" in op.attrs else Full()
     if node.op == "select_top_k":  # as many blocks as it takes
         full |= Full(node.int_attr("k") * BLOCK)
+    if node.op == "forced_blocks":
+        full |= Full(node.int_attr("local") * BLOCK)
     return full | _mask(graph, node["forced"]) if "forced" in op.slots else full
 
 

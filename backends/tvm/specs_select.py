@@ -237,6 +237,7 @@ BUILDERS: Mapping[str, Builder] = {
     "strided_blocks": _mask("strided"),
     "union_blocks": lambda s, isa: masks.union(s.heads, s.name),
     "pick_heads": lambda s, isa: masks.pick(s.counts("choice"), tuple(n for (n,) in s.operands), s.name),
+    "block_tokens": lambda s, isa: masks.block_tokens(s.heads, s.name),
     "compact_blocks": lambda s, isa: masks.compact(s.heads, s.name),
     "pool_queries": _pool_queries,
     "pool_keys": _pool_keys,

@@ -10,7 +10,6 @@ from fretsaw.backends.tvm.kernels import block_attention as block_kernel
 from fretsaw.backends.tvm.kernels import gather_attention as gather_kernel
 from fretsaw.backends.tvm.kernels import merge_attention as merge_kernel
 from fretsaw.backends.tvm.kernels.isa import Isa
-from fretsaw.backends.tvm.kernels.query_tiles import ListedSpec
 from fretsaw.backends.tvm.kv_storage import KvType
 from fretsaw.backends.tvm.specs import Spec, scalars_first
 
@@ -46,8 +45,8 @@ class BlockAttentionSpec(Spec):
 
 @dataclass(frozen=True)
 class GatherAttentionSpec(Spec):
-    """Inputs q [T, H, E], k_pages, v_pages, table, lens, cu, ids i32[QB, G, N], cnt i32[QB, G]; scalar layer; outputs
-    [T, H*Ev] and f32[T, H]."""
+    """Inputs q [T, H, E], k_pages, v_pages, table, lens, cu, ids i32[QB, G, N], cnt i32[QB, G], inv_freq [E/2] where
+    there is a distance; scalar layer; outputs [T, H*Ev] and f32[T, H]."""
 
     heads: int
     kv_heads: int
@@ -59,11 +58,14 @@ class GatherAttentionSpec(Spec):
     lists: int
     decode: bool
     kv: KvType = "f32"
+    distance: int = 0
+    layout: str = "half"
 
     def build(self, isa: Isa) -> tirx.PrimFunc:
-        spec = ListedSpec(
+        spec = gather_kernel.GatherSpec(
             self.heads, self.kv_heads, self.head_dim, isa, self.value_dim, self.scale, self.page,
             soft_cap=self.softcap, kv=self.kv, lse=True, name=self.name, lists=self.lists, listed_decode=self.decode,
+            distance=self.distance, layout=self.layout,
         )  # fmt: skip
         return scalars_first(gather_kernel.gather_attention(spec), scalars=1, outputs=2)
 

@@ -12,7 +12,21 @@ import numpy as np
 from fretsaw.ir.kv import BLOCK
 from fretsaw.ir.op import Array, AttrSpec, ShapeError, define_op, no_flops, sizes, tensor
 from fretsaw.ir.ops.rope import rotate
-from fretsaw.ir.ops.select import GROUPS, KB, Attrs, B, Types, arrays, blank, cache_of, check_cache, mask, number
+from fretsaw.ir.ops.select import (
+    GROUPS,
+    KB,
+    QB,
+    Attrs,
+    B,
+    Types,
+    arrays,
+    blank,
+    cache_of,
+    check_cache,
+    mask,
+    number,
+    over_blocks,
+)
 from fretsaw.ir.ops.select_scores import DECODE, KEYS, SCALE, grouped_heads, keys_of, query_heads, real, scored
 from fretsaw.ir.types import TensorType
 
@@ -73,6 +87,28 @@ def _representative_shape(types: Types, attrs: Attrs) -> Types:
     return [TensorType("f32", (B, number(attrs, "kv_heads"), KB, tensor(types[1], "q").shape[2]))]
 
 
+def _block_tokens(operands: Sequence[object], attrs: Attrs) -> Sequence[Array]:
+    kv, (far, read) = cache_of(operands), arrays(operands)
+    groups, blocks = far.shape[1:]
+    ids, cnt = np.zeros((len(far), groups, blocks * BLOCK), np.int32), np.zeros(far.shape[:2], np.int32)
+    for block in kv.query_blocks():
+        last = min((block.block + 1) * BLOCK, block.end)
+        for g in range(groups):
+            own = np.flatnonzero(far[block.row, g] & ~read[block.row, g])
+            tokens = (own[:, None] * BLOCK + np.arange(BLOCK)).reshape(-1)
+            tokens = tokens[tokens < last]
+            ids[block.row, g, : tokens.size], cnt[block.row, g] = tokens, tokens.size
+    return [ids, cnt]
+
+
+def _block_tokens_shape(types: Types, attrs: Attrs) -> Types:
+    check_cache(types)
+    groups = over_blocks(types[1], "far", "bool")
+    if over_blocks(types[2], "mask", "bool") != groups:
+        raise ShapeError(f"blocks {types[1]}, and of those that are read already {types[2]}", "mask")
+    return [TensorType("i32", (QB, groups, KB * BLOCK)), TensorType("i32", (QB, groups))]
+
+
 def _chunk_keys(operands: Sequence[object], attrs: Attrs) -> Sequence[Array]:
     kv, (q, k, v, freq) = cache_of(operands), arrays(operands)
     dims, heads = kv.dims, q.shape[1]
@@ -114,6 +150,12 @@ define_op(
     "earlier_blocks", "kv", shape=_earlier_shape, reference=_earlier, effects=("kv",), flops=no_flops, attrs=GROUPS,
     doc="The mask of blocks with a key from before the step -> bool[QB, G, KB].",
     example="earlier_blocks(%kv) {groups = 9}",
+)  # fmt: skip
+define_op(
+    "block_tokens", "kv far mask", shape=_block_tokens_shape, reference=_block_tokens, effects=("kv",), flops=no_flops,
+    doc="The keys of the blocks of far bool[QB, G, KB] that a row sees and mask, of the same shape, does not hold -> "
+    "positions i32[QB, G, 64*KB], ascending, and how many count i32[QB, G]; the rest is 0.",
+    example="block_tokens(%kv, %far, %mask)",
 )  # fmt: skip
 define_op(
     "representative_keys", "kv q", shape=_representative_shape, reference=_representative, effects=("kv",),

@@ -28,6 +28,23 @@ class Columns:
 
 
 @dataclass(frozen=True)
+class Far:
+    """Blocks that are read at one distance from the query, in the rotary embedding, instead of where they are.
+
+    Args:
+        blocks: bool[QB, G, KB], G as of the mask; those that the mask holds too are read where they are.
+        distance: In slots.
+        freq: Frequencies of the rotary embedding [E/2].
+        layout: half or interleaved.
+    """
+
+    blocks: Value
+    distance: int
+    freq: Value
+    layout: str
+
+
+@dataclass(frozen=True)
 class Selection:
     """What a method chose for a layer.
 
@@ -36,6 +53,7 @@ class Selection:
         sink, window: Per head, in tokens: spans that hold within the listed blocks; empty: none.
         decode: Lists and spans hold also for a sequence with one token in the step.
         columns: Keys beside those of the blocks; a method that has some does not choose for decoding.
+        far: Or blocks beside them; the same.
     """
 
     mask: Value
@@ -43,6 +61,7 @@ class Selection:
     window: tuple[int, ...] = ()
     decode: bool = False
     columns: Columns | None = None
+    far: Far | None = None
 
 
 @dataclass(frozen=True)

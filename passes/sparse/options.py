@@ -89,6 +89,10 @@ class Sparse:
         """Why a step has to hold a whole prompt; empty where it need not."""
         return ""
 
+    def whole_layer(self) -> bool:
+        """Whether all heads of a layer have to be its own."""
+        return False
+
     def exact_dense(self, tokens: int) -> bool:
         """Whether every row of a sequence of ``tokens`` tokens reads all of its keys under these settings."""
         return False

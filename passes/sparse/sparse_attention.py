@@ -5,7 +5,7 @@
                                                 %idx, %cnt = compact_blocks(%m)
                                                 %o = block_attention(%kv, %q, %idx, %cnt)
 
-where a method lists single keys too (columns of vertical-slash):
+where a method lists single keys too (columns of vertical-slash, or block_tokens: blocks that are read at a distance):
                                                 %o1, %l1 = block_attention(%kv, %q, %idx, %cnt) {lse}
                                                 %ids, %n = line_tokens(%kv, %columns, %m)   keys outside of the blocks
                                                 %o2, %l2 = gather_attention(%kv, %q, %ids, %n)
@@ -30,7 +30,7 @@ from fretsaw.passes.kit.driver import run_rules
 from fretsaw.passes.sparse.calibrate.begin import begins
 from fretsaw.passes.sparse.calibrate.report import attention_report
 from fretsaw.passes.sparse.heads import Choice, choose, merged, said
-from fretsaw.passes.sparse.method import Columns
+from fretsaw.passes.sparse.method import Selection
 from fretsaw.passes.sparse.methods import METHODS
 from fretsaw.passes.sparse.options import Sparse
 from fretsaw.passes.sparse.share import share_masks
@@ -100,6 +100,9 @@ def unfit(site: Site, choices: Iterable[Choice]) -> str:
     if misfits:
         return misfits[0]
     decode = {c.options.decodes() for c in choices if c.options.method != "dense"}
+    alone = [c.options.method for c in choices if c.options.whole_layer()]
+    if alone and len(tuple(choices)) > 1:
+        return f"{alone[0]} turns positions for a whole layer, and another method has heads in it"
     if len(decode) > 1:
         return "some of its heads decode by lists and others densely; a layer does one of them"
     return ""
@@ -117,22 +120,31 @@ def rewrite(site: Site, choices: tuple[Choice, ...]) -> Edit:
     attrs |= {k: v for k, v in flags.items() if v} | {"method": said(choices, site.heads)}
     sinks = [v for v in [site.node.get("sinks")] if v is not None]
     operands = [site.kv, site.q, idx, cnt, *sinks]
-    if chosen.columns is None:
+    beside = _single_keys(site, chosen)
+    if beside is None:
         site.edit.rewrite_node(site.node, "block_attention", operands, attrs)
-    else:
-        _beside(site, chosen.mask, chosen.columns, operands, attrs)
+        return site.edit
+    lists, turn = beside
+    of_keys = {k: v for k, v in attrs.items() if k not in ("sink", "window")} | turn
+    blocks = site.emit_all("block_attention", *operands, **attrs, lse=True)
+    keys = site.emit_all("gather_attention", site.kv, site.q, *lists, **of_keys)
+    site.edit.rewrite_node(site.node, "merge_attention", [*blocks, *keys], {})
     return site.edit
 
 
-def _beside(site: Site, mask: Value, columns: Columns, operands: list[Value], attrs: dict[str, Attr]) -> None:
-    """Attention over blocks, and over single keys that no block holds, made one by their sums."""
-    ids, count = site.emit_all(
-        "line_tokens", site.kv, columns.scores, mask, columns=columns.counts, first_columns=columns.first
-    )
-    blocks = site.emit_all("block_attention", *operands, **attrs, lse=True)
-    of_tokens = {k: v for k, v in attrs.items() if k not in ("sink", "window")}
-    tokens = site.emit_all("gather_attention", site.kv, site.q, ids, count, **of_tokens)
-    site.edit.rewrite_node(site.node, "merge_attention", [*blocks, *tokens], {})
+def _single_keys(site: Site, chosen: Selection) -> tuple[tuple[Value, ...], dict[str, Attr]] | None:
+    """Lists of keys that no listed block holds, with what turns them, and attributes of it; None: there are none."""
+    if chosen.columns is not None:
+        own = chosen.columns
+        made = site.emit_all(
+            "line_tokens", site.kv, own.scores, chosen.mask, columns=own.counts, first_columns=own.first
+        )
+        return made, {}
+    if chosen.far is not None:
+        far = chosen.far
+        made = site.emit_all("block_tokens", site.kv, far.blocks, chosen.mask)
+        return (*made, far.freq), {"distance": far.distance, "layout": far.layout}
+    return None
 
 
 def _window(node: Node) -> int:

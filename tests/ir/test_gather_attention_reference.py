@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fretsaw.ir import ReferenceKvCache
+from fretsaw.ir import ReferenceKvCache, sym
 from fretsaw.ir.op import ShapeError, get_op
 from fretsaw.ir.ops.cache import KV_CACHE
-from fretsaw.ir.types import TensorType
+from fretsaw.ir.types import TensorType, ValueType
 
 HEADS, KEY_HEADS, SIZE, SCALE = 4, 2, 8, 0.5
 ATTRS = {"layer": 0, "scale": SCALE, "value_size": SIZE}
@@ -89,10 +89,53 @@ def test_a_partition_merges_to_everything() -> None:
     assert not none.any() and np.isneginf(none_lse).all()
 
 
+@pytest.mark.parametrize("layout", ["half", "interleaved"])
+def test_at_one_distance_only_the_distance_counts(layout: str) -> None:
+    """Keys and queries that went through a rotary embedding, read as if all keys stood 40 slots before the query."""
+    kv, q, rng = _step()
+    freq = (0.3 ** np.arange(SIZE // 2)).astype(np.float32)
+    chosen = rng.random((kv.dims["QB"], 2, 192)) < 0.3
+    went, at = ReferenceKvCache(1, 3), [0, 0, 0]
+    bare = [kv.read(0, b) for b in range(3)]
+    for step in STEPS:
+        went.begin_step(step)
+        parts = []
+        for b, n in enumerate(step):
+            slots = np.arange(at[b], at[b] + n)
+            keys, values = (x[slots] for x in bare[b])
+            parts.append((_turned(keys, slots, freq, layout), values))
+            at[b] += n
+        went.append(0, *(np.concatenate([p[i] for p in parts]) for i in range(2)))
+    own = np.zeros(len(q), int)
+    for block in kv.query_blocks():
+        own[block.tokens] = block.positions
+    gather, attrs = get_op("gather_attention").reference, {**ATTRS, "decode": True, "layout": layout}
+    got = gather([went, _turned(q, own, freq, layout), *_lists(kv, chosen), freq], {**attrs, "distance": 40})
+    want = _oracle(kv, _turned(q, np.full(len(q), 40), freq, layout), chosen, True)
+    for mine, exact in zip(got, want, strict=True):  # f64, but for frequencies and logarithms in f32
+        np.testing.assert_allclose(mine, exact, rtol=0, atol=2.0**-20)
+
+
+def _turned(x: np.ndarray, slots: np.ndarray, freq: np.ndarray, layout: str) -> np.ndarray:
+    """Pairs of x [n, H, E] as complex numbers, times exp(i slot freq)."""
+    half, angle = x.shape[2] // 2, np.exp(1j * slots[:, None, None] * freq.astype(np.float64))
+    first, second = (x[..., :half], x[..., half:]) if layout == "half" else (x[..., 0::2], x[..., 1::2])
+    z = (first + 1j * second) * angle
+    joined = np.concatenate([z.real, z.imag], 2) if layout == "half" else np.stack([z.real, z.imag], 3).reshape(x.shape)
+    return np.asarray(joined)
+
+
 def test_types_that_do_not_fit_are_named() -> None:
     q, cnt = TensorType("f32", (5, HEADS, SIZE)), TensorType("i32", (2, 3))
     with pytest.raises(ShapeError, match="lists i32"):
         get_op("gather_attention").shape_rule([KV_CACHE, q, TensorType("i32", (2, 3, 9)), cnt], ATTRS)
+    lists: list[ValueType] = [KV_CACHE, q, TensorType("i32", (sym("QB"), 2, 9)), TensorType("i32", (sym("QB"), 2))]
+    with pytest.raises(ShapeError, match="goes with inv_freq, is 7"):
+        get_op("gather_attention").shape_rule(lists, {**ATTRS, "distance": 7})
+    with pytest.raises(ShapeError, match="goes with inv_freq, is 0"):
+        get_op("gather_attention").shape_rule([*lists, TensorType("f32", (4,))], ATTRS)
+    with pytest.raises(ShapeError, match="does not turn all"):
+        get_op("gather_attention").shape_rule([*lists, TensorType("f32", (3,))], {**ATTRS, "distance": 7})
     lse = TensorType("f32", (5, HEADS))
     with pytest.raises(ShapeError, match="one type"):
         get_op("merge_attention").shape_rule([q, lse, TensorType("f32", (5, HEADS, 4)), lse], {})

@@ -77,7 +77,11 @@ def _gather_attention(g: Maker) -> Choice:
     q = _queries(g, groups * g.rng.randint(1, 2))
     attrs: dict[str, Attr] = {**_counts(g, "layer"), "value_size": g.rng.randint(1, 8), "scale": g.number()}
     lists = [_array(g, "i32", (QB, groups, width)), _array(g, "i32", (QB, groups))]
-    return [_cache(g), q, *lists], attrs | {"decode": g.chance(0.2)}
+    turn: list[Value] = []
+    if g.chance(0.3):
+        turn = [g.tensor("f32", (E // 2,))]
+        attrs |= {"distance": g.rng.randint(1, 99), "layout": g.rng.choice(("half", "interleaved"))}
+    return [_cache(g), q, *lists, *turn], attrs | {"decode": g.chance(0.2)}
 
 
 def _merge_attention(g: Maker) -> Choice:
@@ -211,6 +215,7 @@ SPARSE: dict[str, Emitter] = {
     "elastic_blocks": lambda g: ([_cache(g)], _counts(g, "groups", low=1) | _counts(g, "alpha", "beta") | _dense(g)),
     "prompt_blocks": lambda g: ([_cache(g)], _counts(g, "groups", low=1)),
     "gate_queries": _gate_queries, "gate_keys": _gate_keys, "chunk_keys": _chunk_keys, "hash_scores": _hash_scores,
+    "block_tokens": lambda g: ([_cache(g), _mask(g, 2), _mask(g, 2)], {}),
     "earlier_blocks": lambda g: ([_cache(g)], _counts(g, "groups", low=1)),
     "sampled_blocks": lambda g: ([_cache(g)], _counts(g, "groups", low=1) | _counts(g, "count", "seed")),
     "representative_keys": lambda g: _on_keys(g, window=g.rng.randint(1, 64), count=g.rng.randint(1, 4)),

@@ -3,6 +3,8 @@
 The listed keys and values are copied, 64 at a time, into a page of their own, scales applied, and the tile's rows run
 over it as over any page (:mod:`softmax_block`). Lists ascend, so a query sees the first so many of its block's list:
 their number takes the place of its position. Tiles and shares are those of :mod:`block_attention`.
+
+With a distance, keys are turned back to slot 0 as they are copied, and the queries of a tile to slot ``distance``.
 """
 
 from __future__ import annotations
@@ -32,11 +34,54 @@ from fretsaw.backends.tvm.kernels.emit import (
 from fretsaw.backends.tvm.kernels.kv_pages import KvPages
 from fretsaw.backends.tvm.kernels.query_tiles import ListedSpec, Lists, QueryTiles, Tile
 from fretsaw.backends.tvm.kernels.rows import for_columns
+from fretsaw.backends.tvm.kernels.select_turn import angles, pair_of, turn
 from fretsaw.backends.tvm.kernels.shares import Shares, lower_bound
 from fretsaw.backends.tvm.kernels.softmax_block import PageBlock
 from fretsaw.ir.kv import BLOCK
 
 _HEIGHT = 6  # query rows in a register block
+
+
+@dataclass(frozen=True)
+class GatherSpec(ListedSpec):
+    """As :class:`ListedSpec`, and
+
+    Args:
+        distance: Slots that listed keys seem to stand before the query; 0: where they are.
+        layout: Of the rotary embedding, half or interleaved.
+    """
+
+    distance: int = 0
+    layout: str = "half"
+
+
+@dataclass(frozen=True)
+class _Turns:
+    """Cosines and sines of slots: of the first of each block, and of the 64 within one. [n, E / 2]."""
+
+    spec: GatherSpec
+    blocks: tuple[Buffer, Buffer]
+    within: tuple[Buffer, Buffer]
+
+    @staticmethod
+    def lay(spec: GatherSpec, freq: Buffer, width: Expr) -> _Turns:
+        """Write the tables, for sequences of up to ``width`` blocks."""
+        half = spec.head_dim // 2
+        blocks = workspace((width, half)), workspace((width, half))
+        within = workspace((BLOCK, half)), workspace((BLOCK, half))
+        with loop(width) as j:
+            angles(bind(j * BLOCK), freq, half, *blocks, [j])
+        with loop(BLOCK) as r:
+            angles(r, freq, half, *within, [r])
+        return _Turns(spec, blocks, within)
+
+    def of(self, slot: Expr, c: Expr) -> tuple[Expr, Expr]:
+        """Return cosine and sine of a slot's angle for pair ``c``, by the sum of two angles."""
+        j, r = bind(slot // BLOCK), bind(slot % BLOCK)
+        (a, b), (x, y) = (
+            [bind(load(t, [at, c])) for t in tables] for at, tables in ((j, self.blocks), (r, self.within))
+        )
+        return bind(a * x - b * y), bind(b * x + a * y)
 
 
 @dataclass(frozen=True)
@@ -50,14 +95,14 @@ class _SeenRows(Rows):
         return i64(0), bind(load(self.seen, [token]))
 
 
-def gather_attention(spec: ListedSpec) -> tirx.PrimFunc:
+def gather_attention(spec: GatherSpec) -> tirx.PrimFunc:
     """Return the PrimFunc; ``spec.lse`` must be set, ``spec.sinks`` must not.
 
     Arguments in order: ``q f32[T, H, E]``; pages, ``table``, ``lens`` and ``cu`` as in :func:`attention.attention`, a
-    sequence having as many slots in every head; ``ids i32[QB, G, N]``, positions; ``cnt i32[QB, G]``;
-    ``out f32[T, H * Ev]``; ``lse f32[T, H]``; ``layer`` (int64). Rows of lists as in :mod:`block_attention`. Positions
-    that a query cannot see are passed over. A query that sees nothing, which is every one of a sequence with one query
-    in the step unless ``listed_decode``, gets zeros and -inf.
+    sequence having as many slots in every head; ``ids i32[QB, G, N]``, positions; ``cnt i32[QB, G]``; with a distance
+    ``inv_freq f32[E/2]``; ``out f32[T, H * Ev]``; ``lse f32[T, H]``; ``layer`` (int64). Rows of lists as in
+    :mod:`block_attention`. Positions that a query cannot see are passed over. A query that sees nothing, which is every
+    one of a sequence with one query in the step unless ``listed_decode``, gets zeros and -inf.
 
     Raises:
         ValueError: heads that cannot be grouped, pages that are no blocks, sinks, or no logarithms.
@@ -72,17 +117,21 @@ def gather_attention(spec: ListedSpec) -> tirx.PrimFunc:
         table = k.arg("table", (layers, b, spec.kv_heads, width), "int32")
         lens, cu = k.arg("lens", (layers, b, spec.kv_heads), "int32"), k.arg("cu", (b + 1,), "int32")
         ids, cnt = k.arg("ids", (blocks, spec.groups, n), "int32"), k.arg("cnt", (blocks, spec.groups), "int32")
+        freq = k.arg("inv_freq", (spec.head_dim // 2,)) if spec.distance else None
         out, lse = k.arg("out", (t, spec.heads * spec.values)), k.arg("lse", (t, spec.heads))
         cache = Cache(q, pools, table, lens, cu, None, out, lse, k.scalar("layer"), b, width)
+        turns = None if freq is None else _Turns.lay(spec, freq, width)
         tiles = QueryTiles.allocate(spec, blocks)
         with loop(b) as i:
             listed = 1 if spec.listed_decode else tirx.Cast("int64", cache.count(i) > 1)
             tiles.add(cache, i, i64(listed))
-        _tiles(spec, cache, Lists(spec, ids, cnt, n), tiles)
+        _tiles(spec, cache, Lists(spec, ids, cnt, n), tiles, turns, freq)
     return k.func
 
 
-def _tiles(spec: ListedSpec, cache: Cache, lists: Lists, tiles: QueryTiles) -> None:
+def _tiles(
+    spec: GatherSpec, cache: Cache, lists: Lists, tiles: QueryTiles, turns: _Turns | None, freq: Buffer | None
+) -> None:
     def cost(task: Expr) -> Expr:
         tile = tiles.tile(task)
         # Copying a token takes about as long as 16 rows over it; loading and storing a row as 128 tokens.
@@ -109,12 +158,14 @@ def _tiles(spec: ListedSpec, cache: Cache, lists: Lists, tiles: QueryTiles) -> N
                 )  # fmt: skip
                 start = _count_seen(rows, lists, tile, tiles.free(tile))
                 only.load_queries(spec, cache, rows)
+                if freq is not None:
+                    _turn_queries(spec, rows, only, freq)
                 only.reset_whole()
                 with loop((rows.highest() + BLOCK - 1) // BLOCK) as p:
                     base = bind(p * BLOCK)
                     with loop(tirx.min(i64(BLOCK), rows.highest() - base)) as slot:
                         token = bind(lists.entry(tile.row, tile.unit, start + base + slot))
-                        _copy(spec, rows, copied, token, slot)
+                        _copy(spec, rows, copied, token, slot, turns)
                     over_page(block, rows, only, i64(0), base)
                 only.finish(spec, cache, rows, blind=True)
 
@@ -140,8 +191,19 @@ def _count_seen(rows: _SeenRows, lists: Lists, tile: Tile, listed: Expr) -> Expr
     return start
 
 
-def _copy(spec: ListedSpec, rows: Rows, to: KvPages, token: Expr, slot: Expr) -> None:
-    """Copy the key and the value at position ``token`` into ``slot`` of the page ``to``, as f32."""
+def _turn_queries(spec: GatherSpec, rows: Rows, states: RowStates, freq: Buffer) -> None:
+    """Turn the queries of a tile from their slots to slot ``distance``."""
+    half, table = spec.head_dim // 2, [scratch((spec.head_dim // 2,)) for _ in range(2)]
+    at = bind(rows.cache.length(rows.sequence, rows.kv_head) + rows.first)
+    with loop(rows.tokens) as i:
+        angles(bind(spec.distance - at - i), freq, half, table[0], table[1], [])
+        with loop(rows.group) as h:
+            row = (states.part.q, [bind(i * rows.group + h)])
+            turn(spec.isa, spec.layout, spec.head_dim, row, table[0], table[1], [], row)
+
+
+def _copy(spec: GatherSpec, rows: Rows, to: KvPages, token: Expr, slot: Expr, turns: _Turns | None) -> None:
+    """Copy the key and the value at position ``token`` into ``slot`` of the page ``to``, as f32; turn the key back."""
     cache = rows.cache
     page = bind(cache.page_of(rows.sequence, rows.kv_head, bind(token // BLOCK)))
     at = bind(token % BLOCK)
@@ -149,9 +211,21 @@ def _copy(spec: ListedSpec, rows: Rows, to: KvPages, token: Expr, slot: Expr) ->
         s if s is None else bind(s)
         for s in (f(page, at, 1) for f in (cache.pages.key_scales, cache.pages.value_scales))
     ]
-    with loop(spec.head_dim) as e:
-        key = cache.pages.keys(page, e, at, 1)
-        store(to.k, [0, e, slot], key if scales[0] is None else key * scales[0])
+
+    def key(e: Expr) -> Expr:
+        found = cache.pages.keys(page, e, at, 1)
+        return bind(found if scales[0] is None else found * scales[0])
+
+    if turns is None:
+        with loop(spec.head_dim) as e:
+            store(to.k, [0, e, slot], key(e))
+    else:
+        with loop(spec.head_dim // 2) as c:
+            first, second = pair_of(spec.layout, spec.head_dim, c)
+            a, b = key(first), key(second)
+            cos, sin = turns.of(token, c)
+            store(to.k, [0, first, slot], a * cos + b * sin)
+            store(to.k, [0, second, slot], b * cos - a * sin)
 
     def value(c: Expr, n: int) -> None:
         loaded = cache.pages.values(page, at, c, n)

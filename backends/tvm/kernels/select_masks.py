@@ -23,6 +23,7 @@ from fretsaw.backends.tvm.kernels.emit import (
     parallel,
     scratch,
     store,
+    when,
     workspace,
 )
 from fretsaw.backends.tvm.kernels.select_step import QueryBlock, Step
@@ -176,4 +177,29 @@ def compact(groups: int, name: str = "compact_blocks") -> tirx.PrimFunc:
                 store(cnt, [row, g], tirx.Cast("int32", kept))
                 with loop(width - kept) as j:
                     store(idx, [row, g, kept + j], i32(0))
+    return k.func
+
+
+def block_tokens(groups: int, name: str = "block_tokens") -> tirx.PrimFunc:
+    """Return the PrimFunc: ``lens``, ``cu`` (:class:`Step`); ``far`` and ``mask int8[QB, G, KB]``;
+    ``ids i32[QB, G, 64 * KB]``; ``cnt i32[QB, G]``."""
+    with kernel(name) as k:
+        rows, width, slots = dim("QB"), dim("KB"), dim("S")
+        step = Step.declare(k, rows)
+        far, read = (k.arg(x, (rows, groups, width), "int8") for x in ("far", "mask"))
+        ids, cnt = k.arg("ids", (rows, groups, slots), "int32"), k.arg("cnt", (rows, groups), "int32")
+        with step.each_row() as (row, owner):
+            with loop(groups) as g:
+                store(cnt, [row, g], i32(0))
+                with loop(slots) as s:
+                    store(ids, [row, g, s], i32(0))
+            with step.used(row, owner) as block, loop(groups) as g:
+                found = scratch((1,), "int64")
+                store(found, [0], i64(0))
+                with loop(tirx.min(width, block.block + 1)) as j:
+                    wanted = tirx.all(load(far, [row, g, j]) != 0, load(read, [row, g, j]) == 0)
+                    with when(wanted), loop(tirx.min(i64(BLOCK), block.last - j * BLOCK)) as s:
+                        store(ids, [row, g, load(found, [0])], tirx.Cast("int32", j * BLOCK + s))
+                        store(found, [0], load(found, [0]) + 1)
+                store(cnt, [row, g], tirx.Cast("int32", load(found, [0])))
     return k.func

@@ -39,9 +39,13 @@ def cover_gather_attention(ctx: Context, node: Node) -> None:
     assert isinstance(lists, int)
     spec = GatherAttentionSpec(
         heads, kv_heads, size, value_size, ctx.options.page_tokens, node.float_attr("scale"),
-        node.float_attr("softcap"), lists, bool(node.attr("decode")), ctx.options.kv,
+        node.float_attr("softcap"), lists, bool(node.attr("decode")), ctx.options.kv, node.int_attr("distance"),
+        node.str_attr("layout"),
     )  # fmt: skip
     inputs: list[Arg] = [node["q"], *map(CacheSlot, CACHE), node["ids"], node["cnt"]]
+    freq = node.get("inv_freq")
+    if freq is not None:
+        inputs.append(ctx.pool.vector([(ctx.const(freq, node, "inv_freq"), None)], freq.name))
     ctx.add(spec, inputs, flat_result(ctx, node), [node], scalars=[node.int_attr("layer")])
 
 

@@ -11,6 +11,7 @@ from fretsaw.ir import Node, ReferenceKvCache
 from fretsaw.ir.kv import BLOCK
 from fretsaw.ir.op import Attr
 from fretsaw.ir.ops.block_attention import head_groups
+from fretsaw.ir.ops.gather_attention import turned
 from fretsaw.passes.kit.inspector import Look
 
 Array = np.ndarray
@@ -95,6 +96,29 @@ class Layer:
 
 
 @dataclass(frozen=True, eq=False)
+class Turn:
+    """Keys that are read at one distance from the query, whatever theirs is.
+
+    Args:
+        distance: In positions.
+        freq: Frequencies of the rotary embedding [E/2].
+        layout: half or interleaved.
+    """
+
+    distance: int
+    freq: Array
+    layout: str
+
+    def logits(self, layer: Layer, head: int, rows: slice, keys: Array) -> Array:
+        """Logits of the rows of one head over keys at positions ``keys``, [R, n], -inf after the row's own."""
+        at = np.arange(rows.start, rows.stop)
+        q = turned(layer.q[head, rows], self.distance - at, self.freq, self.layout)
+        k = turned(layer.k[layer.key_head(head), keys], -keys.astype(np.int64), self.freq, self.layout)
+        s: Array = np.where(keys[None, :] <= at[:, None], q @ k.T * q.dtype.type(layer.scale), -np.inf)
+        return s
+
+
+@dataclass(frozen=True, eq=False)
 class Reads:
     """What every head of a layer reads.
 
@@ -102,6 +126,7 @@ class Reads:
         blocks: Key blocks per query block, bool[H, nQ, nK].
         sink, window: Per head, in tokens: spans that hold within the blocks; window 0: none.
         ids, cnt: Keys beside the blocks, positions [nQ, G, N] of which cnt [nQ, G] count; None: none.
+        turn: How these are read, where not at their positions.
     """
 
     blocks: Array
@@ -109,11 +134,13 @@ class Reads:
     window: tuple[int, ...]
     ids: Array | None = None
     cnt: Array | None = None
+    turn: Turn | None = None
 
     @staticmethod
     def of(
-        idx: Array, cnt: Array, heads: int, attrs: Mapping[str, Attr], tokens: tuple[Array, Array] | None = None
-    ) -> Reads:
+        idx: Array, cnt: Array, heads: int, attrs: Mapping[str, Attr], tokens: tuple[Array, Array] | None = None,
+        turn: Turn | None = None,
+    ) -> Reads:  # fmt: skip
         """From the lists of a text that is a step of its own, idx [QB, G, KB] and cnt [QB, G], and those of single
         keys beside them."""
         width = int(idx.shape[2])
@@ -126,7 +153,7 @@ class Reads:
             assert isinstance(given, tuple)
             spans.append(tuple(int(str(n)) for n in given))
         ids, count = (None, None) if tokens is None else tokens
-        return Reads(there[head_groups(heads, idx.shape[1]), :, :width], spans[0], spans[1], ids, count)
+        return Reads(there[head_groups(heads, idx.shape[1]), :, :width], spans[0], spans[1], ids, count, turn)
 
     def tokens(self, head: int, block: int) -> Array:
         """Positions of the single keys that a query block reads, ascending."""

@@ -6,7 +6,9 @@ For a row with dense weights p over the visible keys and a set R of keys that is
     |dense - sparse| <= 2 (1 - m) max |v|,
 
 because both the part that is left out and the growth of the rest by 1 / m weigh 1 - m in all. The numbers are computed
-from the weights themselves, so a head's error costs no second attention; the bound is asserted for every row.
+from the weights themselves, so a head's error costs no second attention; the bound is asserted for every row. Where
+keys are read at another distance than theirs the weights are others too, w, and the sum of |p - w| takes the place of
+2 (1 - m).
 """
 
 from __future__ import annotations
@@ -100,8 +102,13 @@ def measure(layer: Layer, ways: Sequence[Reads], first: int = 0) -> Measured:
             sparse = mixed / np.maximum(mass, TINY)[:, :, None]
             faint = mass <= TINY
             for w in np.flatnonzero(faint[:, kept].any(axis=1)).tolist():
-                sparse[w, faint[w]] = _again(layer, ways[w], head, i, rows)[faint[w]]
-            sums.add(out[kept], sparse[:, kept], mass[:, kept])
+                sparse[w, faint[w]] = _again(layer, ways[w], head, i, rows)[0][faint[w]]
+            apart = 2 * np.clip(1 - mass.astype(np.float64), 0, 1)
+            for w, way in enumerate(ways):
+                if way.turn is not None and way.tokens(head, i).size:
+                    sparse[w], weights = _again(layer, way, head, i, rows)
+                    apart[w] = np.abs(p - weights).sum(axis=1)
+            sums.add(out[kept], sparse[:, kept], mass[:, kept], apart[:, kept])
         count = causal_blocks(layer.blocks)
         # Weights are f32: a sum over n keys rounds by n eps of the longest value at most.
         rounding = layer.tokens * float(np.finfo(layer.q.dtype).eps) * sums.reach
@@ -188,17 +195,21 @@ def _seen(way: Reads, head: int, block: int, rows: slice) -> Array:
     return seen
 
 
-def _again(layer: Layer, way: Reads, head: int, block: int, rows: slice) -> Array:
-    """Sparse output of a query block from its logits.
+def _again(layer: Layer, way: Reads, head: int, block: int, rows: slice) -> tuple[Array, Array]:
+    """Sparse output of a query block from its logits, and its weights [R, rows.stop].
 
     Raises:
         PassError: a row reads nothing.
     """
-    s = np.where(_seen(way, head, block, rows), layer.logits(head, rows), -np.inf)
+    s, keys = layer.logits(head, rows), way.tokens(head, block)
+    if way.turn is not None and keys.size:
+        s[:, keys] = way.turn.logits(layer, head, rows, keys)
+    s = np.where(_seen(way, head, block, rows), s, -np.inf)
     if layer.sinks is None and np.isneginf(s).all(axis=1).any():
         raise PassError("a row reads nothing", where=f"layer {layer.number}, head {head}, block {block}")
-    out: Array = layer.softmax(head, s) @ layer.v[layer.key_head(head), : rows.stop]
-    return out
+    weights = layer.softmax(head, s)
+    out: Array = weights @ layer.v[layer.key_head(head), : rows.stop]
+    return out, weights
 
 
 class _Sums:
@@ -213,11 +224,12 @@ class _Sums:
         self.whole = 0.0
         self.count = 0
 
-    def add(self, dense: Array, sparse: Array, mass: Array) -> None:
-        """Rows of the dense output [R, Ev], of the sparse ones [W, R, Ev] and the kept mass [W, R]."""
+    def add(self, dense: Array, sparse: Array, mass: Array, apart: Array) -> None:
+        """Rows of the dense output [R, Ev], of the sparse ones [W, R, Ev], the kept mass [W, R] and the sum of weights'
+        distances [W, R]."""
         moved = dense.astype(np.float64) - sparse
         square = np.einsum("wre,wre->wr", moved, moved)
-        limit = 2 * np.clip(1 - mass.astype(np.float64), 0, 1) * self.reach
+        limit = apart * self.reach
         self.mass.append(mass)
         self.apart += square.sum(axis=1)
         self.limit += np.square(limit).sum(axis=1)

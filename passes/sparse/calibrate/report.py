@@ -11,15 +11,31 @@ import numpy as np
 from fretsaw.ir import Graph, Node, Value
 from fretsaw.passes.kit.inspector import Look, Note, Text
 from fretsaw.passes.kit.options import Plain
-from fretsaw.passes.sparse.calibrate.layer import Layer, Reads
+from fretsaw.passes.sparse.calibrate.layer import Layer, Reads, Turn
 from fretsaw.passes.sparse.calibrate.measure import Loss, Measured, measure
 from fretsaw.passes.sparse.describe import describe_heads
 
 Array = np.ndarray
 Said = Mapping[tuple[int, int], tuple[str, Mapping[str, Plain]]]  # (layer, head) -> method and its options
-Lists = tuple[Value, Value]  # positions of single keys, and how many of them count
 HeadRow = dict[str, object]
 DENSE = Loss(1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Where a graph keeps the single keys of a layer.
+
+    Args:
+        ids, cnt: Positions, and how many of them count.
+        freq: Of the rotary embedding, where they are read at one distance.
+        distance, layout: As ``gather_attention`` has them.
+    """
+
+    ids: Value
+    cnt: Value
+    freq: Value | None
+    distance: int
+    layout: str
 
 
 @dataclass
@@ -122,13 +138,19 @@ def read_lists(node: Node, value: Look, heads: int, tokens: Lists | None) -> Rea
         assert isinstance(found, np.ndarray)
         return found
 
-    beside = None if tokens is None else (array(tokens[0]), array(tokens[1]))
-    return Reads.of(array(node["idx"]), array(node["cnt"]), heads, dict(node.attrs), beside)
+    beside = None if tokens is None else (array(tokens.ids), array(tokens.cnt))
+    turn = None
+    if tokens is not None and tokens.freq is not None:
+        turn = Turn(tokens.distance, array(tokens.freq), tokens.layout)
+    return Reads.of(array(node["idx"]), array(node["cnt"]), heads, dict(node.attrs), beside, turn)
 
 
 def token_lists(graph: Graph) -> dict[int, Lists]:
     """Positions and their numbers, of every layer that reads single keys beside blocks."""
-    return {n.int_attr("layer"): (n["ids"], n["cnt"]) for n in graph.nodes if n.op == "gather_attention"}
+    return {
+        n.int_attr("layer"): Lists(n["ids"], n["cnt"], n.get("inv_freq"), n.int_attr("distance"), n.str_attr("layout"))
+        for n in graph.nodes if n.op == "gather_attention"
+    }  # fmt: skip
 
 
 def pack_bits(mask: Array) -> str:

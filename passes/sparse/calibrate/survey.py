@@ -106,7 +106,7 @@ def selectors(graph: Graph, options: Sparse) -> dict[int, Selector]:
     for attention in (n for n in outcome.graph.nodes if n.op == "block_attention"):
         wanted: set[Node] = set()
         beside = lists.get(attention.int_attr("layer"))
-        todo = [attention["idx"], attention["cnt"], *(beside or ())]
+        todo = [attention["idx"], attention["cnt"], *((beside.ids, beside.cnt) if beside else ())]
         reads: list[Value] = []
         while todo:
             value = todo.pop()

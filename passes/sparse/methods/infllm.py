@@ -2,12 +2,16 @@
 
     each key block: the 4 keys that queries in their local windows gave most weight; their mean stands for the block
     score(i, j) = mean(q of block i) . that mean, summed over all heads;  the best blocks outside the window
+    positions=turned: init and the best blocks are read as if ``window`` slots away, however far they are
 
 Blocks: 64 positions (the source has 128) and lists for 64 queries (the source: 512). Representatives are chosen with
-        the queries of the prompt. Positions stay as they are: the source turns distant keys to one distance to extend
-        the context of a model, which this does not; so, unlike there, a budget for everything is dense.
-Dense:  window >= S; init + blocks * 64 + window >= S.
-Limits: representatives cost the products of a local attention, made by one thread per head of keys and sequence.
+        the queries of the prompt. positions=true keeps positions, within a model's context the better choice; then,
+        unlike in the source, a budget for everything is dense. positions=turned is the source's, beyond that context:
+        blocks of the window are read where they are, in whole blocks, others at one distance. Blocks are scored where
+        they are in both: a variant. Blocks of earlier steps are read where they are.
+Dense:  window >= S; init + blocks * 64 + window >= S with true positions.
+Limits: representatives cost the products of a local attention, made by one thread per head of keys and sequence. turned
+        needs a rotary embedding of whole heads, and all heads of a layer.
 Source: InfLLM, arXiv:2402.04617.
 """
 
@@ -18,8 +22,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fretsaw.ir.kv import BLOCK
-from fretsaw.passes.sparse.method import Method, Selection
+from fretsaw.passes.sparse.method import Far, Method, Selection
 from fretsaw.passes.sparse.options import Listed
+from fretsaw.passes.sparse.rotary_parts import BeforeRope, before_rope, lacks_rope
 from fretsaw.passes.sparse.site import Site
 
 WHOLE = "it chooses representative keys with all queries of the prompt"
@@ -32,6 +37,7 @@ class InfLlm(Listed):
     init: First keys that it always reads.
     window: Last keys that it always reads.
     representatives: Keys that stand for a block.
+    positions: Of the blocks outside the window: ``true``, or ``turned`` to one distance.
     """
 
     method: Literal["infllm"] = "infllm"
@@ -39,6 +45,7 @@ class InfLlm(Listed):
     init: int = 128
     window: int = 4096
     representatives: int = 4
+    positions: Literal["true", "turned"] = "true"
 
     def lows(self) -> Mapping[str, float]:
         return {"blocks": 1, "init": 0, "window": 1, "representatives": 1, "dense_until": 0}
@@ -46,8 +53,12 @@ class InfLlm(Listed):
     def whole_prompt(self) -> str:
         return WHOLE
 
+    def whole_layer(self) -> bool:
+        return self.positions == "turned"
+
     def exact_dense(self, tokens: int) -> bool:
-        return max(self.init + self.window + self.blocks * BLOCK, self.dense_until) >= tokens
+        all_of = self.window + (self.init + self.blocks * BLOCK if self.positions == "true" else 0)
+        return max(all_of, self.dense_until) >= tokens
 
 
 def emit(site: Site, options: InfLlm) -> Selection:
@@ -61,7 +72,18 @@ def emit(site: Site, options: InfLlm) -> Selection:
     init, local = -(-options.init // BLOCK), -(-options.window // BLOCK) + 1
     forced = site.forced(1, sink=init, local=local, dense_until=options.dense_until)
     chosen = site.emit("select_top_k", site.kv, scores, forced, k=init + local + options.blocks)
-    return Selection(site.emit("union_blocks", chosen, site.emit("earlier_blocks", site.kv, groups=1)))
+    earlier = site.emit("earlier_blocks", site.kv, groups=1)
+    if options.positions == "true":
+        return Selection(site.emit("union_blocks", chosen, earlier))
+    near = site.emit("union_blocks", site.forced(1, local=local, dense_until=options.dense_until), earlier)
+    parts = before_rope(site)
+    assert isinstance(parts, BeforeRope)
+    return Selection(near, far=Far(chosen, options.window, parts.freq, parts.layout))
 
 
-METHOD = Method("infllm", InfLlm, emit, scope="layer")
+def fits(site: Site, options: InfLlm) -> str:
+    """Why positions cannot be turned at a site; empty where they can, or stay."""
+    return lacks_rope(site, options) if options.positions == "turned" else ""
+
+
+METHOD = Method("infllm", InfLlm, emit, fits=fits, scope="layer")

@@ -45,12 +45,14 @@ def rows_of(spec: AttentionSpec, pages: Array, size: int, *, transpose: bool) ->
 
 
 def masked_attention(
-    spec: AttentionSpec, args: list[Array], seen: Callable[[int, int, Array, Array], Array], sinks: Array | None = None
-) -> tuple[Array, Array]:
+    spec: AttentionSpec, args: list[Array], seen: Callable[[int, int, Array, Array], Array], sinks: Array | None = None,
+    moved: Callable[[Array, Array, bool], Array] | None = None,
+) -> tuple[Array, Array]:  # fmt: skip
     """Outputs f64 [T, H * Ev] by torch's SDPA over a mask, and logarithms of the sums [T, H].
 
     Args:
         seen: (sequence, head, positions [n, 1], keys [1, S]) -> bool [n, S].
+        moved: (rows [n, E], their positions [n], they are keys) -> rows that are compared instead.
     """
     q, k_pages, v_pages, table, lens, cu = args
     out, lse = np.zeros((len(q), spec.heads, spec.values)), np.zeros((len(q), spec.heads))
@@ -62,7 +64,10 @@ def masked_attention(
             pages = table[LAYER, b, h * spec.kv_heads // spec.heads, : -(-(before + count) // spec.page)]
             k = rows_of(spec, k_pages[pages], spec.head_dim, transpose=True)[: before + count]
             v = rows_of(spec, v_pages[pages], spec.values, transpose=False)[: before + count]
-            logits = q[rows, h].astype(np.float64) @ k.T * spec.factor
+            x = q[rows, h].astype(np.float64)
+            if moved is not None:
+                x, k = moved(x, positions[:, 0], False), moved(k, keys[0], True)
+            logits = x @ k.T * spec.factor
             if spec.soft_cap:
                 logits = spec.soft_cap * np.tanh(logits / spec.soft_cap)
             bias = np.where(seen(b, h, positions, keys), logits, -np.inf)

@@ -9,25 +9,30 @@ import numpy as np
 import pytest
 
 from fretsaw.backends.tvm.kernels.attention import AttentionSpec, attention
-from fretsaw.backends.tvm.kernels.gather_attention import gather_attention
+from fretsaw.backends.tvm.kernels.gather_attention import GatherSpec, gather_attention
 from fretsaw.backends.tvm.kernels.isa import V3
 from fretsaw.backends.tvm.kernels.merge_attention import merge_attention
-from fretsaw.backends.tvm.kernels.query_tiles import ListedSpec
 from fretsaw.ir.kv import BLOCK
 from tests.backends.kernels.kernel_run import Array, Built, threads
 from tests.backends.kernels.paged import LAYER, make, masked_attention
 
 SPECS = {
-    "head": ListedSpec(9, 3, 64, V3, lists=9, lse=True),
-    "group": ListedSpec(6, 2, 24, V3, value_dim=16, soft_cap=5.0, kv="f16", lse=True),
-    "one-list": ListedSpec(4, 2, 80, V3, lists=1, kv="int8", listed_decode=True, lse=True),
+    "head": GatherSpec(9, 3, 64, V3, lists=9, lse=True),
+    "group": GatherSpec(6, 2, 24, V3, value_dim=16, soft_cap=5.0, kv="f16", lse=True),
+    "far": GatherSpec(9, 3, 64, V3, lists=1, lse=True, distance=512),
+    "far-f16": GatherSpec(
+        6, 2, 24, V3, value_dim=16, kv="f16", lse=True, listed_decode=True, distance=70, layout="interleaved"
+    ),
+    "far-int8": GatherSpec(4, 2, 80, V3, lists=1, kv="int8", lse=True, distance=5),
+    "one-list": GatherSpec(4, 2, 80, V3, lists=1, kv="int8", listed_decode=True, lse=True),
 }
 BEFORE, COUNTS = [0, 17, 130, 5, 600, 64, 100], [200, 13, 1, 0, 1, 64, 157]
+FREQ = (10000.0 ** (-np.arange(40) / 40)).astype(np.float32)  # of the rotary embedding, for heads up to 80
 ERROR = 4e-6  # of sums of some hundred products of normal numbers whose weights add up to one: 32 eps
 
 
 @cache
-def built(spec: ListedSpec) -> Built:
+def built(spec: GatherSpec) -> Built:
     """The compiled kernel."""
     return Built(gather_attention(spec))
 
@@ -38,7 +43,7 @@ def merger(heads: int, size: int) -> Built:
     return Built(merge_attention(heads, size, V3, lse=True))
 
 
-def lists_of(spec: ListedSpec, before: list[int], counts: list[int], chosen: Array) -> list[Array]:
+def lists_of(spec: GatherSpec, before: list[int], counts: list[int], chosen: Array) -> list[Array]:
     """ids and cnt from ``chosen`` bool[B, G, blocks, S]; what does not count is garbage."""
     rows, most = sum(counts) // BLOCK + 2 * len(counts), int(chosen.sum(3).max()) + 1
     ids, cnt = np.full((rows, spec.groups, most), -5, np.int32), np.full((rows, spec.groups), 3, np.int32)
@@ -53,14 +58,15 @@ def lists_of(spec: ListedSpec, before: list[int], counts: list[int], chosen: Arr
     return [ids, cnt]
 
 
-def step(spec: ListedSpec, args: list[Array], lists: list[Array]) -> tuple[Array, Array]:
+def step(spec: GatherSpec, args: list[Array], lists: list[Array]) -> tuple[Array, Array]:
     """Outputs [T, H * Ev] and logarithms [T, H] of one call; what is not written shows as 7."""
     shapes = (len(args[0]), spec.heads * spec.values), (len(args[0]), spec.heads)
-    made = built(spec)(*args, *lists, *(np.full(s, 7, np.float32) for s in shapes), scalars=(LAYER,))
+    turn = [FREQ[: spec.head_dim // 2]] if spec.distance else []
+    made = built(spec)(*args, *lists, *turn, *(np.full(s, 7, np.float32) for s in shapes), scalars=(LAYER,))
     return made[-2], made[-1]
 
 
-def choose(spec: ListedSpec, density: float) -> Array:
+def choose(spec: GatherSpec, density: float) -> Array:
     """Random tokens for the blocks of a batch, bool[B, G, blocks, S]."""
     most = max(b + n for b, n in zip(BEFORE, COUNTS, strict=True))
     random = np.random.default_rng(1).random((len(COUNTS), spec.groups, -(-most // BLOCK), most))
@@ -69,18 +75,31 @@ def choose(spec: ListedSpec, density: float) -> Array:
     return chosen
 
 
-def oracle(spec: ListedSpec, args: list[Array], chosen: Array) -> tuple[Array, Array]:
+def turned(spec: GatherSpec, x: Array, slots: Array) -> Array:
+    """Rows [n, E] times exp(i slot freq), pair by pair."""
+    half, angle = spec.head_dim // 2, np.exp(1j * slots[:, None] * FREQ[: spec.head_dim // 2].astype(np.float64))
+    if spec.layout == "half":
+        z = (x[:, :half] + 1j * x[:, half:]) * angle
+        return np.concatenate([z.real, z.imag], axis=1)
+    z = (x[:, 0::2] + 1j * x[:, 1::2]) * angle
+    return np.stack([z.real, z.imag], axis=2).reshape(x.shape)
+
+
+def oracle(spec: GatherSpec, args: list[Array], chosen: Array) -> tuple[Array, Array]:
     """The same in f64."""
+
+    def moved(x: Array, positions: Array, keys: bool) -> Array:
+        return turned(spec, x, -positions if keys else spec.distance - positions)
 
     def seen(b: int, h: int, positions: Array, keys: Array) -> Array:
         mask: Array = chosen[b, h * spec.groups // spec.heads][positions // BLOCK, keys]
         return mask & (keys <= positions) & (len(positions) > 1 or spec.listed_decode)
 
-    return masked_attention(spec, args, seen)
+    return masked_attention(spec, args, seen, moved=moved if spec.distance else None)
 
 
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
-def test_any_tokens_are_masked_attention(spec: ListedSpec) -> None:
+def test_any_tokens_are_masked_attention(spec: GatherSpec) -> None:
     args = make(spec, [[n] * spec.kv_heads for n in BEFORE], COUNTS)
     for density in (0.02, 0.6):
         chosen = choose(spec, density)

@@ -9,7 +9,7 @@ import pytest
 
 from fretsaw.backends.tvm.kernels.select_line_blocks import LineBlockSpec, line_blocks
 from fretsaw.backends.tvm.kernels.select_line_tokens import LineTokenSpec, line_tokens
-from fretsaw.backends.tvm.kernels.select_masks import MaskSpec, compact, mask, pick, union
+from fretsaw.backends.tvm.kernels.select_masks import MaskSpec, block_tokens, compact, mask, pick, union
 from fretsaw.backends.tvm.kernels.select_rules import RuleSpec, rule
 from tests.backends.kernels.kernel_run import Array, Built, threads
 from tests.backends.kernels.select_case import MIXED, Case, make
@@ -181,3 +181,14 @@ def test_columns_as_tokens(counts: tuple[int, ...], first: int) -> None:
             want = case.reference("line_tokens", columns, mask_of, columns=counts, first_columns=first)
             got = kernel(*case.step, columns, mask_of.astype(np.int8), *blanks)[-2:]
             assert all(np.array_equal(a, b) for a, b in zip(got, want, strict=True)), (n, sort)
+
+
+def test_tokens_of_blocks() -> None:
+    kernel = Built(block_tokens(2))
+    for n, case in enumerate(CASES):
+        rng = np.random.default_rng(n)
+        far, read = (rng.random((case.rows, 2, case.width)) < p for p in (0.6, 0.4))
+        want = case.reference("block_tokens", far, read)
+        blanks = np.full((case.rows, 2, case.width * 64), 7, np.int32), np.full((case.rows, 2), 7, np.int32)
+        got = kernel(*case.step, far.astype(np.int8), read.astype(np.int8), *blanks)[-2:]
+        assert all(np.array_equal(a, b) for a, b in zip(got, want, strict=True)) and want[1].any()

@@ -24,7 +24,7 @@ METHODS: list[tuple[str, dict[str, object], Full]] = [
     ("tri_shape", {"sink": 2, "window": 30, "last": 5, **SHORT}, Full(128, False, True)),
     ("s2", {"local": 1, "stride": 3, **SHORT}, Full(128, False, True)),
     ("xattention", {"threshold": 0.3, "share": "group", **SHORT}, Full(128, False, True)),
-    ("xattention", {"threshold": 0.3, "dense_until": 0}, Full(0, False, True)),
+    ("xattention", {"threshold": 0.3, "dense_until": 0}, Full(64, False, True)),
     ("prism", {"p": 0.2, **SHORT}, Full(128, False, True)),
     ("mean_pool", {"density": 0.1, **SHORT}, Full(128, False, True)),
     ("minference", {"vertical": 8, "slash": 8, **SHORT}, Full(128, False, True)),
@@ -39,6 +39,8 @@ METHODS: list[tuple[str, dict[str, object], Full]] = [
     ("quest", {"budget": 64, "first_dense": 0}, Full(64, True, False)),
     ("quest", {"budget": 150, "first_dense": 0}, Full(128, True, False)),
     ("infllm", {**SHORT}, Full(99 * BLOCK, False, True)),  # 2 + 65 + 32 blocks
+    ("infllm", {"window": 64, "positions": "turned", **SHORT}, Full(128, False, True)),
+    ("infllm", {"window": 100, "positions": "turned", **SHORT}, Full(192, False, True)),
     ("longheads", {**SHORT}, Full(64 * BLOCK, False, True)),
     ("hyper_attention", {**SHORT}, Full(8 * BLOCK, False, True)),
 ]  # fmt: skip

@@ -21,6 +21,7 @@ METHODS: dict[str, dict[str, object]] = {
     "minference": {"vertical": 31, "slash": 100, "dense_until": 0},
     "flex_prefill": {"gamma": 0.3, "min_budget": 64, "dense_until": 0}, "hip": {"mask_k": 64, "window": 0,
     "dense_until": 0}, "quest": {"budget": 64, "first_dense": 0}, "moa": {"alpha": 64, "beta": 0, "decode": True},
+    "infllm": {"blocks": 1, "init": 64, "window": 64, "positions": "turned", "dense_until": 0},
     "infllm_v2": {"blocks": 2, "window": 0, "dense_until": 0, "decode": True},
 }  # fmt: skip
 

@@ -94,6 +94,7 @@ def ran_lists(graph: Graph, t: Tokens) -> tuple[Layer, dict[Value, object]]:
     found = evaluate_graph(graph, feed, keep=[v for n in graph.nodes for v in n.results])
     held: dict[Value, object] = {node["kv"]: cache}
     held.update(found.items())
+    held.update((value, const.load()) for value, const in graph.consts.items())
     return Layer.of(node, held.__getitem__), held
 
 
