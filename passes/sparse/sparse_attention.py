@@ -20,7 +20,7 @@ Source: the methods' own, each in passes/sparse/methods/; docs/sparse_attention.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import replace
 
 from fretsaw.ir import Attr, Graph, Node, Value
@@ -85,7 +85,7 @@ def place_lists(root: Node, g: Graph, options: Sparse) -> Edit | Decline:
     return rewrite(site, choices)
 
 
-def unfit(site: Site, choices: Iterable[Choice]) -> str:
+def unfit(site: Site, choices: Sequence[Choice]) -> str:
     """Why the methods cannot serve this attention; empty where they can."""
     node, size = site.node, site.head_size
     if node.attr("value_size") != size:
@@ -99,10 +99,10 @@ def unfit(site: Site, choices: Iterable[Choice]) -> str:
     misfits = [reason for c in choices if (reason := METHODS[c.options.method].fits(site, c.options))]
     if misfits:
         return misfits[0]
-    decode = {c.options.decodes() for c in choices if c.options.method != "dense"}
     alone = [c.options.method for c in choices if c.options.whole_layer()]
-    if alone and len(tuple(choices)) > 1:
+    if alone and len(choices) > 1:
         return f"{alone[0]} turns positions for a whole layer, and another method has heads in it"
+    decode = {c.options.decodes() for c in choices if c.options.method != "dense"}
     if len(decode) > 1:
         return "some of its heads decode by lists and others densely; a layer does one of them"
     return ""

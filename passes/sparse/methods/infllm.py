@@ -5,11 +5,11 @@
     positions=turned: init and the best blocks are read as if ``window`` slots away, however far they are
 
 Blocks: 64 positions (the source has 128) and lists for 64 queries (the source: 512). Representatives are chosen with
-        the queries of the prompt. positions=true keeps positions, within a model's context the better choice; then,
+        the queries of the prompt. positions=kept is the better choice within the context of a model; then,
         unlike in the source, a budget for everything is dense. positions=turned is the source's, beyond that context:
         blocks of the window are read where they are, in whole blocks, others at one distance. Blocks are scored where
         they are in both: a variant. Blocks of earlier steps are read where they are.
-Dense:  window >= S; init + blocks * 64 + window >= S with true positions.
+Dense:  window >= S; init + blocks * 64 + window >= S with positions that are kept.
 Limits: representatives cost the products of a local attention, made by one thread per head of keys and sequence. turned
         needs a rotary embedding of whole heads, and all heads of a layer.
 Source: InfLLM, arXiv:2402.04617.
@@ -37,7 +37,7 @@ class InfLlm(Listed):
     init: First keys that it always reads.
     window: Last keys that it always reads.
     representatives: Keys that stand for a block.
-    positions: Of the blocks outside the window: ``true``, or ``turned`` to one distance.
+    positions: Of the blocks outside the window: ``kept``, or ``turned`` to one distance.
     """
 
     method: Literal["infllm"] = "infllm"
@@ -45,7 +45,7 @@ class InfLlm(Listed):
     init: int = 128
     window: int = 4096
     representatives: int = 4
-    positions: Literal["true", "turned"] = "true"
+    positions: Literal["kept", "turned"] = "kept"
 
     def lows(self) -> Mapping[str, float]:
         return {"blocks": 1, "init": 0, "window": 1, "representatives": 1, "dense_until": 0}
@@ -57,7 +57,7 @@ class InfLlm(Listed):
         return self.positions == "turned"
 
     def exact_dense(self, tokens: int) -> bool:
-        all_of = self.window + (self.init + self.blocks * BLOCK if self.positions == "true" else 0)
+        all_of = self.window + (self.init + self.blocks * BLOCK if self.positions == "kept" else 0)
         return max(all_of, self.dense_until) >= tokens
 
 
@@ -73,7 +73,7 @@ def emit(site: Site, options: InfLlm) -> Selection:
     forced = site.forced(1, sink=init, local=local, dense_until=options.dense_until)
     chosen = site.emit("select_top_k", site.kv, scores, forced, k=init + local + options.blocks)
     earlier = site.emit("earlier_blocks", site.kv, groups=1)
-    if options.positions == "true":
+    if options.positions == "kept":
         return Selection(site.emit("union_blocks", chosen, earlier))
     near = site.emit("union_blocks", site.forced(1, local=local, dense_until=options.dense_until), earlier)
     parts = before_rope(site)

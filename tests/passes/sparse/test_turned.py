@@ -12,6 +12,7 @@ from fretsaw.ir.errors import FretsawError
 from fretsaw.ir.kv import BLOCK
 from fretsaw.passes.sparse.calibrate.measure import measure
 from fretsaw.passes.sparse.calibrate.report import read_lists, token_lists
+from fretsaw.passes.sparse.describe import describe_heads
 from tests.passes.sparse.layers import SCALE, SIZE, Tokens, find, layer_graph, run_steps, sparse, tokens
 from tests.passes.sparse.test_columns import ran_lists
 
@@ -65,7 +66,7 @@ def test_distant_blocks_are_read_at_one_distance(count: int) -> None:
     bound = 16 * SIZE * np.finfo(np.float32).eps * np.abs(t.v).max()
     # The model's own rotary embedding has angles in f32, which are off by eps / 2 of up to 640.
     assert np.abs(got - want).max() <= bound + 640 * np.finfo(np.float32).eps * SIZE
-    true = run_steps(sparse(layer_graph(), method="infllm", **{**SETTING, "positions": "true"}), [t], [[count]]).out[0]
+    true = run_steps(sparse(layer_graph(), method="infllm", **{**SETTING, "positions": "kept"}), [t], [[count]]).out[0]
     assert np.abs(got[: NEAR * BLOCK] - true[: NEAR * BLOCK]).max() <= bound  # nothing is far there
     assert np.abs(got - true).max() > 0.01
 
@@ -116,3 +117,9 @@ def test_where_positions_cannot_be_turned(tmp_path: Path) -> None:
     )
     with pytest.raises(FretsawError, match="infllm turns positions for a whole layer, and another method has heads"):
         sparse(layer_graph(), method="plan", plan=str(plan))
+
+
+@pytest.mark.parametrize("positions", ["kept", "turned"])
+def test_heads_say_where_their_keys_stand(positions: str) -> None:
+    graph = sparse(layer_graph(), method="infllm", **{**SETTING, "positions": positions})
+    assert {(h.method, h.options["positions"]) for h in describe_heads(graph)} == {("infllm", positions)}
