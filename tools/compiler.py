@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from fretsaw.ir.errors import UsageError
 from fretsaw.passes.evidence.options import EvidenceOptions
+from fretsaw.tools.progress import Lines
 from fretsaw.tools.reporter import Phase, PhaseRecord, Reporter
 
 if TYPE_CHECKING:
@@ -159,10 +160,9 @@ def _with_plans(graph: Graph, options: CompileOptions, output: Path, reporter: R
     if not any(getattr(p.options, "method", "") == "auto" for p in options.passes):
         return options
     from fretsaw.tools.sparse.auto import resolve_auto
-    from fretsaw.tools.sparse.progress import Lines
 
     with reporter.phase("search plan") as phase:
-        lines = Lines(lambda note: phase.progress(0, note=note), reporter.line, reporter.plain)
+        lines = Lines("search plan", lambda note: phase.progress(0, note=note), reporter.line, reporter.plain)
         found = resolve_auto(options.passes, graph, options.evidence, output, lines.note, lines.stage)
     return replace(options, passes=found)
 
@@ -174,6 +174,7 @@ def _run_passes(graph: Graph, options: CompileOptions, reporter: Reporter) -> Pi
     records: dict[str, PhaseRecord] = {}
     with ExitStack() as running:
         shown: dict[str, Phase] = {}
+        lines = Lines("passes", lambda note: None, reporter.line, reporter.plain)
 
         def observe(event: Event) -> None:
             if event.phase not in shown:
@@ -182,6 +183,8 @@ def _run_passes(graph: Graph, options: CompileOptions, reporter: Reporter) -> Pi
                 records[event.phase] = shown[event.phase].record
             note = event.name if event.entry is None else ""
             shown[event.phase].progress(event.index, event.count, note)
+            if note:
+                lines.note(note)
 
         result = run_pipeline(
             graph, PHASES, options.passes, observe, options.evidence,

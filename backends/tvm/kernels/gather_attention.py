@@ -55,33 +55,43 @@ class GatherSpec(ListedSpec):
     layout: str = "half"
 
 
+Table = tuple[Buffer, Buffer]  # cosines and sines [n, E / 2]
+
+
 @dataclass(frozen=True)
 class _Turns:
-    """Cosines and sines of slots: of the first of each block, and of the 64 within one. [n, E / 2]."""
+    """Angles of slots as sums of two, so that few of them are computed: of blocks, of slots in one, of the distance."""
 
     spec: GatherSpec
-    blocks: tuple[Buffer, Buffer]
-    within: tuple[Buffer, Buffer]
+    blocks: Table
+    within: Table
+    distance: Table
 
     @staticmethod
     def lay(spec: GatherSpec, freq: Buffer, width: Expr) -> _Turns:
         """Write the tables, for sequences of up to ``width`` blocks."""
         half = spec.head_dim // 2
-        blocks = workspace((width, half)), workspace((width, half))
-        within = workspace((BLOCK, half)), workspace((BLOCK, half))
+        blocks, within, distance = ((workspace((n, half)), workspace((n, half))) for n in (width, BLOCK, 1))
         with loop(width) as j:
             angles(bind(j * BLOCK), freq, half, *blocks, [j])
         with loop(BLOCK) as r:
             angles(r, freq, half, *within, [r])
-        return _Turns(spec, blocks, within)
+        angles(i64(spec.distance), freq, half, *distance, [i64(0)])
+        return _Turns(spec, blocks, within, distance)
 
-    def of(self, slot: Expr, c: Expr) -> tuple[Expr, Expr]:
-        """Return cosine and sine of a slot's angle for pair ``c``, by the sum of two angles."""
-        j, r = bind(slot // BLOCK), bind(slot % BLOCK)
-        (a, b), (x, y) = (
-            [bind(load(t, [at, c])) for t in tables] for at, tables in ((j, self.blocks), (r, self.within))
-        )
+    def of(self, slot: Expr, c: Expr, n: int = 1) -> tuple[Expr, Expr]:
+        """Return cosine and sine of a slot's angle for ``n`` pairs from ``c`` on."""
+        (a, b), (x, y) = self._at(self.blocks, slot // BLOCK, c, n), self._at(self.within, slot % BLOCK, c, n)
         return bind(a * x - b * y), bind(b * x + a * y)
+
+    def left(self, slot: Expr, c: Expr, n: int) -> tuple[Expr, Expr]:
+        """Return those of the distance less the slot."""
+        (a, b), (x, y) = self._at(self.distance, i64(0), c, n), self.of(slot, c, n)
+        return bind(a * x + b * y), bind(b * x - a * y)
+
+    def _at(self, table: Table, row: Expr, c: Expr, n: int) -> list[Expr]:
+        place = bind(row)
+        return [bind(load(t, [place, c], n)) for t in table]
 
 
 @dataclass(frozen=True)
@@ -125,13 +135,11 @@ def gather_attention(spec: GatherSpec) -> tirx.PrimFunc:
         with loop(b) as i:
             listed = 1 if spec.listed_decode else tirx.Cast("int64", cache.count(i) > 1)
             tiles.add(cache, i, i64(listed))
-        _tiles(spec, cache, Lists(spec, ids, cnt, n), tiles, turns, freq)
+        _tiles(spec, cache, Lists(spec, ids, cnt, n), tiles, turns)
     return k.func
 
 
-def _tiles(
-    spec: GatherSpec, cache: Cache, lists: Lists, tiles: QueryTiles, turns: _Turns | None, freq: Buffer | None
-) -> None:
+def _tiles(spec: GatherSpec, cache: Cache, lists: Lists, tiles: QueryTiles, turns: _Turns | None) -> None:
     def cost(task: Expr) -> Expr:
         tile = tiles.tile(task)
         # Copying a token takes about as long as 16 rows over it; loading and storing a row as 128 tokens.
@@ -158,8 +166,8 @@ def _tiles(
                 )  # fmt: skip
                 start = _count_seen(rows, lists, tile, tiles.free(tile))
                 only.load_queries(spec, cache, rows)
-                if freq is not None:
-                    _turn_queries(spec, rows, only, freq)
+                if turns is not None:
+                    _turn_queries(spec, rows, only, turns)
                 only.reset_whole()
                 with loop((rows.highest() + BLOCK - 1) // BLOCK) as p:
                     base = bind(p * BLOCK)
@@ -191,15 +199,22 @@ def _count_seen(rows: _SeenRows, lists: Lists, tile: Tile, listed: Expr) -> Expr
     return start
 
 
-def _turn_queries(spec: GatherSpec, rows: Rows, states: RowStates, freq: Buffer) -> None:
+def _turn_queries(spec: GatherSpec, rows: Rows, states: RowStates, turns: _Turns) -> None:
     """Turn the queries of a tile from their slots to slot ``distance``."""
-    half, table = spec.head_dim // 2, [scratch((spec.head_dim // 2,)) for _ in range(2)]
+    half = spec.head_dim // 2
+    cos, sin = scratch((half,)), scratch((half,))
     at = bind(rows.cache.length(rows.sequence, rows.kv_head) + rows.first)
     with loop(rows.tokens) as i:
-        angles(bind(spec.distance - at - i), freq, half, table[0], table[1], [])
+        slot = bind(at + i)
+
+        def angle(c: Expr, n: int) -> None:
+            for table, value in zip((cos, sin), turns.left(slot, c, n), strict=True):
+                store(table, [c], value)
+
+        for_columns(half, spec.isa.lanes, angle)
         with loop(rows.group) as h:
             row = (states.part.q, [bind(i * rows.group + h)])
-            turn(spec.isa, spec.layout, spec.head_dim, row, table[0], table[1], [], row)
+            turn(spec.isa, spec.layout, spec.head_dim, row, cos, sin, [], row)
 
 
 def _copy(spec: GatherSpec, rows: Rows, to: KvPages, token: Expr, slot: Expr, turns: _Turns | None) -> None:

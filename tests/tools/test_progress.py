@@ -1,18 +1,18 @@
-"""Where no bar is drawn a search says what it does, and says nothing where nobody wants to hear."""
+"""Where no bar is drawn long work says what it does, and says nothing where nobody wants to hear."""
 
 from __future__ import annotations
 
 import pytest
 
+from fretsaw.tools.progress import Lines
 from fretsaw.tools.reporter import Reporter
-from fretsaw.tools.sparse.progress import Lines
 
 
 def lines(shown: bool) -> tuple[Lines, list[str], list[str], list[float]]:
     bar: list[str] = []
     written: list[str] = []
     now = [5.0]
-    return Lines(bar.append, written.append, shown, lambda: now[0]), bar, written, now
+    return Lines("search plan", bar.append, written.append, shown, lambda: now[0]), bar, written, now
 
 
 def test_a_line_a_stage_and_one_now_and_then() -> None:

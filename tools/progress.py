@@ -1,4 +1,4 @@
-"""Progress of a search where no bar is drawn: a line a stage, and one now and then within a long stage.
+"""Progress of long work where no bar is drawn: a line a stage, and one now and then within a long stage.
 
 search plan, 0 s: passes of the dense model
 search plan, 6 s: survey of 11 candidates on 4096 tokens
@@ -20,12 +20,14 @@ class Lines:
     """Notes go to a bar, and to lines where ``shown``.
 
     Args:
+        what: Stands before every line.
         bar: Told every note; shows it on a terminal.
         write: Writes a line.
         shown: There is no terminal, and nobody asked for quiet.
         clock: Seconds.
     """
 
+    what: str
     bar: Note
     write: Note
     shown: bool
@@ -41,7 +43,7 @@ class Lines:
         self.bar(text)
         if self.shown:
             self.last = self.clock()
-            self.write(f"search plan, {self.last - self.began:.0f} s: {text}")
+            self.write(f"{self.what}, {self.last - self.began:.0f} s: {text}")
 
     def note(self, text: str) -> None:
         """Something goes on: a line if there was none for long."""
