@@ -40,7 +40,7 @@ SETTINGS = (
     Setting("dhsa_35", "dhsa,density=0.35"),
     Setting("hip_2048", "hip,mask_k=2048,window=512"),
     Setting("infllm_v2_48", "infllm_v2,blocks=48,window=1024,dense_until=2048"),
-    Setting("minference_2000", "minference,vertical=1000,slash=2000", CONTEXT),
+    Setting("minference_2000", "minference,vertical=1000,slash=2000,columns=blocks", CONTEXT),
     Setting("minference_500", "minference,vertical=250,slash=500", CONTEXT),
     Setting("flex_95", "flex_prefill,gamma=0.95", CONTEXT),
     Setting("tri_shape_2048", "tri_shape,sink=128,window=2048", CONTEXT),
