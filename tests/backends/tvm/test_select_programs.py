@@ -87,7 +87,24 @@ def bounds(site: Site) -> None:
     attend(site, all_of, decode=True)
 
 
-METHODS = [antidiagonals, pools, lines, bounds]
+def single_keys(site: Site) -> None:
+    """Near blocks, the keys of far ones, and columns of what is left, in two merges."""
+    kv, q, heads, keys = facts(site)
+    scores, _ = site.emit("line_scores", kv, q, **keys, scale=site.attrs["scale"], rows=20)
+    (near,) = site.emit("forced_blocks", kv, groups=heads, local=1)
+    (far,) = site.emit("strided_blocks", kv, stride=3, offsets=tuple(range(heads)))
+    (both,) = site.emit("union_blocks", near, far)
+    columns = tuple(7 * (h % 2) for h in range(heads))
+    first = site.emit("block_attention", kv, q, *site.emit("compact_blocks", near), lse=True, **site.attrs)
+    second = site.emit("gather_attention", kv, q, *site.emit("block_tokens", kv, far, near), **site.attrs)
+    third = site.emit(
+        "gather_attention", kv, q, *site.emit("line_tokens", kv, scores, both, columns=columns), **site.attrs
+    )
+    merged = site.emit("merge_attention", *first, *second, lse=True)
+    site.emit("merge_attention", *merged, *third)
+
+
+METHODS = [antidiagonals, pools, lines, bounds, single_keys]
 USED = set[str]()
 
 
