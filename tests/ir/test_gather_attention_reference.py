@@ -9,6 +9,7 @@ from fretsaw.ir import ReferenceKvCache, sym
 from fretsaw.ir.op import ShapeError, get_op
 from fretsaw.ir.ops.cache import KV_CACHE
 from fretsaw.ir.types import TensorType, ValueType
+from tests.turning import turned
 
 HEADS, KEY_HEADS, SIZE, SCALE = 4, 2, 8, 0.5
 ATTRS = {"layer": 0, "scale": SCALE, "value_size": SIZE}
@@ -117,12 +118,8 @@ def test_at_one_distance_only_the_distance_counts(layout: str) -> None:
 
 
 def _turned(x: np.ndarray, slots: np.ndarray, freq: np.ndarray, layout: str) -> np.ndarray:
-    """Pairs of x [n, H, E] as complex numbers, times exp(i slot freq)."""
-    half, angle = x.shape[2] // 2, np.exp(1j * slots[:, None, None] * freq.astype(np.float64))
-    first, second = (x[..., :half], x[..., half:]) if layout == "half" else (x[..., 0::2], x[..., 1::2])
-    z = (first + 1j * second) * angle
-    joined = np.concatenate([z.real, z.imag], 2) if layout == "half" else np.stack([z.real, z.imag], 3).reshape(x.shape)
-    return np.asarray(joined)
+    """x [n, H, E] turned by slots [n]."""
+    return turned(x, slots[:, None, None] * freq.astype(np.float64), layout)
 
 
 def test_types_that_do_not_fit_are_named() -> None:

@@ -15,6 +15,7 @@ from fretsaw.backends.tvm.kernels.merge_attention import merge_attention
 from fretsaw.ir.kv import BLOCK
 from tests.backends.kernels.kernel_run import Array, Built, threads
 from tests.backends.kernels.paged import LAYER, make, masked_attention
+from tests.turning import turned
 
 SPECS = {
     "head": GatherSpec(9, 3, 64, V3, lists=9, lse=True),
@@ -75,21 +76,12 @@ def choose(spec: GatherSpec, density: float) -> Array:
     return chosen
 
 
-def turned(spec: GatherSpec, x: Array, slots: Array) -> Array:
-    """Rows [n, E] times exp(i slot freq), pair by pair."""
-    half, angle = spec.head_dim // 2, np.exp(1j * slots[:, None] * FREQ[: spec.head_dim // 2].astype(np.float64))
-    if spec.layout == "half":
-        z = (x[:, :half] + 1j * x[:, half:]) * angle
-        return np.concatenate([z.real, z.imag], axis=1)
-    z = (x[:, 0::2] + 1j * x[:, 1::2]) * angle
-    return np.stack([z.real, z.imag], axis=2).reshape(x.shape)
-
-
 def oracle(spec: GatherSpec, args: list[Array], chosen: Array) -> tuple[Array, Array]:
     """The same in f64."""
 
     def moved(x: Array, positions: Array, keys: bool) -> Array:
-        return turned(spec, x, -positions if keys else spec.distance - positions)
+        slots = -positions if keys else spec.distance - positions
+        return turned(x, slots[:, None] * FREQ[: spec.head_dim // 2].astype(np.float64), spec.layout)
 
     def seen(b: int, h: int, positions: Array, keys: Array) -> Array:
         mask: Array = chosen[b, h * spec.groups // spec.heads][positions // BLOCK, keys]

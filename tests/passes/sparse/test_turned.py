@@ -15,6 +15,7 @@ from fretsaw.passes.sparse.calibrate.report import read_lists, token_lists
 from fretsaw.passes.sparse.describe import describe_heads
 from tests.passes.sparse.layers import SCALE, SIZE, Tokens, find, layer_graph, run_steps, sparse, tokens
 from tests.passes.sparse.test_columns import ran_lists
+from tests.turning import turned
 
 Array = np.ndarray
 SETTING = {"blocks": 2, "init": 60, "window": 70, "positions": "turned", "dense_until": 0}
@@ -26,21 +27,14 @@ def frequencies(graph: Graph) -> Array:
     return np.asarray(graph.consts[found].load(), np.float64)
 
 
-def turned(x: Array, angle: Array) -> Array:
-    """Pairs (i, i + E / 2) of x [S, H, E] turned by angles [S, E / 2]."""
-    half = x.shape[2] // 2
-    z = (x[..., :half] + 1j * x[..., half:]) * np.exp(1j * angle)[:, None]
-    return np.concatenate([z.real, z.imag], axis=2)
-
-
 def weights(graph: Graph, t: Tokens, chosen: Array) -> Array:
     """Softmax of every row and head over near keys at their distance and chosen far ones at 70, [S, H, S]."""
     freq, count = frequencies(graph), len(t.q)
     at = np.arange(count)
     far = chosen & ~(at[:, None] // BLOCK - at[None] // BLOCK < NEAR)
     k = np.repeat(t.k, 2, axis=1)
-    whole = turned(t.q, at[:, None] * freq), turned(k, at[:, None] * freq)
-    same = turned(t.q, np.full((count, 1), 70.0) * freq), k
+    whole = turned(t.q, at[:, None, None] * freq), turned(k, at[:, None, None] * freq)
+    same = turned(t.q, np.full((count, 1, 1), 70.0) * freq), k
     true, moved = (np.einsum("she,che->shc", a, b) * SCALE for a, b in (whole, same))
     logits = np.where(far[:, None], moved, true)
     seen = np.tri(count, dtype=bool) & ((at[:, None] // BLOCK - at[None] // BLOCK < NEAR) | far)
