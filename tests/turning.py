@@ -8,7 +8,7 @@ Array = np.ndarray
 
 
 def turned(x: Array, angle: Array, layout: str = "half") -> Array:
-    """Pairs of x [..., E] times exp(i angle), angle [..., E / 2]: (i, i + E / 2) in half, (2 i, 2 i + 1) interleaved."""
+    """Pairs of x [..., E] times exp(i angle), angle [..., E / 2]: (i, i + E / 2), interleaved (2 i, 2 i + 1)."""
     half = x.shape[-1] // 2
     first, second = (x[..., :half], x[..., half:]) if layout == "half" else (x[..., 0::2], x[..., 1::2])
     z = (first + 1j * second) * np.exp(1j * angle)
