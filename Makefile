@@ -39,11 +39,12 @@ $(VENV)/.torch: $(VENV)/.debian
 NATIVE := $(wildcard CMakeLists.txt runtime/CMakeLists.txt) $(wildcard runtime/include/*/*.h runtime/src/*/*.h runtime/src/*/*.cc runtime/python/*.py)
 # Without isolation the build finds the same interpreter and tvm-ffi next time, so that build/wheel is one build tree,
 # of the package and of its test tools.
-$(VENV)/.installed: $(VENV)/.torch pyproject.toml $(NATIVE)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check scikit-build-core==1.1.2 apache-tvm-ffi==0.1.15
+$(VENV)/.installed: $(VENV)/.torch pyproject.toml tools/dev/examples.txt $(NATIVE)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check scikit-build-core==1.1.2 apache-tvm-ffi==0.1.15.post2
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation \
 	  --config-settings=cmake.define.FRETSAW_TESTS=ON --config-settings='build.targets=fretsaw;fretsaw-run' \
 	  --config-settings=cmake.define.TVM_DIR=$(SITE_PACKAGES)/tvm --editable '.[dev,examples]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r tools/dev/examples.txt
 	touch $@
 
 build/typing/.stamp: Makefile
