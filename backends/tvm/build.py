@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import NamedTuple
 
-import tvm
-
+from fretsaw.backends.kernel_cache import KernelCache
+from fretsaw.backends.tvm.codegen.link import link_program
+from fretsaw.backends.tvm.codegen.objects import compile_kernels, kernel_of
 from fretsaw.backends.tvm.dense_steps import ENTRY, dense_steps, dense_twin
 from fretsaw.backends.tvm.emit import emit
 from fretsaw.backends.tvm.kernels.isa import Isa
@@ -17,7 +17,6 @@ from fretsaw.backends.tvm.options import TvmOptions
 from fretsaw.backends.tvm.plan import plan
 from fretsaw.backends.tvm.plan.supported import check_supported
 from fretsaw.backends.tvm.prompt_rule import prompt_rule
-from fretsaw.backends.tvm.relax_passes import step_passes
 from fretsaw.backends.tvm.steps import Plan, Tensor
 from fretsaw.ir import Dim, Graph, Value
 from fretsaw.ir.errors import LoweringError
@@ -28,6 +27,13 @@ REQUIRES: Mapping[str, tuple[str, ...]] = {
     "x86-64-v3": ("avx2", "fma", "f16c", "bmi2"),
     "x86-64-v4": ("avx2", "fma", "f16c", "bmi2", "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"),
 }
+
+
+class KernelCount(NamedTuple):
+    """Kernels of a program, in all its variants."""
+
+    used: int
+    compiled: int  # the others were in the cache
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,7 @@ class Program:
         program: Entry point and limits, as in the manifest.
         memory: Sizes in bytes, as in the manifest.
         plan: The launches, for reports.
+        kernels: How many there are in all variants, and how many had to be compiled.
     """
 
     variants: Mapping[str, tuple[bytes, tuple[str, ...]]]
@@ -49,10 +56,19 @@ class Program:
     program: Mapping[str, object]
     memory: Mapping[str, int]
     plan: Plan
+    kernels: KernelCount
 
 
-def build(graph: Graph, options: TvmOptions | None = None, progress: Callable[[str], None] | None = None) -> Program:
-    """Compile a packed graph. ``progress`` is told what is being built.
+def build(
+    graph: Graph, options: TvmOptions | None = None, progress: Callable[[str], None] | None = None,
+    cache: KernelCache | None = None, jobs: int = 1,
+) -> Program:  # fmt: skip
+    """Compile a packed graph. Neither ``cache`` nor ``jobs`` changes a byte of the result.
+
+    Args:
+        progress: Told what is being built.
+        cache: Kernels that were compiled before; by default the user's.
+        jobs: Kernels compiled at the same time.
 
     Raises:
         LoweringError: an op or a combination that this backend cannot lower, by name and place.
@@ -69,10 +85,7 @@ def build(graph: Graph, options: TvmOptions | None = None, progress: Callable[[s
     entries, dense = {"step" if kv else "encode": made}, dense_steps(graph)
     if dense:
         entries[ENTRY] = dense_twin(made)
-    variants = {}
-    for cpu in sorted(options.cpus, reverse=True):  # v4 before v3: best first
-        tell(f"generating code for {cpu}")
-        variants[f"llvm-{cpu}"] = (compile_variant(entries, kv, options, cpu), REQUIRES[cpu])
+    variants, count = _variants(entries, kv, options, cache or KernelCache(), jobs, tell)
     weights = sum(t.nbytes for t in made.tensors)
     per_token = 0
     if kv:
@@ -87,7 +100,8 @@ def build(graph: Graph, options: TvmOptions | None = None, progress: Callable[[s
     program: dict[str, object] = {"entry": next(iter(entries)), "chunk_tokens": options.chunk_tokens}
     if kv:
         program |= {"empty_rows": True, **rule, **dense}  # kernels over no rows do nothing
-    return Program(variants, made.tensors, {**kv, "dtype": options.kv} if kv else {}, program, memory, made)
+    described = {**kv, "dtype": options.kv} if kv else {}
+    return Program(variants, made.tensors, described, program, memory, made, count)
 
 
 def cache_geometry(graph: Graph, options: TvmOptions) -> dict[str, int]:
@@ -133,15 +147,19 @@ def workspace_bytes(made: Plan, options: TvmOptions) -> int:
     return peak
 
 
-def compile_variant(entries: Mapping[str, Plan], kv: Mapping[str, int], options: TvmOptions, cpu: str) -> bytes:
-    """Native code of the program for one instruction set, as an ELF shared object."""
-    isa = Isa(cpu)
-    module = emit(entries, kv, options, isa)
-    target = tvm.target.Target(dict(isa.target))
-    with tempfile.TemporaryDirectory(prefix="fretsaw-") as folder:
-        path = Path(folder) / "code.so"
-        with target:
-            executable = tvm.compile(module, target=target, relax_pipeline=step_passes())
-        # No build id and no symbols beyond the exported ones: equal inputs give equal bytes.
-        executable.export_library(str(path), options=["-Wl,--build-id=none", "-Wl,-s"])
-        return path.read_bytes()
+def _variants(
+    entries: Mapping[str, Plan], kv: Mapping[str, int], options: TvmOptions, cache: KernelCache, jobs: int,
+    tell: Callable[[str], None],
+) -> tuple[dict[str, tuple[bytes, tuple[str, ...]]], KernelCount]:  # fmt: skip
+    """Code by variant name, best first. The kernels of all instruction sets are compiled side by side."""
+    isas = [Isa(cpu) for cpu in sorted(options.cpus, reverse=True)]  # v4 before v3
+    specs = list(dict.fromkeys(launch.spec for plan in entries.values() for launch in plan.launches))
+    kernels = {isa: [kernel_of(spec, isa) for spec in specs] for isa in isas}
+    compiled = compile_kernels([k for isa in isas for k in kernels[isa]], cache, jobs, tell)
+    variants = {}
+    for isa in isas:
+        tell(f"linking {isa.name}")
+        objects = {kernel.name: compiled.objects[kernel.key] for kernel in kernels[isa]}
+        code = link_program(emit(entries, kv, options, isa), objects, isa)
+        variants[f"llvm-{isa.name}"] = (code, REQUIRES[isa.name])
+    return variants, KernelCount(len(compiled.objects), len(compiled.seconds))

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 import tvm
 from tvm import relax, tirx
 
+from fretsaw.backends.tvm.codegen.objects import kernel_of
 from fretsaw.backends.tvm.kernels.isa import Isa
 from fretsaw.backends.tvm.kernels.kv_pages import TVM_TYPE
 from fretsaw.backends.tvm.kv_storage import KvType, page_shapes
 from fretsaw.backends.tvm.options import TvmOptions
-from fretsaw.backends.tvm.steps import CacheSlot, Launch, Plan, Tensor
+from fretsaw.backends.tvm.steps import CacheSlot, KernelSpec, Launch, Plan, Tensor
 from fretsaw.ir import Dim, DimLike, TensorType, Value, sym
 from fretsaw.ir.kv import BLOCK
 
@@ -87,7 +88,7 @@ def emit(entries: Mapping[str, Plan], kv: Mapping[str, int], options: TvmOptions
         entries: Plans by the name of their function; they read the same tensors.
     """
     builder = relax.BlockBuilder()
-    functions: dict[object, tvm.ir.GlobalVar] = {}
+    functions: dict[KernelSpec, tvm.ir.GlobalVar] = {}
     for name, plan in entries.items():
         if plan.cached:
             _emit_step(builder, functions, name, plan, kv, options, isa)
@@ -97,7 +98,7 @@ def emit(entries: Mapping[str, Plan], kv: Mapping[str, int], options: TvmOptions
 
 
 def _emit_step(
-    builder: relax.BlockBuilder, functions: dict[object, tvm.ir.GlobalVar], name: str, plan: Plan,
+    builder: relax.BlockBuilder, functions: dict[KernelSpec, tvm.ir.GlobalVar], name: str, plan: Plan,
     kv: Mapping[str, int], options: TvmOptions, isa: Isa,
 ) -> None:  # fmt: skip
     """A function of a decoder."""
@@ -125,8 +126,8 @@ def _emit_step(
 
 
 def _emit_encoder(
-    builder: relax.BlockBuilder, functions: dict[object, tvm.ir.GlobalVar], name: str, plan: Plan, options: TvmOptions,
-    isa: Isa,
+    builder: relax.BlockBuilder, functions: dict[KernelSpec, tvm.ir.GlobalVar], name: str, plan: Plan,
+    options: TvmOptions, isa: Isa,
 ) -> None:  # fmt: skip
     """A function of an encoder: the plan's inputs in order, then the weights."""
     dims = _Dims()
@@ -141,7 +142,7 @@ def _emit_encoder(
 
 class _Emitter:
     def __init__(
-        self, builder: relax.BlockBuilder, functions: dict[object, tvm.ir.GlobalVar], dims: _Dims,
+        self, builder: relax.BlockBuilder, functions: dict[KernelSpec, tvm.ir.GlobalVar], dims: _Dims,
         env: dict[Value, relax.Expr], cache: dict[str, relax.Expr], weights: dict[str, relax.Var], isa: Isa,
     ) -> None:  # fmt: skip
         self.builder, self.dims, self.env, self.cache = builder, dims, env, cache
@@ -168,8 +169,8 @@ class _Emitter:
 
     def function(self, launch: Launch) -> tvm.ir.GlobalVar:
         if launch.spec not in self.functions:
-            built = launch.spec.build(self.isa)
-            self.functions[launch.spec] = self.builder.add_func(built, launch.spec.name)
+            kernel = kernel_of(launch.spec, self.isa)
+            self.functions[launch.spec] = self.builder.add_func(kernel.func, kernel.name)
         return self.functions[launch.spec]
 
     def launch(self, launch: Launch, plan: Plan) -> None:

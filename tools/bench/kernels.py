@@ -16,6 +16,9 @@ import numpy as np
 import tvm
 from tvm import tirx
 
+from fretsaw.backends.tvm.codegen.link import load_kernel
+from fretsaw.backends.tvm.codegen.lower import compile_object
+from fretsaw.backends.tvm.codegen.objects import kernel_from
 from fretsaw.backends.tvm.kernels.attention import AttentionSpec, attention
 from fretsaw.backends.tvm.kernels.embedding import EmbeddingSpec, embedding
 from fretsaw.backends.tvm.kernels.epilogue import Epilogue, Glu
@@ -30,8 +33,8 @@ from fretsaw.tools.bench.probes import fma_peak, read_bandwidth
 
 def build(func: tirx.PrimFunc, isa: Isa) -> Callable[..., object]:
     """Compile one kernel."""
-    name = str(func.attrs["global_symbol"])
-    call: Callable[..., object] = tvm.compile(tvm.IRModule({name: func}), target=tvm.target.Target(isa.target))[name]
+    kernel = kernel_from(func, isa)
+    call: Callable[..., object] = load_kernel(kernel.name, compile_object(func, isa))
     return call
 
 

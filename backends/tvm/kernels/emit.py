@@ -115,6 +115,15 @@ def loop(extent: Index) -> T.frame.ForFrame:
     return T.serial(i64(extent))
 
 
+def unroll(extent: int) -> T.frame.ForFrame:
+    """Open a loop over ``[0, extent)`` that is unrolled after everything else is lowered.
+
+    The same code as a Python ``for``, for a fraction of the compile time: TVM's passes and their cost see one copy of
+    the body. Arrays in ``scratch`` may be indexed by the variable and still become registers.
+    """
+    return T.unroll(i64(extent))
+
+
 def parallel(extent: Index) -> T.frame.ForFrame:
     """Open a loop over ``[0, extent)`` whose iterations the thread pool shares in contiguous chunks."""
     return T.parallel(i64(extent))

@@ -111,13 +111,12 @@ class Sink:
             value = fma(load(self.residual, [row, col], lanes), splat(1.0, lanes), value)
         store(self.out, [row, col], value)
 
-    def write_tile(self, tile: Tile, rows: Sequence[Expr], panel: Expr) -> None:
-        """Finish and store a tile whose first panel is ``panel``; ``rows`` are output rows."""
-        for r, row in enumerate(rows):
-            for p in range(tile.panels):
-                self._write_panel(tile, r, row, p, panel + p)
+    def write_row(self, tile: Tile, r: Expr, row: Expr, panel: Expr) -> None:
+        """Finish row ``r`` of a tile whose first panel is ``panel``, and store it as output row ``row``."""
+        for p in range(tile.panels):
+            self._write_panel(tile, r, row, p, panel + p)
 
-    def _write_panel(self, tile: Tile, r: int, row: Expr, p: int, panel: Expr) -> None:
+    def _write_panel(self, tile: Tile, r: Expr, row: Expr, p: int, panel: Expr) -> None:
         tail = self.width % self.panel_width
         if not tail:
             self._write_vectors(tile, r, row, p, panel)
@@ -129,7 +128,7 @@ class Sink:
             with T.Else():
                 self._write_scalars(tile, r, row, p, panel, tail)
 
-    def _write_vectors(self, tile: Tile, r: int, row: Expr, p: int, panel: Expr) -> None:
+    def _write_vectors(self, tile: Tile, r: Expr, row: Expr, p: int, panel: Expr) -> None:
         lanes = tile.isa.lanes
         if not self.spec.glu:
             for v in range(PANEL // lanes):
@@ -140,7 +139,7 @@ class Sink:
             both = tile.vector(r, p, 0)
             self.emit([T.vectorlow("float32x8", both), T.vectorhigh("float32x8", both)], row, panel * 8)
 
-    def _write_scalars(self, tile: Tile, r: int, row: Expr, p: int, panel: Expr, tail: int) -> None:
+    def _write_scalars(self, tile: Tile, r: Expr, row: Expr, p: int, panel: Expr, tail: int) -> None:
         lanes = tile.isa.lanes
         spill = scratch((PANEL,))
         for v in range(PANEL // lanes):

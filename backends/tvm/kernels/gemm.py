@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import product
 
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
@@ -18,6 +17,7 @@ from fretsaw.backends.tvm.kernels.emit import (
     Buffer,
     Expr,
     Kernel,
+    bind,
     dim,
     either,
     kernel,
@@ -25,6 +25,7 @@ from fretsaw.backends.tvm.kernels.emit import (
     loop,
     parallel,
     prefetch,
+    unroll,
     when,
 )
 from fretsaw.backends.tvm.kernels.epilogue import Epilogue, Sink
@@ -42,7 +43,6 @@ class GemmSpec:
         k: input features.
         weight: ``float32``, ``float16`` or ``bfloat16``.
         epilogue: what follows the product.
-        select_rows: read the input rows that an index vector names (last-token logits).
     """
 
     n: int
@@ -50,7 +50,6 @@ class GemmSpec:
     isa: Isa
     weight: str = "float32"
     epilogue: Epilogue = field(default_factory=Epilogue)
-    select_rows: bool = False
     name: str = "gemm"
 
     @property
@@ -76,21 +75,15 @@ def declare_sink(k: Kernel, e: Epilogue, n: int, t: Expr, inplace_ok: bool = Tru
 def gemm(spec: GemmSpec) -> tirx.PrimFunc:
     """Return the PrimFunc of a GEMM.
 
-    Arguments in order: ``x f32[T, K]``; with ``select_rows`` ``rows i32[R]``; ``w [panels, K, 16]`` (uint16 for
-    bf16); ``bias f32[N]`` if asked (GLU: ``gate_bias[F]``, ``up_bias[F]``); ``residual f32[T, N]`` if "add"; the
-    callback's extra buffers; ``out f32[T, N]`` (R rows with ``select_rows``). With residual "inplace" the last
-    argument is read and written.
+    Arguments in order: ``x f32[T, K]``; ``w [panels, K, 16]`` (uint16 for bf16); ``bias f32[N]`` if asked (GLU:
+    ``gate_bias[F]``, ``up_bias[F]``); ``residual f32[T, N]`` if "add"; the callback's extra buffers; ``out f32[T, N]``.
+    With residual "inplace" the last argument is read and written.
     """
     with kernel(spec.name) as k:
         t = dim("T")
         x = k.arg("x", (t, spec.k))
-        out_rows, index = t, None
-        if spec.select_rows:
-            out_rows = dim("R")
-            index = k.arg("rows", (out_rows,), "int32")
         w = k.arg("w", (spec.panels, spec.k, PANEL), STORAGE[spec.weight])
-        sink = declare_sink(k, spec.epilogue, spec.n, out_rows)()
-        _emit(spec, x, w, sink, out_rows, index)
+        _emit(_Rows(spec, x, w, declare_sink(k, spec.epilogue, spec.n, t)()), t)
     return k.func
 
 
@@ -102,32 +95,28 @@ class _Rows:
     x: Buffer
     w: Buffer
     sink: Sink
-    index: Buffer | None
 
     def tile(self, rows: int, panels: int, row0: Expr, panel: Expr, ahead: Ahead | None = None) -> None:
         """Emit one tile of ``rows`` x ``panels`` with its epilogue."""
         spec = self.spec
-        out_rows = [row0 + r for r in range(rows)]
-        source = out_rows
-        if self.index is not None:
-            source = [T.bind(tirx.Cast("int64", load(self.index, [row]))) for row in out_rows]
         tile = accumulate(
             spec.isa,
             rows,
             panels,
             spec.k,
-            lambda r, k: load(self.x, [source[r], k]),
+            lambda r, k: load(self.x, [row0 + r, k]),
             lambda p, k, c: widen_load(self.w, [panel + p, k, c], spec.isa.lanes),
             ahead=ahead,
         )
         if rows == 1 or spec.epilogue.glu is None:
-            self.sink.write_tile(tile, out_rows, panel)
+            with unroll(rows) as r:
+                self.sink.write_row(tile, r, row0 + r, panel)
             return
         # A gated epilogue is long: a loop over the rows of a copy of the tile halves the code and its compile time.
         for p in range(panels):
             done = spilled(tile, p)
             with loop(rows) as r:
-                self.sink.write_tile(RowTile(spec.isa, 1, 1, (done,), r), [row0 + r], panel + p)
+                self.sink.write_row(RowTile(spec.isa, 1, 1, (done,)), r, row0 + r, panel + p)
 
     def tail(self, count: Expr, panels: int, row0: Expr, panel: Expr, ahead: Ahead) -> None:
         """Emit a tile of exactly ``count`` rows, 1 to one less than a full tile."""
@@ -155,17 +144,18 @@ class _Fetch:
     def next_panel(rows: _Rows, panel: Expr, panels: int, t: Expr) -> _Fetch:
         height, last = rows.spec.isa.rows, rows.spec.panels - panels
         one, two, four = (tirx.const(n, "int64") for n in (1, 2, UNROLL))
-        tiles = T.bind(T.Select(t > 3 * height, four, T.Select(t > height, two, one)))  # divisors of UNROLL
-        return _Fetch(rows.w, panel, T.bind(tirx.min(panel + panels, tirx.const(last, "int64"))), panels, tiles)
+        tiles = bind(T.Select(t > 3 * height, four, T.Select(t > height, two, one)))  # divisors of UNROLL
+        return _Fetch(rows.w, panel, bind(tirx.min(panel + panels, tirx.const(last, "int64"))), panels, tiles)
 
     def share_of(self, tile: Expr) -> Ahead:
         """What row tile ``tile`` fetches in ``UNROLL`` steps from k on."""
-        panel = T.bind(T.Select(tile < self.tiles, self.there, self.here))
-        steps = [T.bind((self.tiles * u + tile) % UNROLL) for u in range(UNROLL)]
+        panel = bind(T.Select(tile < self.tiles, self.there, self.here))
 
         def ahead(k: Expr) -> None:
-            for p, step in product(range(self.panels), steps):
-                prefetch(self.w, [panel + p, k + step, 0])
+            with unroll(UNROLL) as u:
+                step = T.bind((self.tiles * u + tile) % UNROLL)
+                for p in range(self.panels):
+                    prefetch(self.w, [panel + p, k + step, 0])
 
         return ahead
 
@@ -188,8 +178,8 @@ def _row_splits(panels: int) -> int:
     return splits
 
 
-def _emit(spec: GemmSpec, x: Buffer, w: Buffer, sink: Sink, t: Expr, index: Buffer | None) -> None:
-    rows = _Rows(spec, x, w, sink, index)
+def _emit(rows: _Rows, t: Expr) -> None:
+    spec = rows.spec
     zero = tirx.const(0, "int64")
     group = _vector_group(spec.panels)
     with either(t == 1) as (one, many):

@@ -27,6 +27,7 @@ from fretsaw.backends.tvm.kernels.emit import (
     scratch,
     splat,
     store,
+    unroll,
     when,
 )
 from fretsaw.backends.tvm.kernels.epilogue import Epilogue, Glu, Sink
@@ -137,29 +138,28 @@ class _Expert:
     def tile(self, rows: int, panels: int, row0: Expr, panel: Expr) -> None:
         """Emit one tile of ``rows`` x ``panels`` with its epilogue; ``row0`` counts from the expert's first row."""
         spec = self.spec
-        places = [bind(self.first + row0 + r) for r in range(rows)]
-        pairs = [bind(tirx.Cast("int64", load(self.order, [p]))) for p in places]
-        source = [bind(tirx.truncdiv(p, tirx.const(spec.gather, "int64"))) for p in pairs] if spec.gather else places
+        source, target = scratch((rows,), "int64"), scratch((rows,), "int64")
+        with unroll(rows) as r:
+            place = bind(self.first + row0 + r)
+            pair = bind(tirx.Cast("int64", load(self.order, [place])))
+            store(source, [r], tirx.truncdiv(pair, _i64(spec.gather)) if spec.gather else place)
+            store(target, [r], place if spec.gather else pair)
         tile = accumulate(
             spec.isa,
             rows,
             panels,
             spec.k,
-            lambda r, k: load(self.x, [source[r], k]),
+            lambda r, k: load(self.x, [load(source, [r]), k]),
             lambda p, k, c: widen_load(self.w, [self.expert, panel + p, k, c], spec.isa.lanes),
         )
-        targets = places if spec.gather else pairs
         if rows == 1:
-            self.sink.write_tile(tile, targets, panel)
+            self.sink.write_row(tile, _i64(0), bind(load(target, [0])), panel)
             return
         # A loop over rows: unrolled epilogues of every tile shape would be most of the kernel's code.
-        to = scratch((rows,), "int64")
-        for r, target in enumerate(targets):
-            store(to, [r], target)
         for p in range(panels):
             done = spilled(tile, p)
             with loop(rows) as i:
-                self.sink.write_tile(RowTile(spec.isa, 1, 1, (done,), i), [bind(load(to, [i]))], panel + p)
+                self.sink.write_row(RowTile(spec.isa, 1, 1, (done,)), i, bind(load(target, [i])), panel + p)
 
     def emit(self, count: Expr, panel: Expr, part: Expr) -> None:
         """Emit the tiles of this task: all panels of its group by its share of the row tiles."""

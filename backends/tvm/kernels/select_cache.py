@@ -22,6 +22,7 @@ from fretsaw.backends.tvm.kernels.emit import (
     select,
     splat,
     store,
+    unroll,
 )
 from fretsaw.backends.tvm.kernels.isa import PANEL, Isa
 from fretsaw.backends.tvm.kernels.kv_pages import TVM_TYPE, KvPages
@@ -133,7 +134,7 @@ def multiply(
     with loop(bind((rows + isa.rows - 1) // isa.rows)) as t:
         row0 = bind(t * isa.rows)
         tile = accumulate(isa, isa.rows, 1, depth, lambda r, k: load(x, [row0 + r, k]), lambda p, k, col: w(k, col))
-        for r in range(isa.rows):
+        with unroll(isa.rows) as r:
             for v in range(PANEL // isa.lanes):
                 put(row0 + r, v * isa.lanes, tile.vector(r, 0, v))
 

@@ -29,6 +29,7 @@ from fretsaw.backends.tvm.kernels.emit import (
     select,
     splat,
     store,
+    unroll,
     vtype,
     when,
 )
@@ -250,9 +251,8 @@ class PageBlock:
                         fma(splat(load(state.scores, [row0 + r, slot]), w), rows[v], load(acc[r], [v, 0], w)),
                     )
 
-            with loop(visible // 4) as s:
-                for u in range(4):
-                    at(s * 4 + u)
+            with loop(visible // 4) as s, unroll(4) as u:
+                at(s * 4 + u)
             with loop(visible % 4) as s:
                 at(visible // 4 * 4 + s)
             for r, v, w in cells:
@@ -264,8 +264,7 @@ class PageBlock:
 def unrolled(extent: int, body: Callable[[Expr], None], factor: int = 4) -> None:
     """Emit a loop of constant length with ``factor`` steps per iteration."""
     if extent // factor:
-        with loop(extent // factor) as i:
-            for u in range(factor):
-                body(i * factor + u)
+        with loop(extent // factor) as i, unroll(factor) as u:
+            body(i * factor + u)
     for i in range(extent // factor * factor, extent):
         body(i64(i))

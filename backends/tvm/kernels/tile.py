@@ -12,13 +12,26 @@ from dataclasses import dataclass
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
-from fretsaw.backends.tvm.kernels.emit import Buffer, Expr, Index, fma, load, loop, scratch, splat, store, vtype
+from fretsaw.backends.tvm.kernels.emit import (
+    Buffer,
+    Expr,
+    Index,
+    fma,
+    i64,
+    load,
+    loop,
+    scratch,
+    splat,
+    store,
+    unroll,
+    vtype,
+)
 from fretsaw.backends.tvm.kernels.isa import PANEL, Isa
 
 # (panel number within the tile, k, first column in the panel) -> f32 vector of weights
 WeightLoad = Callable[[int, Expr, int], Expr]
 # (row number within the tile, k) -> f32 scalar
-InputLoad = Callable[[int, Expr], Expr]
+InputLoad = Callable[[Expr, Expr], Expr]
 # (first k of an iteration)
 Ahead = Callable[[Expr], None]
 
@@ -45,30 +58,27 @@ class Tile:
     isa: Isa
     rows: int
     panels: int
-    acc: tuple[Buffer, ...]  # one per row
+    acc: tuple[Buffer, ...]  # one per vector of columns, [rows, lanes]
 
-    def vector(self, row: int, panel: int, part: int) -> Expr:
+    def vector(self, row: Index, panel: int, part: int) -> Expr:
         """Return vector ``part`` of the 16 columns of ``panel`` in ``row``."""
         per = PANEL // self.isa.lanes
-        return load(self.acc[row], [panel * per + part, 0], self.isa.lanes)
+        return load(self.acc[panel * per + part], [row, 0], self.isa.lanes)
 
 
 @dataclass(frozen=True)
 class RowTile(Tile):
-    """One row, chosen at run time, of a panel that ``spilled`` wrote."""
+    """One panel of a tile, copied to memory by ``spilled``: its rows may be chosen at run time."""
 
-    at: Expr
-
-    def vector(self, row: int, panel: int, part: int) -> Expr:
-        per = PANEL // self.isa.lanes
-        return load(self.acc[0], [self.at * per + part, 0], self.isa.lanes)
+    def vector(self, row: Index, panel: int, part: int) -> Expr:
+        return load(self.acc[0], [row * (PANEL // self.isa.lanes) + part, 0], self.isa.lanes)
 
 
 def spilled(tile: Tile, panel: int) -> Buffer:
     """Copy one panel of a tile to memory, [rows * vectors, lanes], so that a loop can walk its rows."""
     per = PANEL // tile.isa.lanes
     out = scratch((tile.rows * per, tile.isa.lanes))
-    for r in range(tile.rows):
+    with unroll(tile.rows) as r:
         for v in range(per):
             store(out, [r * per + v, 0], tile.vector(r, panel, v))
     return out
@@ -92,32 +102,32 @@ def accumulate(
         ahead: emits what fetches memory for later, once per ``UNROLL`` steps of k.
     """
     lanes, per = isa.lanes, PANEL // isa.lanes
-    acc = tuple(scratch((panels * per, lanes)) for _ in range(rows))
-    for row in acc:
-        for i in range(panels * per):
-            store(row, [i, 0], splat(0.0, lanes))
+    parts = [(p, v) for p in range(panels) for v in range(per)]
+    acc = tuple(scratch((rows, lanes)) for _ in parts)
+    with unroll(rows) as r:
+        for part in acc:
+            store(part, [r, 0], splat(0.0, lanes))
 
     def step(k: Expr) -> None:
-        parts = [(p, v) for p in range(panels) for v in range(per)]
         if rows == 1:  # a stream: each vector of weights is used once, straight from memory
-            for i, (p, v) in enumerate(parts):
+            for part, (p, v) in zip(acc, parts, strict=True):
                 weights = T.bind(w(p, k, v * lanes))
-                store(acc[0], [i, 0], fma(splat(x(0, k), lanes), weights, load(acc[0], [i, 0], lanes)))
+                store(part, [0, 0], fma(splat(x(i64(0), k), lanes), weights, load(part, [0, 0], lanes)))
             return
         # All weights of this k first, then each input once: 12 accumulators, 2 weights and 1 input fit 16 registers.
         columns = [T.bind(w(p, k, v * lanes)) for p, v in parts]
-        for r in range(rows):
+        with unroll(rows) as r:
             value = T.bind(x(r, k))
-            for i, weights in enumerate(columns):
-                store(acc[r], [i, 0], fma(splat(value, lanes), weights, load(acc[r], [i, 0], lanes)))
+            for part, weights in zip(acc, columns, strict=True):
+                store(part, [r, 0], fma(splat(value, lanes), weights, load(part, [r, 0], lanes)))
 
     whole = depth // UNROLL
     if whole:
         with loop(whole) as ko:
             if ahead is not None:
                 ahead(T.bind(ko * UNROLL))
-            for u in range(UNROLL):
+            with unroll(UNROLL) as u:
                 step(ko * UNROLL + u)
     for k in range(whole * UNROLL, depth):
-        step(tirx.const(k, "int64"))
+        step(i64(k))
     return Tile(isa, rows, panels, acc)

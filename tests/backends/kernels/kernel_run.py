@@ -11,7 +11,11 @@ import tvm
 from numpy.typing import NDArray
 from tvm import tirx
 
-from fretsaw.backends.tvm.kernels.isa import V3
+from fretsaw.backends.kernel_cache import KernelCache
+from fretsaw.backends.tvm.codegen.link import load_kernel
+from fretsaw.backends.tvm.codegen.lower import native_module
+from fretsaw.backends.tvm.codegen.objects import compile_kernels, kernel_from
+from fretsaw.backends.tvm.kernels.isa import V3, Isa
 
 Array = NDArray[Any]
 
@@ -20,8 +24,9 @@ class Built:
     """A compiled kernel that takes NumPy arrays, runs, and returns all of them as they are afterwards."""
 
     def __init__(self, func: tirx.PrimFunc) -> None:
-        name = str(func.attrs["global_symbol"])
-        self._call = tvm.compile(tvm.IRModule({name: func}), target=tvm.target.Target(V3.target))[name]
+        kernel = kernel_from(func, V3)
+        code = compile_kernels([kernel], KernelCache()).objects[kernel.key]
+        self._call = load_kernel(kernel.name, code)
 
     def __call__(self, *arrays: Array, scalars: tuple[int, ...] = (), results: int = 0) -> list[Array]:
         """Call with the scalars before the last ``results`` arrays."""
@@ -29,6 +34,11 @@ class Built:
         first = len(tensors) - results
         self._call(*tensors[:first], *scalars, *tensors[first:])
         return [t.numpy() for t in tensors]
+
+
+def assembly(func: tirx.PrimFunc, isa: Isa) -> str:
+    """The code of a kernel as text, also for a machine that the tests do not run on."""
+    return str(native_module(tvm.IRModule({str(func.attrs["global_symbol"]): func}), isa).inspect_source("asm"))
 
 
 @contextmanager

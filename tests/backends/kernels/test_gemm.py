@@ -98,13 +98,3 @@ def test_glu(glu: Glu, f: int) -> None:
         else:
             want = reference(Epilogue(activation=glu.activation), g, gb, gb) * u
         assert (np.abs(got - want) <= 2e-6 * (1 + np.abs(want)) * 4).all()
-
-
-def test_selected_rows() -> None:
-    w, x = normal(0, 33, 20), normal(1, 9, 20)
-    rows = np.array([8, 0, 3], np.int32)
-    got = Built(gemm(GemmSpec(33, 20, V3, select_rows=True)))(x, rows, pack_panels(w), np.zeros((3, 33), np.float32))[
-        -1
-    ]
-    whole = Built(gemm(GemmSpec(33, 20, V3)))(x, pack_panels(w), np.zeros((9, 33), np.float32))[-1]
-    assert np.array_equal(got, whole[rows])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import tvm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,7 +21,7 @@ from fretsaw.backends.tvm.kv_storage import (
     row_bytes,
     store_rows,
 )
-from tests.backends.kernels.kernel_run import Built
+from tests.backends.kernels.kernel_run import Built, assembly
 
 E, EV, P, HEADS = 20, 12, 16, 2
 TYPES: tuple[KvType, ...] = ("f32", "f16", "int8")
@@ -93,7 +92,6 @@ def test_append_writes_the_bytes_of_the_reference_and_no_others(kv: KvType) -> N
 @pytest.mark.parametrize(("kv", "instruction"), [("f16", "vcvtph2ps"), ("int8", "vpmovsxbd")])
 def test_narrow_pages_are_widened_by_the_hardware(kv: KvType, instruction: str) -> None:
     spec = AttentionSpec(3, 1, 64, V3, kv=kv)
-    module = tvm.compile(tvm.IRModule({"attention": attention(spec)}), target=tvm.target.Target(V3.target))
-    text = module.mod.imports[0].inspect_source("asm") if module.mod.imports else module.mod.inspect_source("asm")
+    text = assembly(attention(spec), V3)
     assert text.count(instruction) > 8
     assert "callq\t__extendhfsf2" not in text
