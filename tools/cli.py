@@ -28,6 +28,7 @@ COMMANDS = {
     "run": "Generate text from an artifact.",
     "eval": "Perplexity over a text, KL to the checkpoint, passkey test.",
     "bench": "Prefill speed of an artifact, beside another one.",
+    "cache": "Show or empty the cache of compiled kernels.",
     "runtime-bundle": "Write a folder that runs without Python.",
 }
 EXIT_INTERNAL = 70  # EX_SOFTWARE: our bug

@@ -34,6 +34,7 @@ class CompileOptions:
         calib: Text on which passes are checked, or None.
         dump_ir: Folder for the IR text after each phase and each requested pass, or None.
         debug: Check the rules themselves.
+        jobs: Kernels compiled at the same time.
     """
 
     tvm: TvmOptions
@@ -42,6 +43,7 @@ class CompileOptions:
     calib: Path | None = None
     dump_ir: Path | None = None
     debug: bool = False
+    jobs: int = 1
 
 
 def compile_checkpoint(source: Path, output: Path, options: CompileOptions, reporter: Reporter) -> int:
@@ -53,6 +55,7 @@ def compile_checkpoint(source: Path, output: Path, options: CompileOptions, repo
     check_output(output)
     with reporter.phase("load libraries"):
         import fretsaw.frontend.capture  # noqa: F401  torch and transformers, once
+        from fretsaw.backends.kernel_cache import KernelCache
         from fretsaw.backends.tvm.build import build
         from fretsaw.backends.tvm.prompt_rule import check_whole_prompts
     checkpoint = _load(source, reporter)
@@ -62,10 +65,15 @@ def compile_checkpoint(source: Path, output: Path, options: CompileOptions, repo
     options = _with_plans(graph, options, output, reporter)
     result = _run_passes(graph, options, reporter)
     check_whole_prompts(result.graph, options.tvm, checkpoint.context)
+    cache = KernelCache()
     with reporter.phase("generate code") as phase:
-        program = build(result.graph, _step_size(options.tvm, checkpoint), lambda note: phase.progress(0, note=note))
+        step = _step_size(options.tvm, checkpoint)
+        program = build(result.graph, step, lambda note: phase.progress(0, note=note), cache, options.jobs)
         phase.record.nodes = len(program.plan.launches)
         phase.record.nbytes = sum(len(code) for code, _ in program.variants.values())
+        phase.record.detail = f"{program.kernels.used} kernels, {program.kernels.compiled} compiled"
+    for trouble in cache.troubles:
+        reporter.note(trouble)
     return _write(output, checkpoint, result, program, reporter)
 
 

@@ -21,6 +21,7 @@ class PhaseRecord:
     nodes: int | None = None
     sites: int | None = None
     nbytes: int | None = None
+    detail: str = ""
 
 
 class Phase:
@@ -54,6 +55,11 @@ class Reporter:
         """Write a line to stderr."""
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
+    def note(self, text: str) -> None:
+        """Write a line that is no error, and that a quiet command leaves out."""
+        if not self.quiet:
+            self.line(f"note: {text}")
+
     @contextmanager
     def phase(self, name: str, total: float | None = None) -> Iterator[Phase]:
         """Run a phase; its time is recorded also when it fails."""
@@ -85,9 +91,10 @@ def phase_table(records: Sequence[PhaseRecord]) -> Table:
     table.add_column("nodes", justify="right")
     table.add_column("sites rewritten", justify="right", footer=str(sum(r.sites or 0 for r in records)))
     table.add_column("size", justify="right", footer=human_bytes(records[-1].nbytes) if records else "")
+    table.add_column("")
     for r in records:
-        cells = (r.nodes, r.sites)
-        table.add_row(r.name, f"{r.seconds:.2f}", *("" if c is None else str(c) for c in cells), human_bytes(r.nbytes))
+        cells = ("" if count is None else str(count) for count in (r.nodes, r.sites))
+        table.add_row(r.name, f"{r.seconds:.2f}", *cells, human_bytes(r.nbytes), r.detail)
     return table
 
 

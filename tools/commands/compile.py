@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,6 +64,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 )
 @click.option("--no-check", is_flag=True, help="Do not compare the graph before and after each pass; stamped so.")
 @click.option("--debug-rules", is_flag=True, help="Also check that rules change nothing but what they return.")
+@click.option("--jobs", type=click.IntRange(min=1), help="Kernels compiled at the same time. Default: one a core.")
 @click.option("--json", "as_json", is_flag=True, help="Print the table as one JSON object.")
 @click.option("--quiet", is_flag=True, help="No progress and no table.")
 def command(
@@ -81,12 +83,14 @@ def command(
     dump_ir: Path | None,
     no_check: bool,
     debug_rules: bool,
+    jobs: int | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
     """Compile the Hugging Face style directory CHECKPOINT to one artifact.
 
-    The file appears only when it is whole; the same checkpoint gives the same bytes.
+    The file appears only when it is whole; the same checkpoint gives the same bytes. Compiled kernels are kept for the
+    next compile: see `fretsaw cache`.
 
     \b
     Examples:
@@ -107,7 +111,8 @@ def command(
     reporter = Reporter(quiet=quiet or as_json)
     chosen = tuple(cpu for cpu in CPUS if cpu in cpus) or CPUS
     tvm = TvmOptions(weights=weights, cpus=chosen, chunk_tokens=chunk, kv=kv)
-    options = CompileOptions(tvm, requested, evidence, calib, dump_ir, debug_rules)
+    cores = jobs or len(os.sched_getaffinity(0))
+    options = CompileOptions(tvm, requested, evidence, calib, dump_ir, debug_rules, cores)
     size = compile_checkpoint(checkpoint, output, options, reporter)
     _show(reporter, output, size, as_json=as_json, quiet=quiet)
 
