@@ -115,6 +115,7 @@ def _collect(
     declines: list[Decline] = []
     touched: set[int] = set()
     guarded: set[int] = set()  # nodes whose meaning changes in this sweep, or that such an edit relies on
+    relied_on: set[int] = set()  # nodes that the edits of this sweep read: none may change its meaning any more
     for node in nodes:
         for member in [*by_op.get(node.op, ()), *by_op.get(ANY, ())]:
             verdict = _try(member, node, graph)
@@ -123,9 +124,12 @@ def _collect(
             if not isinstance(verdict, Edit):
                 continue
             mine, reads = verdict.touched(graph), verdict.reads(graph)
-            if mine & touched or (mine | reads) & guarded or (verdict.exclusive and reads & touched):
+            if mine & touched or (mine | reads) & guarded:
                 continue  # the next sweep sees this site again
+            if verdict.exclusive and (reads & touched or mine & relied_on):
+                continue
             touched |= mine
+            relied_on |= reads
             guarded |= (mine | reads) if verdict.exclusive else set()
             edits.append((member.name, verdict.stamped(member.name)))
             roots.append(node)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import random
+
 import numpy as np
+import pytest
 
 from fretsaw.ir import Graph, Node, parse, run
 from fretsaw.passes.api import Edit, rule
@@ -44,5 +47,13 @@ def negate_factor(root: Node, g: Graph) -> Edit | None:
 def test_a_reader_waits_for_what_changes_its_operand() -> None:
     outcome = run_rules(parse(TEXT), [push_factor, negate_factor], debug=False)
     assert outcome.sweeps > 2  # of the two edits of the first sweep one had to wait
+    (got,) = run(outcome.graph, {"x": np.ones(1, np.float32)})
+    assert got == -6
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_whichever_edit_is_found_first(seed: int) -> None:
+    """The reader may be collected before the edit that changes what it reads."""
+    outcome = run_rules(parse(TEXT), [push_factor, negate_factor], debug=False, shuffle=random.Random(seed))
     (got,) = run(outcome.graph, {"x": np.ones(1, np.float32)})
     assert got == -6
