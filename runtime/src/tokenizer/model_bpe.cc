@@ -11,7 +11,7 @@ namespace {
 
 constexpr uint32_t kDirect = 0x800;  // code points whose id is looked up in an array
 
-class Bpe : public Model {
+class Bpe : public TokenModel {
  public:
   Bpe(const Config& config, const TokenizerSource& source, Vocab vocab);
   VoidResult Tokenize(std::string_view text, std::vector<int32_t>& ids) const override;
@@ -34,7 +34,7 @@ class Bpe : public Model {
 };
 
 Bpe::Bpe(const Config& config, const TokenizerSource& source, Vocab vocab)
-    : Model(std::move(vocab)) {
+    : TokenModel(std::move(vocab)) {
   ReadOptions(config);
   ReadMerges(config, source);
   for (int b = 0; b < 256; ++b) {
@@ -155,7 +155,8 @@ VoidResult Bpe::Tokenize(std::string_view text, std::vector<int32_t>& ids) const
 
 }  // namespace
 
-std::unique_ptr<Model> MakeBpe(const Config& config, const TokenizerSource& source, Vocab vocab) {
+std::unique_ptr<TokenModel> MakeBpe(const Config& config, const TokenizerSource& source,
+                                    Vocab vocab) {
   return std::make_unique<Bpe>(config, source, std::move(vocab));
 }
 

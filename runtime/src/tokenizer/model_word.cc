@@ -15,10 +15,10 @@ int32_t UnknownOf(const Config& config, const Vocab& vocab) {
   return *id;
 }
 
-class WordPiece : public Model {
+class WordPiece : public TokenModel {
  public:
   WordPiece(const Config& config, Vocab vocab)
-      : Model(std::move(vocab)),
+      : TokenModel(std::move(vocab)),
         prefix_(config.Text("continuing_subword_prefix", "##")),
         unknown_(UnknownOf(config, vocab_)),
         max_chars_(config.Has("max_input_chars_per_word")
@@ -66,10 +66,10 @@ class WordPiece : public Model {
   size_t max_chars_;
 };
 
-class WordLevel : public Model {
+class WordLevel : public TokenModel {
  public:
   WordLevel(const Config& config, Vocab vocab)
-      : Model(std::move(vocab)), unknown_(UnknownOf(config, vocab_)) {}
+      : TokenModel(std::move(vocab)), unknown_(UnknownOf(config, vocab_)) {}
 
   VoidResult Tokenize(std::string_view text, std::vector<int32_t>& ids) const override {
     ids.push_back(vocab_.Find(text).value_or(unknown_));
@@ -82,15 +82,15 @@ class WordLevel : public Model {
 
 }  // namespace
 
-std::unique_ptr<Model> MakeWordPiece(const Config& config, Vocab vocab) {
+std::unique_ptr<TokenModel> MakeWordPiece(const Config& config, Vocab vocab) {
   return std::make_unique<WordPiece>(config, std::move(vocab));
 }
 
-std::unique_ptr<Model> MakeWordLevel(const Config& config, Vocab vocab) {
+std::unique_ptr<TokenModel> MakeWordLevel(const Config& config, Vocab vocab) {
   return std::make_unique<WordLevel>(config, std::move(vocab));
 }
 
-std::unique_ptr<Model> MakeModel(const Config& config, const TokenizerSource& source) {
+std::unique_ptr<TokenModel> MakeModel(const Config& config, const TokenizerSource& source) {
   if (!config.IsObject()) config.Corrupt("expected an object");
   // Files written before 2020 carry no type; only BPE has merges.
   const std::string type =

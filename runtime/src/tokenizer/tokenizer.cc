@@ -14,7 +14,7 @@ namespace fretsaw {
 struct Tokenizer::Parts {
   Normalizer normalizer;
   PreTokenizer pre_tokenizer;
-  std::unique_ptr<Model> model;
+  std::unique_ptr<TokenModel> model;
   AddedTokens added;
   PostProcessor post_processor;
   Decoder decoder;
