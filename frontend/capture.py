@@ -15,6 +15,7 @@ from torch import nn
 from torch.export import Dim, ExportedProgram
 
 from fretsaw.frontend.checkpoint import Checkpoint
+from fretsaw.frontend.frames import raised_at
 from fretsaw.frontend.import_aten import import_program
 from fretsaw.frontend.model import Traced, build_model
 from fretsaw.frontend.modes import Attention, Experts
@@ -128,7 +129,7 @@ def trace(module: nn.Module, context: int) -> ExportedProgram:
             text = re.sub(r"\s+", " ", str(error))[:400]
             raise CaptureError(
                 f"torch.export cannot trace the model: {type(error).__name__}: {text}",
-                where=_last_frame(error),
+                where=raised_at(error),
             ) from error
 
 
@@ -138,17 +139,6 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
-
-
-def _last_frame(error: BaseException) -> str:
-    """File and line of the deepest frame that is not the tracer's own."""
-    found, frame = "", error.__traceback__
-    while frame is not None:
-        file = frame.tb_frame.f_code.co_filename
-        if "/torch/" not in file and "/fretsaw/" not in file:
-            found = f"{file.rsplit('/', 1)[-1]}:{frame.tb_lineno}"
-        frame = frame.tb_next
-    return found
 
 
 def _data(program: ExportedProgram, model: nn.Module, parameters: ParameterMap) -> dict[str, Const]:
