@@ -19,7 +19,7 @@ run() {
 }
 export -f run
 
-targets=$(find "$build" -type f -executable -name '*_fuzz' | sort)
-[ -n "$targets" ] || { echo "fuzz: no target in $build" >&2; exit 1; }
-# Any failure makes xargs fail, after the others have ended.
-xargs -P "$jobs" -I {} bash -euc 'run {}' <<<"$targets"
+mapfile -d '' targets < <(find "$build" -type f -executable -name '*_fuzz' -print0 | sort -z)
+[ ${#targets[@]} -gt 0 ] || { echo "fuzz: no target in $build" >&2; exit 1; }
+# Any failure makes xargs fail, after the others have ended. Names end in a null byte: they may have blanks and quotes.
+printf '%s\0' "${targets[@]}" | xargs -0 -P "$jobs" -n 1 bash -euc 'run "$1"' fuzz
