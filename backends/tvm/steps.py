@@ -27,6 +27,8 @@ class KernelSpec(Protocol):
         """The kernel, a TIR PrimFunc."""
         ...
 
+    def __hash__(self) -> int: ...
+
 
 @dataclass(frozen=True)
 class Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import transformers
 from fretsaw.frontend.capture import capture_all
 from fretsaw.frontend.checkpoint import load_checkpoint
 from fretsaw.ir import Graph, OpData, parse, run, to_text, verify
+from tests.captured import CapturedFamily
 from tests.families import BUILDERS, ENCODERS, VOCAB, reference, save
 
 SHAPES = ((1, 1), (3, 29))  # neither is the traced (2, 17)
@@ -48,17 +50,16 @@ def error(ours: np.ndarray, theirs: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("name", BUILDERS)
-def test_family_matches_transformers(name: str, tmp_path: Path) -> None:
-    model = save(name, tmp_path)
-    captured = capture_all(load_checkpoint(tmp_path))
-    graph = captured.graph
+def test_family_matches_transformers(name: str, captured: Callable[[str], CapturedFamily]) -> None:
+    found = captured(name)
+    graph, model = found.graph, found.model
     verify(graph)
     text = to_text(graph)
     assert graph.phase == "captured" and text.startswith(f"graph @{graph.name}(")
     assert to_text(parse(text, consts={v.name: c for v, c in graph.consts.items()})) == text
     assert [v.name for v in graph.outputs] == ["hidden" if name in ENCODERS else "logits"]
     assert graph.count("attention") == model.config.num_hidden_layers
-    assert set(captured.unused) == UNUSED.get(name, set())
+    assert set(found.captured.unused) == UNUSED.get(name, set())
     shapes = ((2, 20), (3, 29)) if name == "phi3_longrope" else SHAPES
     for batch, length in shapes:
         ids = ids_of(batch, length)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 from typing import Literal
 
 import pytest
 
-from fretsaw.frontend.capture import capture
-from fretsaw.frontend.checkpoint import load_checkpoint
 from fretsaw.ir import Graph
 from fretsaw.passes.evidence.options import EvidenceOptions
 from fretsaw.passes.pipeline import run_pipeline
-from tests.families import ENCODERS, save
+from tests.captured import CapturedFamily
+from tests.families import ENCODERS
 
 FAMILIES = (
     "llama", "qwen3", "gemma3", "phi3", "gpt_neox", "mixtral", "qwen3_moe", "olmoe", "gpt_oss", "deepseek_v3", "bert",
@@ -21,11 +20,8 @@ FAMILIES = (
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
-def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Graph]:
-    name: str = request.param
-    where: Path = tmp_path_factory.mktemp(name)
-    save(name, where)
-    return name, capture(load_checkpoint(where))
+def family(request: pytest.FixtureRequest, captured: Callable[[str], CapturedFamily]) -> tuple[str, Graph]:
+    return request.param, captured(request.param).graph
 
 
 @pytest.mark.parametrize("mode", ["whole", "blocks"])

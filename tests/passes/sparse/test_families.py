@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
-from fretsaw.frontend.capture import capture
-from fretsaw.frontend.checkpoint import load_checkpoint
 from fretsaw.ir import Graph
 from fretsaw.passes.pipeline import run_pipeline
-from tests.families import save
+from tests.captured import CapturedFamily
 from tests.passes.sparse.layers import PASS, sparse
 from tests.passes.test_packed_families import ids_of, packed_logits
 
@@ -25,11 +23,8 @@ BOUND = 48 * 120 * np.finfo(np.float32).eps
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
-def packed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Graph]:
-    name: str = request.param
-    where = tmp_path_factory.mktemp(name)
-    save(name, Path(where))
-    return name, run_pipeline(capture(load_checkpoint(Path(where)))).graph
+def packed(request: pytest.FixtureRequest, captured: Callable[[str], CapturedFamily]) -> tuple[str, Graph]:
+    return request.param, run_pipeline(captured(request.param).graph).graph
 
 
 def distance(a: list[np.ndarray], b: list[np.ndarray]) -> float:
@@ -67,8 +62,7 @@ def test_a_tight_window_is_seen(packed: tuple[str, Graph]) -> None:
     assert distance(packed_logits(after, SEQUENCES, WHOLE), packed_logits(graph, SEQUENCES, WHOLE)) > 10 * BOUND
 
 
-def test_the_pipeline_places_it_after_packing(packed: tuple[str, Graph], tmp_path: Path) -> None:
-    name, _ = packed
-    save(name, tmp_path)
-    result = run_pipeline(capture(load_checkpoint(tmp_path)), extra=[PASS.configured({"method": "mean_pool"})])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_pipeline_places_it_after_packing(name: str, captured: Callable[[str], CapturedFamily]) -> None:
+    result = run_pipeline(captured(name).graph, extra=[PASS.configured({"method": "mean_pool"})])
     assert result.ledger[-1].name == "sparse_attention" and result.ledger[-1].hit == result.graph.count(EXACT[1])
