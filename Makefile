@@ -116,7 +116,7 @@ pytest: test-tools
 	$(PYTEST) --minutes build/minutes/python.json -m "not exhaustive"
 
 odd-folder: $(VENV)/.installed  ## Quick tests from a folder whose path has blanks, other letters and names of packages
-	$(STEP) "odd folder" bash tools/dev/odd_folder.sh -q -x -p tests.minutes --within 40 \
+	$(STEP) "odd folder" bash tools/dev/odd_folder.sh -q -x -p tests.minutes --within 20 \
 	  -m "not slow and not exhaustive and not native"
 
 exhaustive: test-tools  ## Every variant of what `make test` tries in part

@@ -96,7 +96,7 @@ def test_every_built_in_pass_is_documented(capsys: pytest.CaptureFixture[str]) -
         assert code == 0 and "==>" in out, p.name
         for section in ("Why:", "Keeps:", "Stops:", "Source:", "contract:", "origin:   built-in", "options:"):
             assert section in out, f"{p.name} has no {section}"
-        source = next(line for line in out.splitlines() if line.startswith("source:")).split()[1]
+        source = next(line for line in out.splitlines() if line.startswith("source:")).removeprefix("source:").strip()
         assert Path(source.rpartition(":")[0]).is_file()
 
 
