@@ -80,7 +80,7 @@ demo: build/demo/smollm2.fsaw  ## Compile SmolLM2-135M-Instruct, run it, print t
 # ---- checks -------------------------------------------------------------------------------------------------
 
 # Two lanes, because installing waits for the network and for one core: C++ starts as soon as its tools are there.
-test:  ## Everything, Python and C++; fifteen minutes at most on two cores
+test:  ## Everything, Python and C++; twenty minutes at most on two cores
 	rm -rf build/minutes
 	$(MAKE) --no-print-directory -j2 --output-sync=target setup sanitized-build
 	$(MAKE) --no-print-directory -j2 --output-sync=target lint typecheck cxx odd-folder
@@ -115,9 +115,11 @@ PYTEST = FRETSAW_BUILD="$(CURDIR)/build/wheel" OMP_NUM_THREADS=1 TVM_NUM_THREADS
 pytest: test-tools
 	$(PYTEST) --minutes build/minutes/python.json -m "not exhaustive"
 
+# Named one by one: what reads paths and frames, and some of every other kind.
+ODD = tests/frontend/test_frames.py tests/frontend/test_import_aten.py tests/errors tests/arrows tests/artifact tests/ir/test_text.py \
+  tests/backends/kernel_cache tests/tools/test_passes.py tests/tools/test_cache.py tests/passes/test_driver.py tests/passes/test_recipe.py
 odd-folder: $(VENV)/.installed  ## Quick tests from a folder whose path has blanks, other letters and names of packages
-	$(STEP) "odd folder" bash tools/dev/odd_folder.sh -q -x -p tests.minutes --within 20 \
-	  -m "not slow and not exhaustive and not native"
+	$(STEP) "odd folder" bash tools/dev/odd_folder.sh -q -x -m "not slow and not exhaustive and not native" $(ODD)
 
 exhaustive: test-tools  ## Every variant of what `make test` tries in part
 	FRETSAW_BUILD="$(CURDIR)/build/wheel" $(BIN)/python -m pytest -q -W error -m exhaustive

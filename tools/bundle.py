@@ -72,7 +72,7 @@ def resolve(binary: Path, environment: dict[str, str] | None = None) -> dict[str
     for line in listed.stdout.splitlines():
         name, _, rest = line.strip().partition(" => ")
         if rest:
-            found[name] = None if rest.startswith("not found") else Path(rest.split(" (")[0])
+            found[name] = None if rest.startswith("not found") else Path(rest.rsplit(" (", 1)[0])
     return found
 
 

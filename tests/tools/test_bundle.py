@@ -59,7 +59,7 @@ def test_runs_with_an_empty_environment(bundle: tuple[Path, list[BundledFile]], 
         [str(folder / "fretsaw-run"), "--version"], env=environment, cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode == 0 and "0.1.0" in done.stdout and done.stderr == ""
-    opened = re.findall(r"calling init: (\S+)", "".join(p.read_text() for p in tmp_path.glob("loader.*")))
+    opened = re.findall(r"calling init: (.+)", "".join(p.read_text() for p in tmp_path.glob("loader.*")))
     assert opened
     outside = [path for path in opened if not path.startswith(str(folder)) and not is_system(Path(path).name)]
     assert outside == []

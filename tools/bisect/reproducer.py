@@ -92,7 +92,7 @@ def _recipe(folder: Path, recipe: Recipe, culprit: Culprit, plugins: Sequence[Pa
     for plugin in plugins if steps else ():
         shutil.copyfile(plugin, folder / plugin.name)
         names.append(plugin.name)
-    head = f"plugins = {json.dumps(names)}\n\n" if names else ""
+    head = f"plugins = {json.dumps(names, ensure_ascii=False)}\n\n" if names else ""
     note = "" if steps else f"# {p.name} is a pass of the pipeline: it runs without being asked for\n"
     return head + note + Recipe(steps).to_toml().lstrip("\n")
 

@@ -57,7 +57,7 @@ class Scratch:
         modules = {f: ".".join(["fretsaw", *Path(f).with_suffix("").parts]) for f in files}
         code = "import sys, importlib.util as u\nfor m in sys.argv[1:]: print(u.find_spec(m).origin)"
         status, out = self.run(self.python, "-c", code, *modules.values())
-        found = [str(Path(line).resolve()) for line in out.split()]
+        found = [str(Path(line).resolve()) for line in out.splitlines()]
         if status or found != [str(self.root / f) for f in modules]:
             raise Untrusted(f"the copy does not import its own code:\n{out}")
 
