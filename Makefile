@@ -80,7 +80,7 @@ demo: build/demo/smollm2.fsaw  ## Compile SmolLM2-135M-Instruct, run it, print t
 # ---- checks -------------------------------------------------------------------------------------------------
 
 # Two lanes, because installing waits for the network and for one core: C++ starts as soon as its tools are there.
-test:  ## Everything, Python and C++; twenty minutes at most on two cores
+test:  ## Everything, Python and C++; half an hour at most on two cores
 	rm -rf build/minutes
 	$(MAKE) --no-print-directory -j2 --output-sync=target setup sanitized-build
 	$(MAKE) --no-print-directory -j2 --output-sync=target lint typecheck cxx odd-folder

@@ -33,7 +33,7 @@ def test_a_slow_machine_has_slack_and_a_fast_one_does_not_lose_any() -> None:
 
 def test_over_budget_names_the_longest_where_nothing_grew() -> None:
     lines = verdict(replace(BEFORE, clock=BUDGET + 60), BEFORE)
-    assert "21.0 minutes, the budget is 20.0" in lines[0] and "tests/a.py" in lines[1]
+    assert "31.0 minutes, the budget is 30.0" in lines[0] and "tests/a.py" in lines[1]
 
 
 def test_steps_are_written_down_and_pass_their_status_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
