@@ -80,6 +80,7 @@ demo: build/demo/smollm2.fsaw  ## Compile SmolLM2-135M-Instruct, run it, print t
 # ---- checks -------------------------------------------------------------------------------------------------
 
 # Two lanes, because installing waits for the network and for one core: C++ starts as soon as its tools are there.
+test: export FRETSAW_MINUTES = 1
 test:  ## Everything, Python and C++; half an hour at most on two cores
 	rm -rf build/minutes
 	$(MAKE) --no-print-directory -j2 --output-sync=target setup sanitized-build

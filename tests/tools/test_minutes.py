@@ -39,6 +39,9 @@ def test_over_budget_names_the_longest_where_nothing_grew() -> None:
 def test_steps_are_written_down_and_pass_their_status_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(step, "STEPS", tmp_path / "m" / "steps.jsonl")
     busy = "import time; t = time.process_time()\nwhile time.process_time() < t + 0.2: pass"
+    assert step.main("alone", [sys.executable, "-c", ""]) == 0
+    assert not (tmp_path / "m").exists()
+    monkeypatch.setenv("FRETSAW_MINUTES", "1")
     assert step.main("busy", [sys.executable, "-c", busy]) == 0
     assert step.main("fails", [sys.executable, "-c", "raise SystemExit(3)"]) == 3
     (tmp_path / "m/python.json").write_text(json.dumps({"files": {"tests/a.py": {"cpu": 2.5, "clock": 3.0}}}))
