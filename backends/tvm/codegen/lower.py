@@ -9,6 +9,7 @@ Everything here is in the key of the kernel cache: `digest.py` reads this file.
 
 from __future__ import annotations
 
+import struct
 import tempfile
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from tvm import s_tir, tirx
 from tvm.tirx.compilation_pipeline import finalize_host_passes
 
 from fretsaw.backends.tvm.kernels.isa import Isa
+
+CODE_ALIGNMENT = 64  # bytes: a cache line
+SHF_EXECINSTR = 0x4
 
 
 def cpu_passes() -> tuple[tvm.transform.Pass, ...]:
@@ -70,4 +74,19 @@ def compile_object(func: tirx.PrimFunc, isa: Isa) -> bytes:
     with tempfile.TemporaryDirectory(prefix="fretsaw-") as folder:
         path = Path(folder) / "kernel.o"
         code.write_to_file(str(path))
-        return path.read_bytes()
+        return _aligned(path.read_bytes())
+
+
+def _aligned(elf: bytes) -> bytes:
+    """The object with its code at a multiple of `CODE_ALIGNMENT`, whatever it is linked beside.
+
+    LLVM asks for 16 bytes, and then what lies in front of a kernel decides where its loops begin in a cache line: the
+    same GEMM was up to 3 % slower in one program than in another.
+    """
+    data = bytearray(elf)
+    (table,) = struct.unpack_from("<Q", data, 0x28)  # e_shoff of ELF64
+    size, count = struct.unpack_from("<HH", data, 0x3A)  # e_shentsize, e_shnum
+    for at in range(table, table + size * count, size):
+        if struct.unpack_from("<Q", data, at + 0x08)[0] & SHF_EXECINSTR:
+            struct.pack_into("<Q", data, at + 0x30, CODE_ALIGNMENT)  # sh_addralign
+    return bytes(data)

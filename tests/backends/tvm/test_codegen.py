@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import replace
 from pathlib import Path
 
@@ -70,6 +71,15 @@ def test_objects_are_the_same_bytes_from_any_number_of_threads_and_from_the_cach
     kept = compile_kernels(kernels, cache, jobs=4)
     assert alone.objects == together.objects == kept.objects and len(kept.objects) == 8
     assert (len(alone.seconds), len(together.seconds), len(kept.seconds)) == (8, 8, 0)
+
+
+def test_code_lies_at_a_cache_line_whatever_it_is_linked_beside() -> None:
+    kernel = kernel_of(SPECS[0], V3)
+    data = compile_kernels([kernel], NONE).objects[kernel.key]
+    (table,), (size, count) = struct.unpack_from("<Q", data, 0x28), struct.unpack_from("<HH", data, 0x3A)
+    sections = [struct.unpack_from("<IIQQQQIIQQ", data, table + size * i) for i in range(count)]
+    code = [fields for fields in sections if fields[2] & 0x4]
+    assert code and {fields[8] for fields in code} == {64}
 
 
 def test_settings_of_the_caller_do_not_reach_the_code() -> None:
