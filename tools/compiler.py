@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 from fretsaw.ir.errors import UsageError
 from fretsaw.passes.evidence.options import EvidenceOptions
+from fretsaw.tools.capturing import captured_graph
 from fretsaw.tools.progress import Lines
 from fretsaw.tools.reporter import Phase, PhaseRecord, Reporter
+from fretsaw.tools.without_torch import without_torch
 
 if TYPE_CHECKING:
     from fretsaw.backends.tvm.build import Program
@@ -53,15 +55,14 @@ def compile_checkpoint(source: Path, output: Path, options: CompileOptions, repo
         FretsawError: whatever stands in the way; ``output`` is then as it was before.
     """
     check_output(output)
-    with reporter.phase("load libraries"):
-        import fretsaw.frontend.capture  # noqa: F401  torch and transformers, once
-        from fretsaw.backends.kernel_cache import KernelCache
-        from fretsaw.backends.tvm.build import build
-        from fretsaw.backends.tvm.prompt_rule import check_whole_prompts
     checkpoint = _load(source, reporter)
     check_cache(options.tvm, checkpoint.kind)
     options = replace(options, evidence=_with_calibration(options, checkpoint))
     graph = _capture(checkpoint, reporter)
+    with reporter.phase("load compiler"), without_torch():
+        from fretsaw.backends.kernel_cache import KernelCache
+        from fretsaw.backends.tvm.build import build
+        from fretsaw.backends.tvm.prompt_rule import check_whole_prompts
     options = _with_plans(graph, options, output, reporter)
     result = _run_passes(graph, options, reporter)
     check_whole_prompts(result.graph, options.tvm, checkpoint.context)
@@ -125,12 +126,13 @@ def _load(source: Path, reporter: Reporter) -> Checkpoint:
 
 
 def _capture(checkpoint: Checkpoint, reporter: Reporter) -> Graph:
-    from fretsaw.frontend.capture import capture
-
     with reporter.phase("capture") as phase:
-        graph = capture(checkpoint, lambda step, done, total: phase.progress(done, total, step))
-        phase.record.nodes = len(graph.nodes)
-    return graph
+        found = captured_graph(checkpoint, lambda step, done, total: phase.progress(done, total, step))
+        phase.record.nodes = len(found.graph.nodes)
+        phase.record.detail = "kept from before" if found.kept else ""
+    for trouble in found.troubles:
+        reporter.note(trouble)
+    return found.graph
 
 
 def _with_calibration(options: CompileOptions, checkpoint: Checkpoint) -> EvidenceOptions:

@@ -45,6 +45,7 @@ class Reporter:
     quiet: bool = False
     records: list[PhaseRecord] = field(default_factory=list)
     console: Console = field(default_factory=lambda: Console(stderr=True))
+    noted: set[str] = field(default_factory=set)
 
     @property
     def plain(self) -> bool:
@@ -56,8 +57,9 @@ class Reporter:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def note(self, text: str) -> None:
-        """Write a line that is no error, and that a quiet command leaves out."""
-        if not self.quiet:
+        """Write a line that is no error, once; a quiet command leaves it out."""
+        if not self.quiet and text not in self.noted:
+            self.noted.add(text)
             self.line(f"note: {text}")
 
     @contextmanager
@@ -86,7 +88,7 @@ class Reporter:
 def phase_table(records: Sequence[PhaseRecord]) -> Table:
     """The table after a compile: phase, seconds, nodes, sites rewritten, bytes; a total at the end."""
     table = Table(show_footer=True)
-    table.add_column("phase", footer="total")
+    table.add_column("phase", footer="total", no_wrap=True)
     table.add_column("seconds", justify="right", footer=f"{sum(r.seconds for r in records):.1f}")
     table.add_column("nodes", justify="right")
     table.add_column("sites rewritten", justify="right", footer=str(sum(r.sites or 0 for r in records)))

@@ -1,4 +1,4 @@
-"""Which folder holds the cache, and whether it may be trusted.
+"""Which folder holds a cache, and whether it may be trusted.
 
 Code comes out of this folder, so one that others may write to is not used. Nothing here fails: without a folder a
 compile takes longer, and `Place.why` says what was wrong in one line.
@@ -17,21 +17,21 @@ FOLDER_VARIABLE = "FRETSAW_CACHE"  # `off`, or a folder to use instead of the us
 
 @dataclass(frozen=True)
 class Place:
-    """Where kernels are kept.
+    """Where entries are kept.
 
     Args:
         folder: An existing folder of this user, or None: nothing is kept.
-        why: What stands in the way of keeping kernels, in one line; empty where they are kept or not wanted.
+        why: What stands in the way of keeping any, in one line; empty where they are kept or not wanted.
     """
 
     folder: Path | None
     why: str = ""
 
 
-def find_place(environment: Mapping[str, str] = os.environ) -> Place:
+def find_place(environment: Mapping[str, str] = os.environ, name: str = "kernels") -> Place:
     """The folder that the environment names, made if it is missing.
 
-    ``FRETSAW_CACHE`` is ``off`` or a folder; otherwise ``$XDG_CACHE_HOME/fretsaw/kernels``, by default in ``~/.cache``.
+    ``FRETSAW_CACHE`` is ``off`` or a folder; otherwise ``$XDG_CACHE_HOME/fretsaw/NAME``, by default in ``~/.cache``.
     """
     chosen = environment.get(FOLDER_VARIABLE, "")
     if chosen == "off":
@@ -44,7 +44,7 @@ def find_place(environment: Mapping[str, str] = os.environ) -> Place:
         if not os.path.isabs(home):
             return Place(None, _not_kept("HOME is not set"))
         base = os.path.join(home, ".cache")
-    return _trusted(Path(base) / "fretsaw" / "kernels")
+    return _trusted(Path(base) / "fretsaw" / name)
 
 
 def _trusted(folder: Path) -> Place:
@@ -63,4 +63,4 @@ def _trusted(folder: Path) -> Place:
 
 
 def _not_kept(reason: str) -> str:
-    return f"compiled kernels are not kept: {reason}; set {FOLDER_VARIABLE} to a folder of yours, or to off"
+    return f"nothing is kept for the next compile: {reason}; set {FOLDER_VARIABLE} to a folder of yours, or to off"

@@ -1,8 +1,8 @@
-"""Entries of the kernel cache: one file each, written whole or not at all, checked whenever it is read.
+"""Entries of a cache: one file each, written whole or not at all, checked whenever it is read.
 
 Any number of processes and machines may share a folder: an entry appears by a rename, two writers of one entry write
 the same bytes, and whoever reads checks owner, key and SHA-256 before the bytes are used. What does not hold is
-compiled again. No error of the file system reaches the caller; the first of each kind is kept in `troubles`.
+made again. No error of the file system reaches the caller; the first of each kind is kept in `troubles`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,8 @@ from pathlib import Path
 
 from fretsaw.backends.kernel_cache.place import Place, find_place
 
-MAGIC = b"fretsaw kernel 1\n"
-SUFFIX, PART = ".kernel", ".part"
-LIMIT = 512 << 20  # bytes; a kernel has 15 to 60 kB, a model 10 to 30 kernels in each instruction set
+PART = ".part"
+LIMIT = 512 << 20  # bytes; a kernel has 15 to 60 kB, a model 10 to 30 kernels in each instruction set; a graph 250 kB
 ENTRY_LIMIT = 64 << 20  # bytes
 TRIM_TO = 0.8  # of the limit: trimming reads the whole folder, so it makes room for many entries at once
 STALE = 3600.0  # seconds after which a part that was never renamed belongs to a process that was killed
@@ -30,11 +29,38 @@ USED_EVERY = 3600.0  # seconds: an entry's time of use is not written more often
 
 
 @dataclass(frozen=True)
-class Usage:
-    """What the cache holds.
+class Kind:
+    """What a cache keeps.
 
     Args:
-        entries: Number of kernels.
+        name: One of them, and the ending of its file.
+        things: Several of them, for people.
+        again: What is done where one cannot be used.
+    """
+
+    name: str
+    things: str
+    again: str
+
+    @property
+    def magic(self) -> bytes:
+        return f"fretsaw {self.name} 1\n".encode()
+
+    @property
+    def suffix(self) -> str:
+        return f".{self.name}"
+
+
+KERNELS = Kind("kernel", "compiled kernels", "compiled again")
+GRAPHS = Kind("graph", "captured graphs", "captured again")
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a cache holds.
+
+    Args:
+        entries: How many.
         nbytes: Bytes of all of them.
         oldest: When the one that goes first was used last, in seconds since 1970; None where there is none.
     """
@@ -46,22 +72,24 @@ class Usage:
 
 @dataclass
 class KernelCache:
-    """Compiled code by digest, in one folder. Every method may be called from several threads.
+    """Bytes by the digest of what they were made from, in one folder. Every method may be called from several threads.
 
     Args:
         place: The folder, or none.
         limit: Bytes; what was not used for longest goes first.
+        kind: What is kept.
     """
 
     place: Place = field(default_factory=find_place)
     limit: int = LIMIT
+    kind: Kind = KERNELS
     _troubles: dict[str, str] = field(default_factory=dict)
     _size: int | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def troubles(self) -> tuple[str, ...]:
-        """One line for each thing that kept a kernel from being kept or used; for the user to read."""
+        """One line for each thing that kept an entry from being kept or used; for the user to read."""
         why = (self.place.why,) if self.place.why else ()
         return (*why, *self._troubles.values())
 
@@ -75,11 +103,11 @@ class KernelCache:
         except FileNotFoundError:
             return None
         except OSError as error:
-            self._note("read", f"cannot read {path}: {error.strerror}; compiled again")
+            self._note("read", f"cannot read {path}: {error.strerror}; {self.kind.again}")
             return None
-        payload = _checked(key, data)
+        payload = _checked(self.kind.magic, key, data)
         if payload is None:
-            self._note("damaged", f"{path} is damaged; compiled again")
+            self._note("damaged", f"{path} is damaged; {self.kind.again}")
             with suppress(OSError):
                 path.unlink()
         elif time.time() - used > USED_EVERY:
@@ -95,9 +123,9 @@ class KernelCache:
         path = self._path(folder, key)
         try:
             path.parent.mkdir(mode=0o700, exist_ok=True)
-            _write_whole(path, MAGIC + _digest(key, payload) + payload)
+            _write_whole(path, self.kind.magic + _digest(key, payload) + payload)
         except OSError as error:
-            self._note("write", f"compiled kernels are not kept: cannot write to {folder}: {error.strerror}")
+            self._note("write", f"{self.kind.things} are not kept: cannot write to {folder}: {error.strerror}")
             return
         with self._lock:
             # Counted once; others that write to the folder meanwhile are seen at the next count.
@@ -126,9 +154,8 @@ class KernelCache:
         self._size = None
         return before
 
-    @staticmethod
-    def _path(folder: Path, key: str) -> Path:
-        return folder / key[:2] / (key + SUFFIX)
+    def _path(self, folder: Path, key: str) -> Path:
+        return folder / key[:2] / (key + self.kind.suffix)
 
     def _folders(self) -> Iterator[Path]:
         if self.place.folder is not None:
@@ -139,7 +166,7 @@ class KernelCache:
         for folder in self._folders():
             with suppress(OSError), os.scandir(folder) as found:
                 for entry in found:
-                    if entry.name.endswith(SUFFIX):
+                    if entry.name.endswith(self.kind.suffix):
                         with suppress(OSError):  # it may go while we look
                             status = entry.stat(follow_symlinks=False)
                             yield _File(Path(entry.path), status.st_size, status.st_mtime)
@@ -182,10 +209,10 @@ def _digest(key: str, payload: bytes) -> bytes:
     return hashlib.sha256(key.encode() + b"\n" + payload).digest()
 
 
-def _checked(key: str, data: bytes) -> bytes | None:
-    head = len(MAGIC) + 32
+def _checked(magic: bytes, key: str, data: bytes) -> bytes | None:
+    head = len(magic) + 32
     payload = data[head:]
-    whole = data[: len(MAGIC)] == MAGIC and data[len(MAGIC) : head] == _digest(key, payload)
+    whole = data[: len(magic)] == magic and data[len(magic) : head] == _digest(key, payload)
     return payload if whole else None
 
 

@@ -88,11 +88,11 @@ def command(
 
 
 def _capture(path: Path) -> tuple[Checkpoint, Graph]:
-    from fretsaw.frontend.capture import capture
     from fretsaw.frontend.checkpoint import load_checkpoint
+    from fretsaw.tools.capturing import captured_graph
 
     checkpoint = load_checkpoint(path)
-    return checkpoint, capture(checkpoint)
+    return checkpoint, captured_graph(checkpoint).graph
 
 
 def _sequence(graph: Graph, checkpoint: Checkpoint, text: Path | None, tokens: int) -> Sequence:

@@ -22,10 +22,10 @@ def load_graph(path: Path, phase: str) -> Graph:
         UsageError: ``path`` is an IR text of a later phase.
     """
     if path.is_dir():
-        from fretsaw.frontend.capture import capture
         from fretsaw.frontend.checkpoint import load_checkpoint
+        from fretsaw.tools.capturing import captured_graph
 
-        return capture(load_checkpoint(path))
+        return captured_graph(load_checkpoint(path)).graph
     from fretsaw.tools.report.source import Source
 
     source = Source.open(path)
