@@ -23,6 +23,7 @@ from fretsaw.backends.tvm.kernels.attention import AttentionSpec, attention
 from fretsaw.backends.tvm.kernels.embedding import EmbeddingSpec, embedding
 from fretsaw.backends.tvm.kernels.epilogue import Epilogue, Glu
 from fretsaw.backends.tvm.kernels.gemm import GemmSpec, gemm
+from fretsaw.backends.tvm.kernels.grouped import Grouped
 from fretsaw.backends.tvm.kernels.isa import V3, V4, Isa
 from fretsaw.backends.tvm.kernels.moe import GroupedSpec, grouped_gemm
 from fretsaw.backends.tvm.kernels.norm import NormSpec, norm
@@ -68,6 +69,25 @@ def bench_gemm(isa: Isa, threads: int) -> None:
     band = read_bandwidth(threads, rounds=3)
     speed = 4e-9 * 49152 * 576 / best(lambda: run(x, w, out))
     print(f"head     float32   T=1   {speed:6.1f} GB/s,     probe {band:6.1f}, ratio {speed / band:.2f}")
+
+
+def bench_codes(isa: Isa, threads: int) -> None:
+    """Print products over weights in codes: of one row in bytes of weights a second, of 512 rows beside f32 weights."""
+    band = read_bandwidth(threads, rounds=3)
+    for bits, group in ((8, 32), (4, 32), (4, 64), (2, 32)):
+        how = Grouped(bits, group)
+        spec = GemmSpec(49152, 576, isa, how)
+        shape = how.shape(spec.panels, 576)
+        run, w, x, out = build(gemm(spec), isa), zeros(*shape, dtype="int32"), zeros(1, 576), zeros(1, 49152)
+        speed = 4e-9 * float(np.prod(shape)) / best(lambda: run(x, w, out))  # noqa: B023
+        print(f"head     u{bits}_g{group:<4}  T=1   {speed:6.1f} GB/s,     probe {band:6.1f}, ratio {speed / band:.2f}")
+        peak = fma_peak(threads, 2)
+        for t in (8, 512):
+            spec = GemmSpec(1536, 576, isa, how, Epilogue(glu=Glu()))
+            run, w = build(gemm(spec), isa), zeros(*how.shape(spec.panels, 576), dtype="int32")
+            speed = 2e-9 * t * spec.panels * 16 * 576 / best(partial(run, zeros(t, 576), w, zeros(t, 1536)))
+            print(f"gate_up  u{bits}_g{group:<4}  T={t:<3} {speed:6.1f} GFLOP/s, probe {peak:6.1f}, "
+                  f"ratio {speed / peak:.2f}")  # fmt: skip
 
 
 def bench_few_rows(isa: Isa, threads: int, copies: int = 24) -> None:
@@ -151,6 +171,7 @@ def main() -> None:
     isa = V4 if "avx512f" in Path("/proc/cpuinfo").read_text() else V3
     print(f"{isa.name}, {threads} threads, read bandwidth {read_bandwidth(threads):.1f} GB/s")
     bench_gemm(isa, threads)
+    bench_codes(isa, threads)
     bench_few_rows(isa, threads)
     bench_rows(isa, threads)
     bench_experts(isa, threads)

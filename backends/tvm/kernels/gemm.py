@@ -29,9 +29,19 @@ from fretsaw.backends.tvm.kernels.emit import (
     when,
 )
 from fretsaw.backends.tvm.kernels.epilogue import Epilogue, Sink
+from fretsaw.backends.tvm.kernels.grouped import Grouped, GroupReader
 from fretsaw.backends.tvm.kernels.isa import PANEL, Isa
 from fretsaw.backends.tvm.kernels.pack import STORAGE
-from fretsaw.backends.tvm.kernels.tile import UNROLL, Ahead, RowTile, accumulate, spilled, widen_load
+from fretsaw.backends.tvm.kernels.tile import (
+    UNROLL,
+    Ahead,
+    RowTile,
+    Tile,
+    accumulate,
+    accumulate_grouped,
+    spilled,
+    widen_load,
+)
 
 
 @dataclass(frozen=True)
@@ -41,14 +51,14 @@ class GemmSpec:
     Args:
         n: output columns (GLU: F, the number of gated features).
         k: input features.
-        weight: ``float32``, ``float16`` or ``bfloat16``.
+        weight: ``float32``, ``float16`` or ``bfloat16``, or how integer codes lie in words.
         epilogue: what follows the product.
     """
 
     n: int
     k: int
     isa: Isa
-    weight: str = "float32"
+    weight: str | Grouped = "float32"
     epilogue: Epilogue = field(default_factory=Epilogue)
     name: str = "gemm"
 
@@ -75,14 +85,17 @@ def declare_sink(k: Kernel, e: Epilogue, n: int, t: Expr, inplace_ok: bool = Tru
 def gemm(spec: GemmSpec) -> tirx.PrimFunc:
     """Return the PrimFunc of a GEMM.
 
-    Arguments in order: ``x f32[T, K]``; ``w [panels, K, 16]`` (uint16 for bf16); ``bias f32[N]`` if asked (GLU:
-    ``gate_bias[F]``, ``up_bias[F]``); ``residual f32[T, N]`` if "add"; the callback's extra buffers; ``out f32[T, N]``.
+    Arguments in order: ``x f32[T, K]``; ``w [panels, K, 16]`` (uint16 for bf16; `grouped.py` for codes); ``bias f32[N]``
+    if asked (GLU: ``gate_bias[F]``, ``up_bias[F]``); ``residual f32[T, N]`` if "add"; the callback's extra buffers; ``out f32[T, N]``.
     With residual "inplace" the last argument is read and written.
     """
     with kernel(spec.name) as k:
         t = dim("T")
         x = k.arg("x", (t, spec.k))
-        w = k.arg("w", (spec.panels, spec.k, PANEL), STORAGE[spec.weight])
+        if isinstance(spec.weight, Grouped):
+            w = k.arg("w", spec.weight.shape(spec.panels, spec.k), "int32")
+        else:
+            w = k.arg("w", (spec.panels, spec.k, PANEL), STORAGE[spec.weight])
         _emit(_Rows(spec, x, w, declare_sink(k, spec.epilogue, spec.n, t)()), t)
     return k.func
 
@@ -99,15 +112,7 @@ class _Rows:
     def tile(self, rows: int, panels: int, row0: Expr, panel: Expr, ahead: Ahead | None = None) -> None:
         """Emit one tile of ``rows`` x ``panels`` with its epilogue."""
         spec = self.spec
-        tile = accumulate(
-            spec.isa,
-            rows,
-            panels,
-            spec.k,
-            lambda r, k: load(self.x, [row0 + r, k]),
-            lambda p, k, c: widen_load(self.w, [panel + p, k, c], spec.isa.lanes),
-            ahead=ahead,
-        )
+        tile = self.sums(rows, panels, row0, panel, ahead)
         if rows == 1 or spec.epilogue.glu is None:
             with unroll(rows) as r:
                 self.sink.write_row(tile, r, row0 + r, panel)
@@ -118,7 +123,20 @@ class _Rows:
             with loop(rows) as r:
                 self.sink.write_row(RowTile(spec.isa, 1, 1, (done,)), r, row0 + r, panel + p)
 
-    def tail(self, count: Expr, panels: int, row0: Expr, panel: Expr, ahead: Ahead) -> None:
+    def sums(self, rows: int, panels: int, row0: Expr, panel: Expr, ahead: Ahead | None) -> Tile:
+        isa, depth = self.spec.isa, self.spec.k
+
+        def x(r: Expr, k: Expr) -> Expr:
+            return load(self.x, [row0 + r, k])
+
+        if isinstance(self.spec.weight, Grouped):
+            reader = GroupReader(self.spec.weight, self.w, isa.lanes)
+            return accumulate_grouped(isa, rows, panels, depth, x, reader, panel)
+        return accumulate(
+            isa, rows, panels, depth, x, lambda p, k, c: widen_load(self.w, [panel + p, k, c], isa.lanes), ahead
+        )
+
+    def tail(self, count: Expr, panels: int, row0: Expr, panel: Expr, ahead: Ahead | None) -> None:
         """Emit a tile of exactly ``count`` rows, 1 to one less than a full tile."""
         for rows in range(1, self.spec.isa.rows):
             with when(count == rows):
@@ -209,11 +227,11 @@ def _emit_many(rows: _Rows, t: Expr) -> None:
         first, last = T.bind(part * whole // splits), T.bind((part + 1) * whole // splits)
 
         def body(panels: int, panel: Expr) -> None:
-            fetch = _Fetch.next_panel(rows, panel, panels, t)
+            fetch = None if isinstance(spec.weight, Grouped) else _Fetch.next_panel(rows, panel, panels, t)
             with loop(last - first) as i:
-                rows.tile(height, panels, (first + i) * height, panel, fetch.share_of(first + i))
+                rows.tile(height, panels, (first + i) * height, panel, fetch and fetch.share_of(first + i))
             with when(part == splits - 1):
-                rows.tail(t % height, panels, whole * height, panel, fetch.share_of(whole))
+                rows.tail(t % height, panels, whole * height, panel, fetch and fetch.share_of(whole))
 
         if not rest:
             body(wide, g * wide)

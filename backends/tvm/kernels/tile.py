@@ -26,6 +26,7 @@ from fretsaw.backends.tvm.kernels.emit import (
     unroll,
     vtype,
 )
+from fretsaw.backends.tvm.kernels.grouped import GroupReader
 from fretsaw.backends.tvm.kernels.isa import PANEL, Isa
 
 # (panel number within the tile, k, first column in the panel) -> f32 vector of weights
@@ -84,6 +85,49 @@ def spilled(tile: Tile, panel: int) -> Buffer:
     return out
 
 
+@dataclass(frozen=True)
+class _Sums:
+    """The accumulators of a tile while its chains grow."""
+
+    isa: Isa
+    rows: int
+    panels: int
+    x: InputLoad
+    acc: tuple[Buffer, ...]
+
+    @staticmethod
+    def zero(isa: Isa, rows: int, panels: int, x: InputLoad) -> _Sums:
+        lanes = isa.lanes
+        acc = tuple(scratch((rows, lanes)) for _ in range(panels * (PANEL // lanes)))
+        with unroll(rows) as r:
+            for part in acc:
+                store(part, [r, 0], splat(0.0, lanes))
+        return _Sums(isa, rows, panels, x, acc)
+
+    @property
+    def parts(self) -> list[tuple[int, int]]:
+        """Panel and first column of each vector."""
+        return [(p, c) for p in range(self.panels) for c in range(0, PANEL, self.isa.lanes)]
+
+    def add(self, k: Expr, weights: Callable[[int], Expr]) -> None:
+        """The next link of every chain; ``weights(i)`` gives the weights of vector i at ``k``."""
+        lanes = self.isa.lanes
+        if self.rows == 1:  # a stream: each vector of weights is used once, straight from memory
+            for i, part in enumerate(self.acc):
+                value = T.bind(weights(i))
+                store(part, [0, 0], fma(splat(self.x(i64(0), k), lanes), value, load(part, [0, 0], lanes)))
+            return
+        # All weights of this k first, then each input once: 12 accumulators, 2 weights and 1 input fit 16 registers.
+        columns = [T.bind(weights(i)) for i in range(len(self.acc))]
+        with unroll(self.rows) as r:
+            value = T.bind(self.x(r, k))
+            for part, column in zip(self.acc, columns, strict=True):
+                store(part, [r, 0], fma(splat(value, lanes), column, load(part, [r, 0], lanes)))
+
+    def tile(self) -> Tile:
+        return Tile(self.isa, self.rows, self.panels, self.acc)
+
+
 def accumulate(
     isa: Isa,
     rows: int,
@@ -101,25 +145,11 @@ def accumulate(
         w: gives ``isa.lanes`` weights of a panel at k.
         ahead: emits what fetches memory for later, once per ``UNROLL`` steps of k.
     """
-    lanes, per = isa.lanes, PANEL // isa.lanes
-    parts = [(p, v) for p in range(panels) for v in range(per)]
-    acc = tuple(scratch((rows, lanes)) for _ in parts)
-    with unroll(rows) as r:
-        for part in acc:
-            store(part, [r, 0], splat(0.0, lanes))
+    sums = _Sums.zero(isa, rows, panels, x)
+    parts = sums.parts
 
     def step(k: Expr) -> None:
-        if rows == 1:  # a stream: each vector of weights is used once, straight from memory
-            for part, (p, v) in zip(acc, parts, strict=True):
-                weights = T.bind(w(p, k, v * lanes))
-                store(part, [0, 0], fma(splat(x(i64(0), k), lanes), weights, load(part, [0, 0], lanes)))
-            return
-        # All weights of this k first, then each input once: 12 accumulators, 2 weights and 1 input fit 16 registers.
-        columns = [T.bind(w(p, k, v * lanes)) for p, v in parts]
-        with unroll(rows) as r:
-            value = T.bind(x(r, k))
-            for part, weights in zip(acc, columns, strict=True):
-                store(part, [r, 0], fma(splat(value, lanes), weights, load(part, [r, 0], lanes)))
+        sums.add(k, lambda i: w(parts[i][0], k, parts[i][1]))
 
     whole = depth // UNROLL
     if whole:
@@ -130,4 +160,25 @@ def accumulate(
                 step(ko * UNROLL + u)
     for k in range(whole * UNROLL, depth):
         step(i64(k))
-    return Tile(isa, rows, panels, acc)
+    return sums.tile()
+
+
+def accumulate_grouped(
+    isa: Isa, rows: int, panels: int, depth: int, x: InputLoad, reader: GroupReader, panel: Expr
+) -> Tile:
+    """As ``accumulate``, over weights in integer codes that are decoded in registers.
+
+    Args:
+        depth: K, a multiple of the group.
+        panel: The tile's first panel.
+    """
+    sums = _Sums.zero(isa, rows, panels, x)
+    how = reader.how
+    with loop(depth // how.group) as g:
+        terms = [reader.terms(panel + p, g, c) for p, c in sums.parts]
+        with loop(how.words) as word:
+            words = [reader.words(panel + p, g, word, c) for p, c in sums.parts]
+            first = T.bind(g * how.group + word * how.per)
+            for which in range(how.per):
+                sums.add(first + which, lambda i, n=which: reader.weights(words[i], n, terms[i]))
+    return sums.tile()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from fretsaw.backends.kernel_cache import KernelCache
 from fretsaw.backends.tvm.codegen.link import load_kernel
 from fretsaw.backends.tvm.codegen.lower import native_module
 from fretsaw.backends.tvm.codegen.objects import compile_kernels, kernel_from
-from fretsaw.backends.tvm.kernels.isa import V3, Isa
+from fretsaw.backends.tvm.kernels.isa import V3, V4, Isa
 
 Array = NDArray[Any]
 
@@ -23,8 +24,8 @@ Array = NDArray[Any]
 class Built:
     """A compiled kernel that takes NumPy arrays, runs, and returns all of them as they are afterwards."""
 
-    def __init__(self, func: tirx.PrimFunc) -> None:
-        kernel = kernel_from(func, V3)
+    def __init__(self, func: tirx.PrimFunc, isa: Isa = V3) -> None:
+        kernel = kernel_from(func, isa)
         code = compile_kernels([kernel], KernelCache()).objects[kernel.key]
         self._call = load_kernel(kernel.name, code)
 
@@ -34,6 +35,11 @@ class Built:
         first = len(tensors) - results
         self._call(*tensors[:first], *scalars, *tensors[first:])
         return [t.numpy() for t in tensors]
+
+
+def runnable() -> list[Isa]:
+    """The instruction sets that kernels are written for and this machine has."""
+    return [V3, V4] if "avx512f" in Path("/proc/cpuinfo").read_text() else [V3]
 
 
 def assembly(func: tirx.PrimFunc, isa: Isa) -> str:
