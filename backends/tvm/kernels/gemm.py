@@ -85,8 +85,9 @@ def declare_sink(k: Kernel, e: Epilogue, n: int, t: Expr, inplace_ok: bool = Tru
 def gemm(spec: GemmSpec) -> tirx.PrimFunc:
     """Return the PrimFunc of a GEMM.
 
-    Arguments in order: ``x f32[T, K]``; ``w [panels, K, 16]`` (uint16 for bf16; `grouped.py` for codes); ``bias f32[N]``
-    if asked (GLU: ``gate_bias[F]``, ``up_bias[F]``); ``residual f32[T, N]`` if "add"; the callback's extra buffers; ``out f32[T, N]``.
+    Arguments in order: ``x f32[T, K]``; ``w [panels, K, 16]`` (uint16 for bf16; codes as in `grouped.py`); ``bias
+    f32[N]`` if asked (GLU: ``gate_bias[F]``, ``up_bias[F]``); ``residual f32[T, N]`` if "add"; the callback's extra
+    buffers; ``out f32[T, N]``.
     With residual "inplace" the last argument is read and written.
     """
     with kernel(spec.name) as k:
@@ -178,6 +179,11 @@ class _Fetch:
         return ahead
 
 
+def _no_fetch(tile: Expr) -> Ahead | None:
+    """Codes are few bytes: decoding them gives the memory time enough."""
+    return None
+
+
 def _vector_group(panels: int) -> int:
     """Return how many panels one GEMV step streams: enough chains to hide latency, even shares for threads."""
 
@@ -227,11 +233,13 @@ def _emit_many(rows: _Rows, t: Expr) -> None:
         first, last = T.bind(part * whole // splits), T.bind((part + 1) * whole // splits)
 
         def body(panels: int, panel: Expr) -> None:
-            fetch = None if isinstance(spec.weight, Grouped) else _Fetch.next_panel(rows, panel, panels, t)
+            fetch = (
+                _no_fetch if isinstance(spec.weight, Grouped) else _Fetch.next_panel(rows, panel, panels, t).share_of
+            )
             with loop(last - first) as i:
-                rows.tile(height, panels, (first + i) * height, panel, fetch and fetch.share_of(first + i))
+                rows.tile(height, panels, (first + i) * height, panel, fetch(first + i))
             with when(part == splits - 1):
-                rows.tail(t % height, panels, whole * height, panel, fetch and fetch.share_of(whole))
+                rows.tail(t % height, panels, whole * height, panel, fetch(whole))
 
         if not rest:
             body(wide, g * wide)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
@@ -180,5 +181,12 @@ def accumulate_grouped(
             words = [reader.words(panel + p, g, word, c) for p, c in sums.parts]
             first = T.bind(g * how.group + word * how.per)
             for which in range(how.per):
-                sums.add(first + which, lambda i, n=which: reader.weights(words[i], n, terms[i]))
+                decoded = partial(_decoded, reader, words, terms, which)
+                sums.add(first + which, decoded)
     return sums.tile()
+
+
+def _decoded(
+    reader: GroupReader, words: Sequence[Expr], terms: Sequence[tuple[Expr, Expr]], which: int, vector: int
+) -> Expr:
+    return reader.weights(words[vector], which, terms[vector])

@@ -59,7 +59,9 @@ def test_each_code_is_decoded_exactly(how: Grouped, isa: Isa) -> None:
     """A row of x with a single one reads a weight as it is: all codes, the greatest and least scales and minima."""
     n, k = 32, how.group
     codes, scales, minima = weights(2, n, k, how)
-    codes[:4], scales[:4], minima[:4] = 2**how.bits - 1, [[65504], [6e-8], [-65504], [0]], [[1], [0], [-65504], [0]]
+    codes[:4] = 2**how.bits - 1
+    scales[:4] = np.array([[65504], [6e-8], [-65504], [0]])
+    minima[:4] = np.array([[1], [0], [-65504], [0]])
     codes[4] = 0
     run = Built(gemm(GemmSpec(n, k, isa, how)), isa)
     got = run(np.eye(k, dtype=np.float32), pack_codes(codes, scales, minima, how), np.zeros((k, n), np.float32))[-1]
