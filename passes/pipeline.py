@@ -39,6 +39,7 @@ from fretsaw.passes.packed.hoist_rows import hoist_rows
 from fretsaw.passes.packed.pack_segments import pack_segments
 from fretsaw.passes.packed.pack_tokens import pack_tokens
 from fretsaw.passes.packed.share_uniform_rows import share_uniform_rows
+from fretsaw.passes.quantize.quantize_weights import quantize_weights
 from fretsaw.passes.sparse.sparse_attention import sparse_attention
 
 PIPELINE: Mapping[str, tuple[Pass, ...]] = {
@@ -82,7 +83,7 @@ PIPELINE: Mapping[str, tuple[Pass, ...]] = {
 
 
 # Passes that run only when somebody asks for them, at the end of their phase.
-ON_REQUEST: tuple[Pass, ...] = (fold_norm_gain, sparse_attention)
+ON_REQUEST: tuple[Pass, ...] = (fold_norm_gain, sparse_attention, quantize_weights)
 
 
 @dataclass(frozen=True)

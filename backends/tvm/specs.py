@@ -21,11 +21,20 @@ from fretsaw.backends.tvm.kernels import norm as norm_kernel
 from fretsaw.backends.tvm.kernels import rope as rope_kernel
 from fretsaw.backends.tvm.kernels.emit import Buffer, Expr, Index, dim, kernel, lanes_of, load, parallel, store
 from fretsaw.backends.tvm.kernels.epilogue import Epilogue, Glu
+from fretsaw.backends.tvm.kernels.grouped import Grouped
 from fretsaw.backends.tvm.kernels.isa import Isa
 from fretsaw.backends.tvm.kernels.rows import for_columns
 from fretsaw.backends.tvm.kv_storage import KvType
 
 WIDE = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}  # the kernels' names of weight types
+
+
+def weight_storage(name: str) -> str | Grouped:
+    """How kernels read weights that are stored as ``f32``, ``f16``, ``bf16``, or in codes such as ``u4_g32``."""
+    if name in WIDE:
+        return WIDE[name]
+    bits, group = name.removeprefix("u").split("_g")
+    return Grouped(int(bits), int(group))
 
 
 @dataclass(frozen=True)
@@ -97,7 +106,9 @@ class LinearSpec(Spec):
         plain = self.tree == ("leaf", 0)
         glu = Glu(self.glu) if self.glu else None
         epilogue = Epilogue(glu=glu, callback=None if plain else callback, extra=extra)
-        return gemm_kernel.gemm(gemm_kernel.GemmSpec(self.n, self.k, isa, WIDE[self.weight], epilogue, name=self.name))
+        return gemm_kernel.gemm(
+            gemm_kernel.GemmSpec(self.n, self.k, isa, weight_storage(self.weight), epilogue, name=self.name)
+        )
 
 
 @dataclass(frozen=True)
@@ -130,7 +141,7 @@ class EmbeddingSpec(Spec):
     def build(self, isa: Isa) -> tirx.PrimFunc:
         return embedding_kernel.embedding(
             embedding_kernel.EmbeddingSpec(
-                self.vocabulary, self.width, isa, WIDE[self.weight], self.packed, self.scale, self.name
+                self.vocabulary, self.width, isa, weight_storage(self.weight), self.packed, self.scale, self.name
             )
         )
 

@@ -9,6 +9,7 @@ from fretsaw.ir.ops import (  # noqa: F401
     linear,
     moe,
     norm,
+    quantized,
     reduce,
     rope,
     segments,

@@ -14,6 +14,7 @@ from fretsaw.ir.dims import Dim
 from fretsaw.ir.errors import FretsawError
 from fretsaw.ir.interp import resolve_attrs
 from fretsaw.ir.kv import block_dims
+from fretsaw.ir.quantized import stored_bytes
 from fretsaw.ir.types import ValueType
 
 TOKENS = 512  # of the ledger's numbers
@@ -25,7 +26,7 @@ class Cost:
 
     Args:
         flops: Floating point operations; a multiply-add is two.
-        weight_bytes: Bytes of the constants that nodes read, each constant once, in the graph's dtypes.
+        weight_bytes: Bytes of the constants that nodes read, each constant once, in the graph's dtypes or as codes.
         activation_bytes: Bytes that nodes write: every result but that of a reshape, and what goes to the cache.
         parameters: Elements of those constants.
     """
@@ -62,7 +63,7 @@ def cost(graph: Graph, tokens: int = TOKENS) -> Cost:
     read = {v for node in graph.nodes for v in node.operands} | set(graph.outputs)
     consts = [const for value, const in graph.consts.items() if value in read]
     elements = sum(n for n in (const.type.numel for const in consts) if isinstance(n, int))
-    return Cost(flops, sum(const.nbytes for const in consts), written, elements)
+    return Cost(flops, sum(map(stored_bytes, consts)), written, elements)
 
 
 def sequence_dims(graph: Graph, tokens: int, *, within: bool = True) -> dict[str, int]:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from tvm import tirx
 
-from fretsaw.backends.tvm.kernels.emit import bind, dim, kernel, load, loop, parallel, splat, store
+from fretsaw.backends.tvm.kernels.emit import Expr, bind, dim, kernel, load, loop, parallel, splat, store
+from fretsaw.backends.tvm.kernels.grouped import Grouped, GroupReader
 from fretsaw.backends.tvm.kernels.isa import PANEL, Isa
 from fretsaw.backends.tvm.kernels.pack import STORAGE
 from fretsaw.backends.tvm.kernels.rows import for_columns
@@ -19,13 +20,14 @@ class EmbeddingSpec:
 
     Args:
         packed: the table is ``pack_panels`` of [V, D]; otherwise plain [V, D].
+        weight: A dtype, or how integer codes lie in words: then the table is ``pack_codes`` of [V, D].
         scale: constant factor, in f32 (Gemma).
     """
 
     vocabulary: int
     width: int
     isa: Isa
-    weight: str = "float32"
+    weight: str | Grouped = "float32"
     packed: bool = True
     scale: float = 1.0
     name: str = "embedding"
@@ -41,12 +43,23 @@ def embedding(spec: EmbeddingSpec) -> tirx.PrimFunc:
     with kernel(spec.name) as k:
         t = dim("T")
         ids = k.arg("ids", (t,), "int32")
-        shape = (-(-spec.vocabulary // PANEL), spec.width, PANEL) if spec.packed else (spec.vocabulary, spec.width)
-        table = k.arg("table", shape, STORAGE[spec.weight])
+        panels = -(-spec.vocabulary // PANEL)
+        if isinstance(spec.weight, Grouped):
+            table = k.arg("table", spec.weight.shape(panels, spec.width), "int32")
+        else:
+            shape = (panels, spec.width, PANEL) if spec.packed else (spec.vocabulary, spec.width)
+            table = k.arg("table", shape, STORAGE[spec.weight])
         out = k.arg("out", (t, spec.width))
         with parallel(t) as row:
             token = bind(tirx.Cast("int64", load(ids, [row])))
-            if spec.packed:
+            if isinstance(spec.weight, Grouped):
+                reader = GroupReader(spec.weight, table, 1)
+
+                def put(c: Expr, value: Expr) -> None:
+                    store(out, [row, c], value * splat(spec.scale, 1) if spec.scale != 1.0 else value)
+
+                reader.column(token // PANEL, token % PANEL, spec.width, put)
+            elif spec.packed:
                 with loop(spec.width) as c:
                     value = widen_load(table, [token // PANEL, c, token % PANEL], 1)
                     store(out, [row, c], value * splat(spec.scale, 1) if spec.scale != 1.0 else value)

@@ -7,6 +7,7 @@ then 16 scales and 16 minima in f16. A tile reads it from end to end, and all th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
-from fretsaw.backends.tvm.kernels.emit import Buffer, Expr, bind, fma, load, splat_int, vtype
+from fretsaw.backends.tvm.kernels.emit import Buffer, Expr, bind, fma, load, loop, splat_int, vtype
 from fretsaw.backends.tvm.kernels.isa import PANEL
 
 Codes = NDArray[np.uint8]
@@ -140,3 +141,18 @@ class GroupReader:
         shifted = words >> splat_int(which * self.how.bits, self.lanes) if which else words
         code = shifted & splat_int(2**self.how.bits - 1, self.lanes)
         return fma(tirx.Cast(vtype("float32", self.lanes), code), *terms)
+
+    def column(self, panel: Expr, lane: Expr, depth: int, put: Callable[[Expr, Expr], None]) -> None:
+        """Decode one column from end to end, for a reader of one lane: ``put(k, weight)`` for each k."""
+        how = self.how
+        with loop(depth // how.group) as g:
+            terms = tuple(bind(self._half(panel, g, at, lane)) for at in (0, PANEL // 2))
+            with loop(how.words) as word:
+                bits = bind(load(self.buffer, [*self.lead, panel, g, word * PANEL + lane]))
+                for which in range(how.per):
+                    put(g * how.group + word * how.per + which, bind(self.weights(bits, which, (terms[0], terms[1]))))
+
+    def _half(self, panel: Expr, group: Expr, at: int, lane: Expr) -> Expr:
+        pair = load(self.buffer, [*self.lead, panel, group, self.how.words * PANEL + at + lane // 2])
+        word = T.reinterpret("uint32", pair) >> tirx.Cast("uint32", lane % 2 * 16)
+        return tirx.Cast("float32", T.reinterpret("float16", tirx.Cast("uint16", word)))

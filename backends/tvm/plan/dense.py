@@ -24,18 +24,21 @@ def cover_linear(ctx: Context, node: Node) -> None:
         _cover_glu(ctx, node, gated)
         return
     n, k = _features(node)
-    weight = ctx.pool.panels([(ctx.const(node["weight"], node, "weight"), None)], node["weight"].name)
+    const = ctx.const(node["weight"], node, "weight")
+    weight = ctx.pool.panels([(const, None)], node["weight"].name)
     chain = Chain(ctx.graph, (node.out,))
     bias = node.get("bias")
     if bias is not None:
         chain.start_with_bias(bias)
     chain.grow(ctx.covered)
-    emit_linear(ctx, node["input"], weight, chain, [node, *chain.nodes], n, k)
+    emit_linear(ctx, node["input"], weight, ctx.pool.storage([const]), chain, [node, *chain.nodes], n, k)
 
 
-def emit_linear(ctx: Context, x: Value, weight: Arg, chain: Chain, nodes: list[Node], n: int, k: int) -> None:
+def emit_linear(
+    ctx: Context, x: Value, weight: Arg, storage: str, chain: Chain, nodes: list[Node], n: int, k: int
+) -> None:
     """One GEMM whose epilogue is ``chain``."""
-    spec = LinearSpec(n, k, ctx.options.weights, chain.expr, tuple(chain.kinds))
+    spec = LinearSpec(n, k, storage, chain.expr, tuple(chain.kinds))
     ctx.add(spec, [x, weight, *leaves(ctx, chain)], [chain.result], nodes)
 
 
@@ -106,8 +109,9 @@ def activation_name(node: Node) -> str | None:
 
 def _cover_glu(ctx: Context, node: Node, gated: Gated) -> None:
     n, k = _features(node)
-    weight = ctx.pool.glu_panels(ctx.const(node["weight"], node, "weight"), gated.gate, gated.up, node["weight"].name)
+    const = ctx.const(node["weight"], node, "weight")
+    weight = ctx.pool.glu_panels(const, gated.gate, gated.up, node["weight"].name)
     chain = Chain(ctx.graph, (gated.result,))
     chain.grow(ctx.covered)
-    spec = LinearSpec(n // 2, k, ctx.options.weights, chain.expr, tuple(chain.kinds), gated.activation)
+    spec = LinearSpec(n // 2, k, ctx.pool.storage([const]), chain.expr, tuple(chain.kinds), gated.activation)
     ctx.add(spec, [node["input"], weight, *leaves(ctx, chain)], [chain.result], [*gated.nodes, *chain.nodes])

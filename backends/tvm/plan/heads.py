@@ -61,7 +61,7 @@ def project(ctx: Context, site: AttentionSite) -> Value:
         inputs.append(ctx.pool.vector(vectors, base + ".bias"))
     out = ctx.temporary(base, "f32", (site.attend["q"].tensor.shape[0], width))
     tree = ("add", ("leaf", 0), ("leaf", 1)) if with_bias else ("leaf", 0)
-    spec = LinearSpec(width, depth, ctx.options.weights, tree, ("col",) if with_bias else ())
+    spec = LinearSpec(width, depth, ctx.pool.storage([c for c, _ in parts]), tree, ("col",) if with_bias else ())
     branches = (site.q, site.k, site.v)
     path = [n for b in branches if b.rows is not None for n in b.rows.path]
     ctx.add(spec, inputs, [out], [*linears, *path])

@@ -9,6 +9,7 @@ from fretsaw.backends.tvm.plan.refuse import refusal
 from fretsaw.backends.tvm.specs import CopySpec, ElementwiseSpec, EmbeddingSpec, NormSpec, TakeSpec
 from fretsaw.backends.tvm.steps import Arg
 from fretsaw.ir import Node
+from fretsaw.ir.quantized import coded
 
 
 def _width(node: Node) -> int:
@@ -21,7 +22,7 @@ def cover_embedding(ctx: Context, node: Node) -> None:
     """Rows of the table, in the panels of the output head where it has the same; a constant factor that follows is
     taken along."""
     table = ctx.const(node["table"], node, "table")
-    tied = any(use.node.op == "linear" for use in ctx.graph.uses(node["table"]))
+    tied = any(use.node.op == "linear" for use in ctx.graph.uses(node["table"])) or coded(table) is not None
     tensor = ctx.pool.panels([(table, None)], node["table"].name) if tied else ctx.pool.table(table, node["table"].name)
     chain = Chain(ctx.graph, (node.out,))
     chain.grow(ctx.covered)
@@ -31,7 +32,8 @@ def cover_embedding(ctx: Context, node: Node) -> None:
             scale, nodes, out = factor, [node, *chain.nodes], chain.result
     vocabulary, width = node["table"].tensor.shape
     assert isinstance(vocabulary, int) and isinstance(width, int)
-    ctx.add(EmbeddingSpec(vocabulary, width, ctx.options.weights, scale, tied), [node["ids"], tensor], [out], nodes)
+    spec = EmbeddingSpec(vocabulary, width, ctx.pool.storage([table]), scale, tied)
+    ctx.add(spec, [node["ids"], tensor], [out], nodes)
 
 
 def cover_norm(ctx: Context, node: Node) -> None:

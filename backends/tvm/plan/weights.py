@@ -6,12 +6,15 @@ from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 
+from fretsaw.backends.tvm.kernels.grouped import Grouped, pack_codes
 from fretsaw.backends.tvm.kernels.isa import PANEL
 from fretsaw.backends.tvm.kernels.pack import convert, pack_glu_panels, pack_panels
 from fretsaw.backends.tvm.options import WeightType
-from fretsaw.backends.tvm.specs import WIDE
+from fretsaw.backends.tvm.specs import WIDE, weight_storage
 from fretsaw.backends.tvm.steps import Tensor
 from fretsaw.ir import Const, TensorType
+from fretsaw.ir.errors import LoweringError
+from fretsaw.ir.quantized import coded
 from fretsaw.ir.types import DType
 
 
@@ -42,11 +45,28 @@ class TensorPool:
             self._by_key[key] = Tensor(full, TensorType(dtype, tuple(shape)), make)
         return self._by_key[key]
 
+    def storage(self, consts: Sequence[Const]) -> str:
+        """How the weights of one kernel are stored.
+
+        Raises:
+            LoweringError: they are not all stored alike.
+        """
+        found = dict.fromkeys(self.weights if (parts := coded(c)) is None else parts.format for c in consts)
+        if len(found) > 1:
+            names = ", ".join(dict.fromkeys(c.source or str(c.type) for c in consts))
+            what = f"weights that one kernel reads are stored as {' and as '.join(found)}: {names}"
+            raise LoweringError(what, when="lowering for tvm", hint="give them one format")
+        return next(iter(found))
+
     def panels(self, parts: Sequence[tuple[Const, np.ndarray | None]], name: str) -> Tensor:
-        """[N16, K, 16] panels of the chosen output rows (None: all) of several weights [O, K], one after another."""
+        """Panels of the chosen output rows (None: all) of several weights [O, K], one after another: [N16, K, 16], or
+        as in kernels/grouped.py where they are in codes."""
         columns = int(np.sum([_rows(c) if r is None else r.size for c, r in parts]))
         depth = _size(parts[0][0], 1)
         key = ("panels", *((c, None if r is None else r.tobytes()) for c, r in parts))
+        if isinstance(kind := weight_storage(self.storage([c for c, _ in parts])), Grouped):
+            shape = kind.shape(-(-columns // PANEL), depth)
+            return self._add(key, name, "i32", shape, lambda: _pack_coded(parts, kind))
 
         def make() -> np.ndarray:
             rows = [c.load() if r is None else c.load()[r] for c, r in parts]
@@ -62,15 +82,20 @@ class TensorPool:
         )
 
     def glu_panels(self, weight: Const, gate: slice, up: slice, name: str) -> Tensor:
-        """[F8, K, 16]: 8 gate columns, then their 8 up columns, from a weight [O, K] that holds both."""
-        half = gate.stop - gate.start
+        """Panels of 8 gate columns, then their 8 up columns, from a weight [O, K] that holds both."""
+        half, key = gate.stop - gate.start, ("glu", weight, gate.start, up.start)
+        if isinstance(kind := weight_storage(self.storage([weight])), Grouped):
+            groups = -(-half // (PANEL // 2))
+            rows = glu_rows(half, gate.start, up.start)
+            return self._add(key, name, "i32", kind.shape(groups, _size(weight, 1)),
+                             lambda: _pack_coded([(weight, rows)], kind))  # fmt: skip
         shape = (-(-half // (PANEL // 2)), _size(weight, 1), PANEL)
 
         def make() -> np.ndarray:
             w = weight.load()
             return pack_glu_panels(w[gate], w[up], WIDE[self.weights])
 
-        return self._add(("glu", weight, gate.start, up.start), name, self.weights, shape, make)
+        return self._add(key, name, self.weights, shape, make)
 
     def expert_panels(self, weight: Const, name: str) -> Tensor:
         """[E, N16, K, 16] panels of stacked weights [E, O, K]."""
@@ -111,6 +136,26 @@ class TensorPool:
     def array(self, key: Hashable, name: str, value: np.ndarray) -> Tensor:
         """An f32 array made by the planner itself."""
         return self._add(key, name, "f32", value.shape, lambda: value.astype(np.float32))
+
+
+def glu_rows(half: int, gate: int, up: int) -> np.ndarray:
+    """Rows of a weight in the order of gated panels: 8 of gate, 8 of up; -1 where a panel has none."""
+    inside = np.arange(-(-half // 8) * 8).reshape(-1, 8)
+    rows = np.stack([np.where(inside < half, inside + first, -1) for first in (gate, up)], axis=1)
+    return np.asarray(rows.reshape(-1))
+
+
+def _pack_coded(parts: Sequence[tuple[Const, np.ndarray | None]], kind: Grouped) -> np.ndarray:
+    """Chosen rows of weights in codes, one after another; row -1 decodes to zeros."""
+    planes: list[list[np.ndarray]] = [[], [], []]
+    for const, rows in parts:
+        found = coded(const)
+        assert found is not None
+        for plane, source in zip(planes, (found.codes, found.scales, found.minima), strict=True):
+            array = source.load()
+            plane.append(array if rows is None else np.where((rows >= 0)[:, None], array[rows], 0).astype(array.dtype))
+    codes, scales, minima = (np.concatenate(plane) for plane in planes)
+    return pack_codes(codes, scales, minima, kind)
 
 
 def _size(const: Const, axis: int) -> int:
