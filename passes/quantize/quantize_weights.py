@@ -20,7 +20,7 @@ from typing import Literal
 
 import numpy as np
 
-from fretsaw.ir import Const, Graph, Node
+from fretsaw.ir import Const, Graph, Node, TensorType
 from fretsaw.ir.errors import PassError
 from fretsaw.ir.quantized import Coded, coded
 from fretsaw.passes.api import Cleared, Contract, Decline, Outcome, graph_pass
@@ -115,6 +115,8 @@ def left_alone(graph: Graph, node: Node, options: Quantized) -> Decline | None:
         return Decline("its weight is computed", at=node)
     if coded(graph.consts[weight]) is not None:
         return Decline("its weight has codes", at=node, already=True)
+    if weight.tensor.dtype != "f32":
+        return Decline(f"its weight is {weight.tensor.dtype}, codes stand for f32", at=node)
     _, group = parse_format("format", _format(graph, node, options))
     features = weight.tensor.shape[-1]
     if not isinstance(features, int) or features % group:
@@ -123,8 +125,10 @@ def left_alone(graph: Graph, node: Node, options: Quantized) -> Decline | None:
 
 
 def is_head(graph: Graph, node: Node) -> bool:
-    """The projection to logits: nothing of another size comes after it."""
-    return node.out.tensor.shape[-1] == graph.outputs[0].tensor.shape[-1] and not _feeds_layers(graph, node)
+    """The projection to logits: as wide as the output, and nothing that is learned comes after it."""
+    outputs = [v.type for v in graph.outputs[:1]]
+    wide = [t for t in outputs if isinstance(t, TensorType) and t.shape[-1:] == node.out.tensor.shape[-1:]]
+    return bool(wide) and not _feeds_layers(graph, node)
 
 
 def _feeds_layers(graph: Graph, node: Node) -> bool:

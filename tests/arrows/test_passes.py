@@ -17,6 +17,7 @@ ALLOWED: Mapping[str, frozenset[str]] = {
     "packed": frozenset({"api", "kit"}),
     "evidence": frozenset({"api", "kit"}),
     "sparse": frozenset({"api", "kit", "evidence"}),
+    "quantize": frozenset({"api", "kit"}),
 }
 
 

@@ -231,6 +231,14 @@ def _experts(g: Maker) -> Choice:
     return operands, attrs | ({"limit": g.rng.choice((7, 0.5)), "alpha": 1.5} if act == "clamped_swiglu" else {})
 
 
+def _dequantize(g: Maker) -> Choice:
+    group, groups = g.rng.randint(1, 4), g.rng.randint(0, 3)
+    lead = tuple(g.rng.randint(0, 3) for _ in range(g.rng.randint(0, 2)))
+    terms = (*lead, groups)
+    operands = [g.tensor("u8", (*lead, groups * group)), g.tensor("f16", terms), g.tensor("f16", terms)]
+    return operands, {"bits": g.rng.randint(1, 8), "group": group}
+
+
 EMITTERS: dict[str, Emitter] = {
     **dict.fromkeys(UNARY, _unary), **dict.fromkeys(UNARY_FLOAT, _unary_float), **dict.fromkeys(BINARY, _binary),
     "pow": lambda g: _binary(g, FLOATS), "where": _where, "clamp": _clamp,
@@ -244,5 +252,6 @@ EMITTERS: dict[str, Emitter] = {
     "segment_attention": _segment_attention, "pool": lambda g: _pool(g, packed=False),
     "segment_pool": lambda g: _pool(g, packed=True), "l2_norm": lambda g: ([g.pick(sorted(FLOATS), low=1)], {}),
     "cached_attention": _cached_attention, "router": _router, "experts": _experts,
+    "dequantize": _dequantize,
     **SPARSE,
 }  # fmt: skip
