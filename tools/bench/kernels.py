@@ -74,7 +74,7 @@ def bench_gemm(isa: Isa, threads: int) -> None:
 def bench_codes(isa: Isa, threads: int) -> None:
     """Print products over weights in codes: of one row in bytes of weights a second, of 512 rows beside f32 weights."""
     band = read_bandwidth(threads, rounds=3)
-    for bits, group in ((8, 32), (4, 32), (4, 64), (2, 32)):
+    for bits, group in ((8, 32), (4, 32), (4, 64), (3, 32), (2, 32)):
         how = Grouped(bits, group)
         spec = GemmSpec(49152, 576, isa, how)
         shape = how.shape(spec.panels, 576)

@@ -1,8 +1,10 @@
 """Weights in integer codes: groups along k share a scale and a minimum, and a code c of a group means ``s * c + m``.
 
-One buffer ``int32 [panels, K / group, group / per * 16 + 16]`` with ``per = 32 / bits`` codes in a word. For each group
-of each panel of 16 columns come the words, ``per`` neighbouring k of a column in one, the least k in the lowest bits;
-then 16 scales and 16 minima in f16. A tile reads it from end to end, and all that a group needs lies together.
+One buffer ``int32 [panels, K / group, group * bits / 32 * 16 + 16]``. For each group of each panel of 16 columns come
+the words of codes, then 16 scales and 16 minima in f16. A word holds neighbouring k of one column, the least k in the
+lowest bits; words of 16 columns lie side by side. Codes of 3 bits are cut into planes: all words with the two low bits
+of the group, then those with the high bits. A tile reads the buffer from end to end, and all that a group needs lies
+together.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ from fretsaw.backends.tvm.kernels.isa import PANEL
 Codes = NDArray[np.uint8]
 Halves = NDArray[np.float16]
 WORD = 32  # bits
+PLANES = {1: (1,), 2: (2,), 3: (2, 1), 4: (4,), 8: (8,)}  # bits of a code -> bits of it in each plane, low ones first
+STEP = 16  # most codes that are decoded in one iteration: more would only make the code longer
 
 
 @dataclass(frozen=True)
@@ -28,26 +32,32 @@ class Grouped:
     """How codes lie in words.
 
     Args:
-        bits: 2, 4 or 8 a code.
-        group: neighbouring k with one scale and one minimum, a multiple of 32 / bits.
+        bits: 1, 2, 3, 4 or 8 a code.
+        group: neighbouring k with one scale and one minimum; they fill whole words.
     """
 
     bits: int
     group: int
 
     def __post_init__(self) -> None:
-        if self.bits not in (2, 4, 8) or self.group <= 0 or self.group % self.per:
+        planes = PLANES.get(self.bits, ())
+        if not planes or self.group <= 0 or any(self.group * plane % WORD for plane in planes):
             raise ValueError(f"codes of {self.bits} bits in groups of {self.group} have no packing")
 
     @property
-    def per(self) -> int:
-        """Codes in a word."""
-        return WORD // self.bits
+    def planes(self) -> tuple[int, ...]:
+        """Bits of a code in each plane."""
+        return PLANES[self.bits]
+
+    @property
+    def step(self) -> int:
+        """Codes decoded in one iteration."""
+        return min(STEP, WORD // self.planes[0])
 
     @property
     def words(self) -> int:
         """Words of codes in a group of a column."""
-        return self.group // self.per
+        return self.group * self.bits // WORD
 
     @property
     def stride(self) -> int:
@@ -70,18 +80,22 @@ def pack_codes(codes: Codes, scales: Halves, minima: Halves, how: Grouped) -> ND
     *lead, n, k = codes.shape
     panels = -(-n // PANEL)
     _, groups, stride = how.shape(panels, k)
-    full = np.zeros((*lead, panels * PANEL, k), np.uint32)
-    full[..., :n, :] = codes
-    shifts = np.arange(how.per, dtype=np.uint32) * np.uint32(how.bits)
-    words = np.bitwise_or.reduce(full.reshape(*lead, panels * PANEL, k // how.per, how.per) << shifts, axis=-1)
-    words = words.reshape(*lead, panels, PANEL, groups, how.words)
+    full = np.zeros((*lead, panels * PANEL, groups, how.group), np.uint32)
+    full[..., :n, :, :] = codes.reshape(*lead, n, groups, how.group)
     out = np.zeros((*lead, panels, groups, stride), np.uint32)
-    out[..., : how.words * PANEL] = np.moveaxis(words, -3, -1).reshape(*lead, panels, groups, -1)
-    for at, plane in ((0, scales), (PANEL // 2, minima)):
+    at = low = 0
+    for bits in how.planes:
+        words = how.group * bits // WORD
+        part = (full >> np.uint32(low)) & np.uint32(2**bits - 1)
+        shifts = np.arange(WORD // bits, dtype=np.uint32) * np.uint32(bits)
+        packed = np.bitwise_or.reduce(part.reshape(*part.shape[:-1], words, WORD // bits) << shifts, axis=-1)
+        packed = np.moveaxis(packed.reshape(*lead, panels, PANEL, groups, words), -3, -1)
+        out[..., at : at + words * PANEL] = packed.reshape(*lead, panels, groups, -1)
+        at, low = at + words * PANEL, low + bits
+    for begin, plane in ((at, scales), (at + PANEL // 2, minima)):
         padded = np.zeros((*lead, panels * PANEL, groups), np.float16)
         padded[..., :n, :] = plane
         by_group = np.ascontiguousarray(np.swapaxes(padded.reshape(*lead, panels, PANEL, groups), -1, -2))
-        begin = how.words * PANEL + at
         out[..., begin : begin + PANEL // 2] = by_group.view(np.uint32)
     return out.view(np.int32)
 
@@ -89,15 +103,22 @@ def pack_codes(codes: Codes, scales: Halves, minima: Halves, how: Grouped) -> ND
 def unpack_codes(packed: NDArray[np.int32], n: int, how: Grouped) -> tuple[Codes, Halves, Halves]:
     """Codes, scales and minima of ``n`` columns, as ``pack_codes`` took them."""
     *lead, panels, groups, _ = packed.shape
-    words, rest = np.split(packed.view(np.uint32), [how.words * PANEL], axis=-1)
-    shifts = np.arange(how.per, dtype=np.uint32) * np.uint32(how.bits)
-    codes = (words.reshape(*lead, panels, groups, how.words, PANEL, 1) >> shifts) & np.uint32(2**how.bits - 1)
-    codes = np.moveaxis(codes, -2, -4).reshape(*lead, panels * PANEL, groups * how.group)[..., :n, :]
+    stored, rest = np.split(packed.view(np.uint32), [how.words * PANEL], axis=-1)
+    codes = np.zeros((*lead, panels * PANEL, groups, how.group), np.uint32)
+    at = low = 0
+    for bits in how.planes:
+        words = how.group * bits // WORD
+        part = stored[..., at : at + words * PANEL].reshape(*lead, panels, groups, words, PANEL, 1)
+        shifts = np.arange(WORD // bits, dtype=np.uint32) * np.uint32(bits)
+        spread = np.moveaxis((part >> shifts) & np.uint32(2**bits - 1), -2, -4)  # [.., panel, 16, group, word, code]
+        codes |= spread.reshape(codes.shape) << np.uint32(low)
+        at, low = at + words * PANEL, low + bits
     halves = np.ascontiguousarray(rest).view(np.float16).reshape(*lead, panels, groups, 2, PANEL)
     scales, minima = (
         np.swapaxes(halves[..., i, :], -1, -2).reshape(*lead, panels * PANEL, groups)[..., :n, :] for i in (0, 1)
     )
-    return codes.astype(np.uint8), scales, minima
+    flat = codes.reshape(*lead, panels * PANEL, groups * how.group)[..., :n, :]
+    return flat.astype(np.uint8), scales, minima
 
 
 def decode(codes: Codes, scales: Halves, minima: Halves, group: int) -> NDArray[np.float32]:
@@ -111,7 +132,7 @@ def decode(codes: Codes, scales: Halves, minima: Halves, group: int) -> NDArray[
 
 @dataclass(frozen=True)
 class GroupReader:
-    """Emits the loads of one group: words, scales and minima of ``lanes`` columns of a panel.
+    """Emits the loads of one group: codes, scales and minima of ``lanes`` columns of a panel.
 
     Args:
         buffer: The packed weights.
@@ -132,14 +153,28 @@ class GroupReader:
         pairs = load(self.buffer, [*self.lead, panel, group, at], self.lanes // 2)
         return bind(tirx.Cast(vtype("float32", self.lanes), T.reinterpret(vtype("float16", self.lanes), pairs)))
 
-    def words(self, panel: Expr, group: Expr, word: Expr, column: int) -> Expr:
-        """Words of neighbouring columns, each with ``per`` codes."""
-        return T.bind(load(self.buffer, [*self.lead, panel, group, word * PANEL + column], self.lanes))
+    def codes(self, panel: Expr, group: Expr, step: Expr, column: int | Expr) -> tuple[Expr, ...]:
+        """Words of neighbouring columns that hold the ``how.step`` codes of a step, one vector for each plane; the
+        codes of the step are in their lowest bits."""
+        out, at = [], 0
+        for bits in self.how.planes:
+            steps = WORD // bits // self.how.step  # steps that one word serves
+            word = load(self.buffer, [*self.lead, panel, group, (at + step // steps) * PANEL + column], self.lanes)
+            if steps > 1:
+                down = bind(tirx.Cast("int32", step % steps * (self.how.step * bits)))
+                word = word >> (down if self.lanes == 1 else T.broadcast(down, self.lanes))
+            out.append(T.bind(word))
+            at += self.how.group * bits // WORD
+        return tuple(out)
 
-    def weights(self, words: Expr, which: int, terms: tuple[Expr, Expr]) -> Expr:
-        """f32 weights of code ``which`` of the words."""
-        shifted = words >> splat_int(which * self.how.bits, self.lanes) if which else words
-        code = shifted & splat_int(2**self.how.bits - 1, self.lanes)
+    def weights(self, words: tuple[Expr, ...], which: int, terms: tuple[Expr, Expr]) -> Expr:
+        """f32 weights of code ``which`` of a step."""
+        code, low = None, 0
+        for bits, word in zip(self.how.planes, words, strict=True):
+            shifted = word >> splat_int(which * bits, self.lanes) if which else word
+            part = shifted & splat_int(2**bits - 1, self.lanes)
+            code = part if code is None else code | (part << splat_int(low, self.lanes))
+            low += bits
         return fma(tirx.Cast(vtype("float32", self.lanes), code), *terms)
 
     def column(self, panel: Expr, lane: Expr, depth: int, put: Callable[[Expr, Expr], None]) -> None:
@@ -147,10 +182,11 @@ class GroupReader:
         how = self.how
         with loop(depth // how.group) as g:
             terms = tuple(bind(self._half(panel, g, at, lane)) for at in (0, PANEL // 2))
-            with loop(how.words) as word:
-                bits = bind(load(self.buffer, [*self.lead, panel, g, word * PANEL + lane]))
-                for which in range(how.per):
-                    put(g * how.group + word * how.per + which, bind(self.weights(bits, which, (terms[0], terms[1]))))
+            with loop(how.group // how.step) as step:
+                words = self.codes(panel, g, step, lane)
+                for which in range(how.step):
+                    weight = bind(self.weights(words, which, (terms[0], terms[1])))
+                    put(g * how.group + step * how.step + which, weight)
 
     def _half(self, panel: Expr, group: Expr, at: int, lane: Expr) -> Expr:
         pair = load(self.buffer, [*self.lead, panel, group, self.how.words * PANEL + at + lane // 2])

@@ -177,16 +177,15 @@ def accumulate_grouped(
     how = reader.how
     with loop(depth // how.group) as g:
         terms = [reader.terms(panel + p, g, c) for p, c in sums.parts]
-        with loop(how.words) as word:
-            words = [reader.words(panel + p, g, word, c) for p, c in sums.parts]
-            first = T.bind(g * how.group + word * how.per)
-            for which in range(how.per):
-                decoded = partial(_decoded, reader, words, terms, which)
-                sums.add(first + which, decoded)
+        with loop(how.group // how.step) as step:
+            words = [reader.codes(panel + p, g, step, c) for p, c in sums.parts]
+            first = T.bind(g * how.group + step * how.step)
+            for which in range(how.step):
+                sums.add(first + which, partial(_decoded, reader, words, terms, which))
     return sums.tile()
 
 
 def _decoded(
-    reader: GroupReader, words: Sequence[Expr], terms: Sequence[tuple[Expr, Expr]], which: int, vector: int
+    reader: GroupReader, words: Sequence[tuple[Expr, ...]], terms: Sequence[tuple[Expr, Expr]], which: int, vector: int
 ) -> Expr:
     return reader.weights(words[vector], which, terms[vector])
