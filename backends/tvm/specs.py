@@ -31,8 +31,11 @@ WIDE = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}  # the kernels' 
 
 def weight_storage(name: str) -> str | Grouped:
     """How kernels read weights that are stored as ``f32``, ``f16``, ``bf16``, or in codes such as ``u4_g32``."""
-    if name in WIDE:
-        return WIDE[name]
+    return WIDE[name] if name in WIDE else grouped_storage(name)
+
+
+def grouped_storage(name: str) -> Grouped:
+    """How codes such as ``u4_g32`` lie in words."""
     bits, group = name.removeprefix("u").split("_g")
     return Grouped(int(bits), int(group))
 

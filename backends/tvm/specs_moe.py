@@ -15,7 +15,7 @@ from fretsaw.backends.tvm.kernels import router as router_kernel
 from fretsaw.backends.tvm.kernels.emit import Buffer, Expr, lanes_of, load, splat
 from fretsaw.backends.tvm.kernels.epilogue import Glu
 from fretsaw.backends.tvm.kernels.isa import Isa
-from fretsaw.backends.tvm.specs import WIDE, Spec
+from fretsaw.backends.tvm.specs import Spec, grouped_storage, weight_storage
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,11 @@ class SortSpec(Spec):
 
 @dataclass(frozen=True)
 class GroupedSpec(Spec):
-    """Inputs x, offsets, order, panels, biases where asked; output [T*k, N].
+    """Inputs x, offsets, order, panels (or members, and panels for each class), biases where asked; output [T*k, N].
+
+    Args:
+        weight: Storage of all experts, where it is one.
+        classes: Otherwise each storage in codes, and how many experts have it.
 
     With ``gather`` (the router's k) x is [T, K] and the output in the order of experts; without, x is in that
     order and the output in the order of tokens. ``glu`` names an activation, or ``clamped_swiglu``.
@@ -61,16 +65,19 @@ class GroupedSpec(Spec):
     limit: float = 0.0
     alpha: float = 0.0
     bias: bool = False
+    classes: tuple[tuple[str, int], ...] = ()
 
     def build(self, isa: Isa) -> tirx.PrimFunc:
         glu = Glu(self.glu) if self.glu else None
         if self.glu == "clamped_swiglu":
             glu = Glu(limit=self.limit, alpha=self.alpha)
+        classes = tuple((grouped_storage(name), size) for name, size in self.classes)
         return moe_kernel.grouped_gemm(
             moe_kernel.GroupedSpec(
-                self.experts, self.n, self.k, isa, WIDE[self.weight], self.gather, glu, self.bias, self.name
+                self.experts, self.n, self.k, isa, "" if classes else weight_storage(self.weight), classes,
+                self.gather, glu, self.bias, self.name,
             )
-        )
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

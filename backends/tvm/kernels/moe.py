@@ -15,6 +15,7 @@ from tvm import tirx
 from fretsaw.backends.tvm.kernels.emit import (
     Buffer,
     Expr,
+    Kernel,
     bind,
     dim,
     either,
@@ -31,10 +32,19 @@ from fretsaw.backends.tvm.kernels.emit import (
     when,
 )
 from fretsaw.backends.tvm.kernels.epilogue import Epilogue, Glu, Sink
+from fretsaw.backends.tvm.kernels.grouped import Grouped, GroupReader
 from fretsaw.backends.tvm.kernels.isa import PANEL, Isa
 from fretsaw.backends.tvm.kernels.pack import STORAGE
 from fretsaw.backends.tvm.kernels.rows import for_columns, scale_by
-from fretsaw.backends.tvm.kernels.tile import RowTile, accumulate, spilled, widen_load
+from fretsaw.backends.tvm.kernels.tile import (
+    InputLoad,
+    RowTile,
+    Tile,
+    accumulate,
+    accumulate_grouped,
+    spilled,
+    widen_load,
+)
 
 
 @dataclass(frozen=True)
@@ -45,6 +55,9 @@ class GroupedSpec:
         experts: E.
         n: output columns (GLU: F, the number of gated features).
         k: input features.
+        weight: a dtype, or how integer codes lie in words.
+        classes: where experts are in codes of several widths, the width and the number of experts of each class; then
+            ``weight`` is unused, and ``members`` says which experts a class has.
         gather: k of the router: pair p reads the row of its token and writes row p, in the order of experts.
             0: it reads row p and writes the row of the pair, in the order of tokens.
         bias: add a bias per expert.
@@ -54,11 +67,17 @@ class GroupedSpec:
     n: int
     k: int
     isa: Isa
-    weight: str = "float32"
+    weight: str | Grouped = "float32"
+    classes: tuple[tuple[Grouped, int], ...] = ()
     gather: int = 0
     glu: Glu | None = None
     bias: bool = False
     name: str = "grouped"
+
+    @property
+    def widths(self) -> tuple[tuple[str | Grouped, int], ...]:
+        """Width and number of experts of every class."""
+        return self.classes or ((self.weight, self.experts),)
 
     @property
     def panels(self) -> int:
@@ -99,28 +118,51 @@ def grouped_gemm(spec: GroupedSpec) -> tirx.PrimFunc:
     """Return the PrimFunc of a grouped GEMM.
 
     Arguments in order: ``x f32[R, K]``; ``offsets i32[E + 1]`` and ``order i32[P]`` of ``sort_by_expert``; ``w
-    [E, panels, K, 16]`` (uint16 for bf16; GLU: ``pack_glu_panels``); ``bias f32[E*N]`` if asked (GLU:
-    ``gate_bias f32[E*F]``, ``up_bias f32[E*F]``); ``out f32[P, N]``. R is T with ``gather``, else P.
+    [E, panels, K, 16]`` (uint16 for bf16; GLU: ``pack_glu_panels``; codes as in `grouped.py`), or with ``classes``
+    ``members i32[E]``, the experts of the first class, of the second and so on, and one such array for each class;
+    ``bias f32[E*N]`` if asked (GLU: ``gate_bias f32[E*F]``, ``up_bias f32[E*F]``); ``out f32[P, N]``. R is T with
+    ``gather``, else P.
     """
     with kernel(spec.name) as k:
         pairs = dim("P")
         x = k.arg("x", (dim("T") if spec.gather else pairs, spec.k))
         offsets = k.arg("offsets", (spec.experts + 1,), "int32")
         order = k.arg("order", (pairs,), "int32")
-        w = k.arg("w", (spec.experts, spec.panels, spec.k, PANEL), STORAGE[spec.weight])
+        members = k.arg("members", (spec.experts,), "int32") if spec.classes else None
+        weights = [_declare(k, spec, f"w{i}" if spec.classes else "w", *c) for i, c in enumerate(spec.widths)]
         names = () if not spec.bias else ("gate_bias", "up_bias") if spec.glu else ("bias",)
         bias = tuple(k.arg(name, (spec.experts * spec.n,)) for name in names)
         out = k.arg("out", (pairs, spec.n))
         with parallel(_ceil(spec.panels, spec.group) * spec.splits) as task:
             panel = bind(task // spec.splits * spec.group)
             part = bind(task % spec.splits)
-            with loop(spec.experts) as e:
-                first = bind(tirx.Cast("int64", load(offsets, [e])))
-                count = bind(tirx.Cast("int64", load(offsets, [e + 1])) - first)
-                with when(count > 0):
-                    sink = _ExpertSink(Epilogue(glu=spec.glu), out, spec.n, expert=e, expert_bias=bias)
-                    _Expert(spec, x, order, w, sink, e, first).emit(count, panel, part)
+            begin = 0
+            for (weight, size), w in zip(spec.widths, weights, strict=True):
+                with loop(size) as place:
+                    e = place if members is None else bind(tirx.Cast("int64", load(members, [begin + place])))
+                    first = bind(tirx.Cast("int64", load(offsets, [e])))
+                    count = bind(tirx.Cast("int64", load(offsets, [e + 1])) - first)
+                    with when(count > 0):
+                        sink = _ExpertSink(Epilogue(glu=spec.glu), out, spec.n, expert=e, expert_bias=bias)
+                        _Expert(spec, x, order, _Weights(weight, w, place), sink, e, first).emit(count, panel, part)
+                begin += size
     return k.func
+
+
+def _declare(k: Kernel, spec: GroupedSpec, name: str, weight: str | Grouped, size: int) -> Buffer:
+    """The weights of one class."""
+    if isinstance(weight, Grouped):
+        return k.arg(name, (size, *weight.shape(spec.panels, spec.k)), "int32")
+    return k.arg(name, (size, spec.panels, spec.k, PANEL), STORAGE[weight])
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """One expert's weights: how they are stored, the buffer of its class, and its place there."""
+
+    how: str | Grouped
+    buffer: Buffer
+    place: Expr
 
 
 @dataclass(frozen=True)
@@ -130,7 +172,7 @@ class _Expert:
     spec: GroupedSpec
     x: Buffer
     order: Buffer
-    w: Buffer
+    w: _Weights
     sink: Sink
     expert: Expr
     first: Expr
@@ -144,14 +186,7 @@ class _Expert:
             pair = bind(tirx.Cast("int64", load(self.order, [place])))
             store(source, [r], tirx.truncdiv(pair, _i64(spec.gather)) if spec.gather else place)
             store(target, [r], place if spec.gather else pair)
-        tile = accumulate(
-            spec.isa,
-            rows,
-            panels,
-            spec.k,
-            lambda r, k: load(self.x, [load(source, [r]), k]),
-            lambda p, k, c: widen_load(self.w, [self.expert, panel + p, k, c], spec.isa.lanes),
-        )
+        tile = self._sums(rows, panels, panel, lambda r, k: load(self.x, [load(source, [r]), k]))
         if rows == 1:
             self.sink.write_row(tile, _i64(0), bind(load(target, [0])), panel)
             return
@@ -160,6 +195,16 @@ class _Expert:
             done = spilled(tile, p)
             with loop(rows) as i:
                 self.sink.write_row(RowTile(spec.isa, 1, 1, (done,)), i, bind(load(target, [i])), panel + p)
+
+    def _sums(self, rows: int, panels: int, panel: Expr, x: InputLoad) -> Tile:
+        spec, w = self.spec, self.w
+        if isinstance(w.how, Grouped):
+            reader = GroupReader(w.how, w.buffer, spec.isa.lanes, (w.place,))
+            return accumulate_grouped(spec.isa, rows, panels, spec.k, x, reader, panel)
+        return accumulate(
+            spec.isa, rows, panels, spec.k, x,
+            lambda p, k, c: widen_load(w.buffer, [w.place, panel + p, k, c], spec.isa.lanes),
+        )  # fmt: skip
 
     def emit(self, count: Expr, panel: Expr, part: Expr) -> None:
         """Emit the tiles of this task: all panels of its group by its share of the row tiles."""

@@ -8,6 +8,10 @@ What follows the sum elementwise (the residual addition) rides in ``combine``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
 import numpy as np
 
 from fretsaw.backends.tvm.plan.chain import Chain
@@ -15,8 +19,9 @@ from fretsaw.backends.tvm.plan.context import Context
 from fretsaw.backends.tvm.plan.dense import leaves
 from fretsaw.backends.tvm.plan.refuse import refusal
 from fretsaw.backends.tvm.specs_moe import CombineSpec, GroupedSpec, RouteSpec, SortSpec
-from fretsaw.backends.tvm.steps import Arg
+from fretsaw.backends.tvm.steps import Arg, Tensor
 from fretsaw.ir import Const, Node, TensorType, Value
+from fretsaw.ir.quantized import coded_stack, joined
 
 
 def cover_router(ctx: Context, node: Node) -> None:
@@ -60,22 +65,50 @@ def cover_experts(ctx: Context, node: Node) -> None:
     ctx.add(SortSpec(experts, slots), [_narrow(node["index"])], [offsets, order], [], at=node)
 
     interleaved = node.str_attr("layout") == "interleaved"
-    gate_up = ctx.pool.expert_glu_panels(ctx.const(node["gate_up"], node, "gate_up"), interleaved, node["gate_up"].name)
-    inputs: list[Arg] = [node["x"], offsets, order, gate_up, *_halves(ctx, node, interleaved)]
+    gate_up = _stored(ctx, node, "gate_up", partial(ctx.pool.expert_glu_panels, interleaved=interleaved))
+    inputs: list[Arg] = [node["x"], offsets, order, *gate_up.args, *_halves(ctx, node, interleaved)]
     act, clamped = node.str_attr("act"), node.str_attr("act") == "clamped_swiglu"
     up = GroupedSpec(
-        experts, hidden, width, ctx.options.weights, slots, act, _limit(ctx, node) if clamped else 0.0,
-        node.float_attr("alpha") if clamped else 0.0, node.get("gate_up_bias") is not None,
+        experts, hidden, width, gate_up.weight, slots, act, _limit(ctx, node) if clamped else 0.0,
+        node.float_attr("alpha") if clamped else 0.0, node.get("gate_up_bias") is not None, gate_up.classes,
     )  # fmt: skip
     ctx.add(up, inputs, [inner], [], at=node)
 
-    down = ctx.pool.expert_panels(ctx.const(node["down"], node, "down"), node["down"].name)
+    down = _stored(ctx, node, "down", ctx.pool.expert_panels)
     bias = node.get("down_bias")
     added = [] if bias is None else [_vector(ctx, ctx.const(bias, node, "down_bias"), bias.name)]
-    spec = GroupedSpec(experts, width, hidden, ctx.options.weights, bias=bias is not None)
-    ctx.add(spec, [inner, offsets, order, down, *added], [outer], [], at=node)
+    spec = GroupedSpec(experts, width, hidden, down.weight, bias=bias is not None, classes=down.classes)
+    ctx.add(spec, [inner, offsets, order, *down.args, *added], [outer], [], at=node)
     last = CombineSpec(width, slots, chain.expr, tuple(chain.kinds))
     ctx.add(last, [outer, node["weight"], *leaves(ctx, chain)], [chain.result], [node, *chain.nodes])
+
+
+class _Stored(NamedTuple):
+    """The weights of all experts as a kernel takes them."""
+
+    args: tuple[Arg, ...]
+    weight: str
+    classes: tuple[tuple[str, int], ...] = ()
+
+
+def _stored(ctx: Context, node: Node, slot: str, pack: Callable[..., Tensor]) -> _Stored:
+    """One array where all experts are stored alike; otherwise who is in which class, and an array for each class."""
+    const, name = ctx.const(node[slot], node, slot), node[slot].name
+    parts = coded_stack(const)
+    if parts is None:
+        return _Stored((pack(const, name=name),), ctx.pool.storage([const]))
+    classes: dict[str, list[int]] = {}
+    for expert, part in enumerate(parts):
+        classes.setdefault(part.format, []).append(expert)
+    arrays = [
+        pack(joined([parts[i] for i in members], const.source), name=f"{name}.{format}")
+        for format, members in classes.items()
+    ]
+    if len(classes) == 1:
+        return _Stored(tuple(arrays), next(iter(classes)))
+    order = np.array([i for members in classes.values() for i in members], np.int32)
+    who = ctx.pool.indices(("members", const), f"{name}.members", order)
+    return _Stored((who, *arrays), "", tuple((format, len(members)) for format, members in classes.items()))
 
 
 def _limit(ctx: Context, node: Node) -> float:

@@ -98,24 +98,32 @@ class TensorPool:
         return self._add(key, name, self.weights, shape, make)
 
     def expert_panels(self, weight: Const, name: str) -> Tensor:
-        """[E, N16, K, 16] panels of stacked weights [E, O, K]."""
+        """[E, N16, K, 16] panels of stacked weights [E, O, K], or codes of one width."""
         experts, rows, depth = (_size(weight, i) for i in range(3))
+        if isinstance(kind := weight_storage(self.storage([weight])), Grouped):
+            shape = (experts, *kind.shape(-(-rows // PANEL), depth))
+            return self._add(("experts", weight), name, "i32", shape, lambda: _pack_coded([(weight, None)], kind))
         return self._add(
             ("experts", weight), name, self.weights, (experts, -(-rows // PANEL), depth, PANEL),
             lambda: pack_panels(weight.load(), WIDE[self.weights]),
         )  # fmt: skip
 
     def expert_glu_panels(self, weight: Const, interleaved: bool, name: str) -> Tensor:
-        """[E, F8, K, 16]: per expert, panels of 8 gate columns and their 8 up columns."""
+        """[E, F8, K, 16]: per expert, panels of 8 gate columns and their 8 up columns; or codes of one width."""
         experts, rows, depth = (_size(weight, i) for i in range(3))
+        key, half = ("expert_glu", weight, interleaved), rows // 2
+        if isinstance(kind := weight_storage(self.storage([weight])), Grouped):
+            order = glu_rows(half, 0, 1, 2) if interleaved else glu_rows(half, 0, half)
+            shape = (experts, *kind.shape(-(-half // (PANEL // 2)), depth))
+            return self._add(key, name, "i32", shape, lambda: _pack_coded([(weight, order)], kind))
 
         def make() -> np.ndarray:
-            w, half = weight.load(), rows // 2
+            w = weight.load()
             gate, up = (w[:, 0::2], w[:, 1::2]) if interleaved else (w[:, :half], w[:, half:])
             return pack_glu_panels(gate, up, WIDE[self.weights])
 
-        shape = (experts, -(-(rows // 2) // (PANEL // 2)), depth, PANEL)
-        return self._add(("expert_glu", weight, interleaved), name, self.weights, shape, make)
+        shape = (experts, -(-half // (PANEL // 2)), depth, PANEL)
+        return self._add(key, name, self.weights, shape, make)
 
     def vector(self, parts: Sequence[tuple[Const, np.ndarray | None]], name: str) -> Tensor:
         """Small vectors (gains, biases, frequencies) in f32, chosen elements one after another."""
@@ -133,28 +141,38 @@ class TensorPool:
         shape = tuple(_size(const, i) for i in range(len(const.type.shape)))
         return self._add(("whole", const), name, "f32", shape, lambda: const.load().astype(np.float32))
 
+    def indices(self, key: Hashable, name: str, value: np.ndarray) -> Tensor:
+        """An i32 array made by the planner itself."""
+        return self._add(key, name, "i32", value.shape, lambda: value.astype(np.int32))
+
     def array(self, key: Hashable, name: str, value: np.ndarray) -> Tensor:
         """An f32 array made by the planner itself."""
         return self._add(key, name, "f32", value.shape, lambda: value.astype(np.float32))
 
 
-def glu_rows(half: int, gate: int, up: int) -> np.ndarray:
-    """Rows of a weight in the order of gated panels: 8 of gate, 8 of up; -1 where a panel has none."""
+def glu_rows(half: int, gate: int, up: int, step: int = 1) -> np.ndarray:
+    """Rows of a weight in the order of gated panels, 8 of gate and 8 of up; -1 where a panel has none.
+
+    Args:
+        gate, up: Their first rows.
+        step: From a row of gate to the next.
+    """
     inside = np.arange(-(-half // 8) * 8).reshape(-1, 8)
-    rows = np.stack([np.where(inside < half, inside + first, -1) for first in (gate, up)], axis=1)
+    rows = np.stack([np.where(inside < half, inside * step + first, -1) for first in (gate, up)], axis=1)
     return np.asarray(rows.reshape(-1))
 
 
 def _pack_coded(parts: Sequence[tuple[Const, np.ndarray | None]], kind: Grouped) -> np.ndarray:
-    """Chosen rows of weights in codes, one after another; row -1 decodes to zeros."""
+    """Chosen rows of weights in codes [.., O, K], one after another; row -1 decodes to zeros."""
     planes: list[list[np.ndarray]] = [[], [], []]
     for const, rows in parts:
         found = coded(const)
         assert found is not None
         for plane, source in zip(planes, (found.codes, found.scales, found.minima), strict=True):
             array = source.load()
-            plane.append(array if rows is None else np.where((rows >= 0)[:, None], array[rows], 0).astype(array.dtype))
-    codes, scales, minima = (np.concatenate(plane) for plane in planes)
+            picked = array if rows is None else np.where((rows >= 0)[:, None], array[..., rows, :], 0)
+            plane.append(picked.astype(array.dtype, copy=False))
+    codes, scales, minima = (np.concatenate(plane, axis=-2) for plane in planes)
     return pack_codes(codes, scales, minima, kind)
 
 
