@@ -56,8 +56,8 @@ def compile_checkpoint(source: Path, output: Path, options: CompileOptions, repo
     with reporter.phase("load libraries"):
         import fretsaw.frontend.capture  # noqa: F401  torch and transformers, once
         from fretsaw.backends.kernel_cache import KernelCache
+        from fretsaw.backends.program.prompt_rule import check_whole_prompts
         from fretsaw.backends.tvm.build import build
-        from fretsaw.backends.tvm.prompt_rule import check_whole_prompts
     checkpoint = _load(source, reporter)
     check_cache(options.tvm, checkpoint.kind)
     options = replace(options, evidence=_with_calibration(options, checkpoint))

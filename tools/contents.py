@@ -17,8 +17,8 @@ from fretsaw.ir.errors import LoweringError
 from fretsaw.passes.evidence.feeds import vocabulary
 
 if TYPE_CHECKING:
+    from fretsaw.backends.program.steps import Tensor
     from fretsaw.backends.tvm.build import Program
-    from fretsaw.backends.tvm.steps import Tensor
     from fretsaw.frontend.checkpoint import Checkpoint
     from fretsaw.passes.pipeline import PipelineResult
 

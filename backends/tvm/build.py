@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from fretsaw.backends.kernel_cache import KernelCache
+from fretsaw.backends.program.dense_steps import ENTRY, dense_steps, dense_twin
+from fretsaw.backends.program.kv_storage import row_bytes
+from fretsaw.backends.program.plan import plan
+from fretsaw.backends.program.plan.supported import check_supported
+from fretsaw.backends.program.prompt_rule import prompt_rule
+from fretsaw.backends.program.steps import Plan, Tensor
 from fretsaw.backends.tvm.codegen.link import link_program
 from fretsaw.backends.tvm.codegen.objects import compile_kernels, kernel_of
-from fretsaw.backends.tvm.dense_steps import ENTRY, dense_steps, dense_twin
 from fretsaw.backends.tvm.emit import emit
 from fretsaw.backends.tvm.kernels.isa import Isa
-from fretsaw.backends.tvm.kv_storage import row_bytes
 from fretsaw.backends.tvm.options import TvmOptions
-from fretsaw.backends.tvm.plan import plan
-from fretsaw.backends.tvm.plan.supported import check_supported
-from fretsaw.backends.tvm.prompt_rule import prompt_rule
-from fretsaw.backends.tvm.steps import Plan, Tensor
 from fretsaw.ir import Dim, Graph, Value
 from fretsaw.ir.errors import LoweringError
 from fretsaw.ir.kv import block_dims

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 import tvm
 from tvm import relax, tirx
 
+from fretsaw.backends.program.kv_storage import KvType, page_shapes
+from fretsaw.backends.program.steps import CacheSlot, KernelSpec, Launch, Plan, Tensor
 from fretsaw.backends.tvm.codegen.objects import kernel_of
 from fretsaw.backends.tvm.kernels.isa import Isa
 from fretsaw.backends.tvm.kernels.kv_pages import TVM_TYPE
-from fretsaw.backends.tvm.kv_storage import KvType, page_shapes
 from fretsaw.backends.tvm.options import TvmOptions
-from fretsaw.backends.tvm.steps import CacheSlot, KernelSpec, Launch, Plan, Tensor
 from fretsaw.ir import Dim, DimLike, TensorType, Value, sym
 from fretsaw.ir.kv import BLOCK
 

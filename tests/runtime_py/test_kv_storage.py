@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fretsaw.backends.artifact import Container
-from fretsaw.backends.tvm.kv_storage import KvType, row_bytes
+from fretsaw.backends.program.kv_storage import KvType, row_bytes
 from fretsaw.backends.tvm.options import TvmOptions
 from fretsaw.tools.compiler import CompileOptions, compile_checkpoint
 from fretsaw.tools.reporter import Reporter

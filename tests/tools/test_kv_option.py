@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 
 from fretsaw.backends.artifact import validate_manifest
-from fretsaw.backends.tvm.kv_storage import KvType
+from fretsaw.backends.program.kv_storage import KvType
 from fretsaw.backends.tvm.options import TvmOptions
 from fretsaw.ir.errors import ArtifactError, UsageError
 from fretsaw.tools.compiler import check_cache

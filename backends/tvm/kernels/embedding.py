@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from tvm import tirx
 
+from fretsaw.backends.program.pack import PANEL, STORAGE
 from fretsaw.backends.tvm.kernels.emit import bind, dim, kernel, load, loop, parallel, splat, store
-from fretsaw.backends.tvm.kernels.isa import PANEL, Isa
-from fretsaw.backends.tvm.kernels.pack import STORAGE
+from fretsaw.backends.tvm.kernels.isa import Isa
 from fretsaw.backends.tvm.kernels.rows import for_columns
 from fretsaw.backends.tvm.kernels.tile import widen_load
 

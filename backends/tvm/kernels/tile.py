@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
+from fretsaw.backends.program.pack import PANEL
 from fretsaw.backends.tvm.kernels.emit import (
     Buffer,
     Expr,
@@ -26,7 +27,7 @@ from fretsaw.backends.tvm.kernels.emit import (
     unroll,
     vtype,
 )
-from fretsaw.backends.tvm.kernels.isa import PANEL, Isa
+from fretsaw.backends.tvm.kernels.isa import Isa
 
 # (panel number within the tile, k, first column in the panel) -> f32 vector of weights
 WeightLoad = Callable[[int, Expr, int], Expr]

@@ -8,11 +8,11 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fretsaw.backends.program.pack import pack_panels
 from fretsaw.backends.tvm.kernels.attention import AttentionSpec, attention
 from fretsaw.backends.tvm.kernels.gemm import GemmSpec, gemm
 from fretsaw.backends.tvm.kernels.isa import V3
 from fretsaw.backends.tvm.kernels.norm import NormSpec, norm
-from fretsaw.backends.tvm.kernels.pack import pack_panels
 from fretsaw.backends.tvm.kernels.rope import RopeSpec, rope
 from tests.backends.kernels.kernel_run import Array, Built
 from tests.backends.kernels.paged import LAYER, make

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from fretsaw.backends.program.pack import convert, pack_panels, widen
 from fretsaw.backends.tvm.kernels.elementwise import ElementwiseSpec, elementwise
 from fretsaw.backends.tvm.kernels.embedding import EmbeddingSpec, embedding
 from fretsaw.backends.tvm.kernels.isa import V3
 from fretsaw.backends.tvm.kernels.norm import NormSpec, norm
-from fretsaw.backends.tvm.kernels.pack import convert, pack_panels, widen
 from fretsaw.backends.tvm.kernels.rope import RopeSpec, rope_angles, rope_append
 from tests.backends.kernels.kernel_run import Array, Built
 

@@ -11,8 +11,8 @@ import numpy as np
 import tvm
 from tvm import relax
 
+from fretsaw.backends.program.kv_storage import KvType, store_rows
 from fretsaw.backends.tvm.build import Program
-from fretsaw.backends.tvm.kv_storage import KvType, store_rows
 
 
 def _poisoned(program: Program, count: int) -> list[np.ndarray]:

@@ -11,13 +11,13 @@ import tvm
 from tvm import tirx
 
 from fretsaw.backends.kernel_cache import KernelCache, Place
+from fretsaw.backends.program.specs.layers import CopySpec, LinearSpec, NormSpec, TakeSpec
 from fretsaw.backends.tvm.build import build
 from fretsaw.backends.tvm.codegen.digest import kernel_digest, tools
 from fretsaw.backends.tvm.codegen.objects import compile_kernels, kernel_from, kernel_of
 from fretsaw.backends.tvm.kernels.emit import dim, fma, kernel, load, loop, parallel, splat, store, unroll
 from fretsaw.backends.tvm.kernels.isa import V3, V4
 from fretsaw.backends.tvm.options import TvmOptions
-from fretsaw.backends.tvm.specs import CopySpec, LinearSpec, NormSpec, TakeSpec
 from tests.backends.tvm.conftest import Packed
 
 SPECS = (LinearSpec(40, 24, "f32"), NormSpec(24, 1e-5, "rms", True), TakeSpec(24), CopySpec(24, 3, 8))
