@@ -16,7 +16,7 @@ from fretsaw.backends.artifact.container import Container, write_container
 from fretsaw.backends.artifact.layout import ENTRY_BYTES, HEADER_BYTES
 from fretsaw.ir.errors import ArtifactError
 
-MANIFEST: dict[str, object] = {"format_version": 1, "name": "kleines Modell é", "list": [1, 2.5, None, True]}
+MANIFEST: dict[str, object] = {"format_version": 2, "name": "kleines Modell é", "list": [1, 2.5, None, True]}
 SECTIONS: list[tuple[str, list[bytes]]] = [
     ("ir/packed", [b"graph @x() -> () {\n}"]),
     ("empty", []),

@@ -15,7 +15,7 @@ from fretsaw.ir import errors
 from fretsaw.tools import cli
 
 MANIFEST: dict[str, object] = {
-    "format_version": 1,
+    "format_version": 2,
     "producer": {"fretsaw": "0.1.0"},
     "model": {
         "family": "llama", "architecture": "LlamaForCausalLM", "kind": "decoder", "context": 8192, "vocab_size": 32,
