@@ -27,7 +27,7 @@ MANIFEST: dict[str, object] = {
         "tensors": [{"name": "w", "dtype": "f16", "shape": [2, 16], "offset": 0, "bytes": 64}],
     },
     "kv": {"layers": 3, "kv_heads": 2, "key_size": 8, "value_size": 8, "page_tokens": 64, "dtype": "f32"},
-    "program": {"entry": "step", "chunk_tokens": 512},
+    "program": {"section": "program", "entry": "step", "chunk_tokens": 512},
     "variants": [{"name": "llvm-x86-64-v3", "section": "code/llvm-x86-64-v3", "requires": ["avx2"]}],
     "memory": {"weights_bytes": 64, "kv_bytes_per_token": 384, "workspace_bytes": 100},
     "passes": [
