@@ -13,7 +13,7 @@ import numpy as np
 from fretsaw.backends.artifact import validate_manifest
 from fretsaw.backends.artifact.layout import FORMAT_VERSION, align
 from fretsaw.backends.program.serialize import SECTION, to_bytes
-from fretsaw.backends.program.verify import cache_arrays, verify_program
+from fretsaw.backends.program.verify import Beside, verify_program
 from fretsaw.ir import to_text
 from fretsaw.ir.errors import LoweringError
 from fretsaw.passes.evidence.feeds import vocabulary
@@ -51,13 +51,13 @@ class Contents:
             sections.append(("tokenizer.json", [memoryview(_minified(checkpoint.tokenizer_json))]))
         if checkpoint.chat_template is not None:
             sections.append(("chat_template", [_utf8(checkpoint.chat_template)]))
-        verify_program(program.steps, len(program.tensors), None, cache_arrays(program.kv))
         sections.append((SECTION, [memoryview(to_bytes(program.steps))]))
         sections += [(f"code/{name}", [memoryview(code)]) for name, (code, _) in program.variants.items()]
         placed, total = _place(program.tensors)
         manifest = _manifest(checkpoint, result, program, placed)
         sizes = {name: 0 for name, _ in sections} | {"weights": total}
         validate_manifest(manifest, sizes)
+        verify_program(program.steps, Beside.of(manifest))
         sections.append(("weights", _weight_chunks(program.tensors, placed)))
         return Contents(manifest, sections)
 

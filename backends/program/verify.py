@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
 from fretsaw.backends.program.entry import Call, Entry, StepProgram
 from fretsaw.backends.program.memory import dominates
@@ -13,22 +14,34 @@ SYMBOLS = ("T", "B", "R", "QB", "KB")
 INPUTS = ("tokens", "positions", "rows", "cu")
 
 
-def cache_arrays(kv: Mapping[str, object]) -> tuple[str, ...]:
-    """Names of the cache's arrays that a step has.
-
-    Args:
-        kv: As in the manifest; empty for an encoder.
-    """
-    return (CACHE if kv.get("key_bounds") else CACHE[:-1]) if kv else ()
-
-
-def verify_program(program: StepProgram, tensors: int, kernels: Collection[str] | None, cache: Collection[str]) -> None:
-    """Refuse a program that could read or write what is not its own.
+@dataclass(frozen=True)
+class Beside:
+    """What the rest of an artifact says about its program.
 
     Args:
         tensors: How many the manifest lists.
+        cache: Names of the cache's arrays that a step has; none for an encoder.
+        entries: Entries that the manifest names.
         kernels: Functions of the code section; None where the code is not looked at.
-        cache: Names of the cache's arrays that exist.
+    """
+
+    tensors: int
+    cache: Collection[str]
+    entries: Collection[str] = ()
+    kernels: Collection[str] | None = None
+
+    @staticmethod
+    def of(manifest: Mapping[str, object]) -> Beside:
+        """From a validated manifest."""
+        weights, program, kv = manifest["weights"], manifest["program"], manifest.get("kv", {})
+        assert isinstance(weights, dict) and isinstance(program, dict) and isinstance(kv, dict)
+        cache = (CACHE if kv.get("key_bounds") else CACHE[:-1]) if kv else ()
+        dense = (program["dense"]["entry"],) if "dense" in program else ()
+        return Beside(len(weights["tensors"]), cache, (program["entry"], *dense))
+
+
+def verify_program(program: StepProgram, beside: Beside) -> None:
+    """Refuse a program that could read or write what is not its own.
 
     Raises:
         ArtifactError: the first thing that is wrong, with its place.
@@ -38,13 +51,16 @@ def verify_program(program: StepProgram, tensors: int, kernels: Collection[str] 
     names = [entry.name for entry in program.entries]
     if len(set(names)) < len(names):
         raise _wrong("", f"two entries have one name: {', '.join(names)}")
+    missing = [name for name in beside.entries if name not in names]
+    if missing:
+        raise _wrong("", f"the manifest names the entry {missing[0]}, which is not there")
     for entry in program.entries:
         unknown = sorted(set(entry.symbols) - set(SYMBOLS))
         if unknown:
             raise _wrong(entry.name, f"no step has the symbol {unknown[0]}, only {', '.join(SYMBOLS)}")
         _check_values(entry)
         for i, call in enumerate(entry.calls):
-            _check_arguments(entry, i, call, tensors, kernels, cache)
+            _check_arguments(entry, i, call, beside)
         _check_order(entry)
 
 
@@ -77,18 +93,16 @@ def _check_values(entry: Entry) -> None:
         raise _wrong(entry.name, "the output must be an f32 array that a launch makes")
 
 
-def _check_arguments(
-    entry: Entry, at: int, call: Call, tensors: int, kernels: Collection[str] | None, cache: Collection[str]
-) -> None:
+def _check_arguments(entry: Entry, at: int, call: Call, beside: Beside) -> None:
     where = f"launch {at} ({call.kernel})"
-    if kernels is not None and call.kernel not in kernels:
+    if beside.kernels is not None and call.kernel not in beside.kernels:
         raise _wrong(entry.name, f"{where}: the code has no such kernel")
-    limits = {"value": len(entry.values), "tensor": tensors}
+    limits = {"value": len(entry.values), "tensor": beside.tensors}
     for argument in call.args:
         if argument.kind in limits:
             assert isinstance(argument.what, int)
             _check_index(entry, argument.what, limits[argument.kind], argument.kind, where)
-        elif argument.kind == "cache" and argument.what not in cache:
+        elif argument.kind == "cache" and argument.what not in beside.cache:
             raise _wrong(entry.name, f"{where}: there is no cache array {argument.what!r}")
     for argument in call.args[len(call.args) - call.made :]:
         if argument.kind != "value":

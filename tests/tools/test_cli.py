@@ -48,6 +48,7 @@ def artifact(tmp_path: Path) -> Path:
     sections = [
         ("ir/packed", [b"graph @tiny() -> () {\n}\n"]),
         ("evidence.json", [json.dumps(EVIDENCE).encode()]),
+        ("program", [b"{}"]),
         ("code/llvm-x86-64-v3", [b"not an ELF file"]),
         ("weights", [bytes(64)]),
     ]
@@ -140,7 +141,7 @@ def test_what_a_command_raises(
 
 def test_verify(artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["verify", str(artifact)]) == 0
-    assert "good (4 sections" in capsys.readouterr().out
+    assert "good (5 sections" in capsys.readouterr().out
     assert cli.run(["verify", str(artifact), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["ok"] and report["sections"]["weights"]["bytes"] == 64

@@ -12,6 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from fretsaw.backends.artifact import Container, validate_manifest
+from fretsaw.backends.artifact.manifest import tensors
+from fretsaw.backends.program.entry import StepProgram
+from fretsaw.backends.program.serialize import from_bytes
+from fretsaw.backends.program.verify import Beside, verify_program
 from fretsaw.ir import Graph, parse
 from fretsaw.ir.errors import ArtifactError, UsageError
 from fretsaw.ir.phases import PHASES
@@ -98,6 +102,22 @@ class Source:
         if not phases:
             raise ArtifactError("there is no IR text in this artifact", where=str(self.path))
         return phases[-1]
+
+    def program(self) -> tuple[StepProgram, list[str]]:
+        """The step program, verified, and the names of the tensors that it counts.
+
+        Raises:
+            UsageError: the file is the text of one graph.
+            ArtifactError: the program is malformed, or could not be run; says where.
+        """
+        if self.container is None:
+            raise UsageError(f"{self.path} is the text of one graph; --program shows artifacts")
+        manifest = self.container.manifest
+        section = manifest["program"]
+        assert isinstance(section, dict)  # validated
+        program = from_bytes(self.container.section(section["section"]))
+        verify_program(program, Beside.of(manifest))
+        return program, [tensor.name for tensor in tensors(manifest)]
 
     def records(self, name: str) -> list[tuple[int, Record]]:
         """Every run of the pass ``name``, with its position from 1.
