@@ -1,10 +1,10 @@
 """The static memory plan of an entry: which values share bytes of the workspace.
 
-    value      first launch ... last launch      slot          slots in the order of launches, the one that fits best:
-    h          0 ................. 4             0             free at that time, least growth, then least waste
-    qkv            1 ... 2                       1
-    o                  2 ... 3                   2
-    mlp                    3 ... 4               1
+    launch    0    1    2    3    4
+    h         @0 ----------------           each value takes the slot that fits it best: free for its lifetime,
+    qkv            @1 --                    least growth, then least waste
+    o                   @2 --
+    mlp                      @1 --
 
 Sizes are polynomials in the step's symbols. Where one dominates the other coefficient by coefficient the smaller fits
 into the larger for every step; otherwise the slot grows to the larger coefficient of each monomial. Growth is weighed
@@ -42,31 +42,39 @@ class MemoryPlan:
 def plan_memory(values: Sequence[Lifetime]) -> MemoryPlan:
     """Slots for ``values``. Two that are alive in one launch get different ones.
 
-    Args:
-        values: In the order in which they are made.
+    Neither of two orders is the better one for every model, so both are tried: as values are made, and largest first.
     """
+    made = sorted(range(len(values)), key=lambda i: values[i].first)
+    large = sorted(made, key=lambda i: -weight(values[i].nbytes))
+    return min((_assign(values, order) for order in (made, large)), key=lambda p: sum(map(weight, p.slots)))
+
+
+def _assign(values: Sequence[Lifetime], order: Sequence[int]) -> MemoryPlan:
     slots: list[DimLike] = []
-    free_after: list[int] = []
-    slot_of: list[int] = [-1] * len(values)
-    for i in sorted(range(len(values)), key=lambda i: values[i].first):
+    held: list[list[Lifetime]] = []
+    slot_of = [-1] * len(values)
+    for i in order:
         value = values[i]
-        size = weight(value.nbytes)
-        best: tuple[int, int, int] | None = None
-        for slot, nbytes in enumerate(slots):
-            if free_after[slot] >= value.first:
-                continue
-            growth = weight(largest(nbytes, value.nbytes)) - weight(nbytes)
-            if growth < size or size == 0:
-                rank = (growth, weight(nbytes), slot)
-                best = rank if best is None else min(best, rank)
-        if best is None:
-            slots.append(value.nbytes)
-            free_after.append(value.last)
-            slot_of[i] = len(slots) - 1
-        else:
-            slot = best[2]
-            slots[slot], free_after[slot], slot_of[i] = largest(slots[slot], value.nbytes), value.last, slot
+        slot = _best(value, slots, held)
+        if slot is None:
+            slot = len(slots)
+            slots.append(0)
+            held.append([])
+        slots[slot] = largest(slots[slot], value.nbytes)
+        held[slot].append(value)
+        slot_of[i] = slot
     return MemoryPlan(tuple(slots), tuple(slot_of))
+
+
+def _best(value: Lifetime, slots: Sequence[DimLike], held: Sequence[Sequence[Lifetime]]) -> int | None:
+    """The slot that grows least, of those the smallest; None where a new one takes no more than that."""
+    size = weight(value.nbytes)
+    ranks = []
+    for slot, nbytes in enumerate(slots):
+        growth = weight(largest(nbytes, value.nbytes)) - weight(nbytes)
+        if growth < max(size, 1) and not any(value.first <= v.last and v.first <= value.last for v in held[slot]):
+            ranks.append((growth, weight(nbytes), slot))
+    return min(ranks)[2] if ranks else None
 
 
 def weight(nbytes: DimLike) -> int:
