@@ -98,7 +98,7 @@ def _entry(data: object, at: str) -> Entry:
 def _array(data: object, at: str, symbols: Sequence[str]) -> Array:
     value = _object(data, at)
     dtype = value.get("dtype")
-    if dtype not in ARRAY_BYTES:
+    if not isinstance(dtype, str) or dtype not in ARRAY_BYTES:
         raise _wrong(f"{at}.dtype", f"must be one of {', '.join(ARRAY_BYTES)}, is {dtype!r}")
     shape = _list(value.get("shape"), f"{at}.shape", MAX_AXES)
     places = {key: _number(value[key], f"{at}.{key}") for key in ("slot", "of") if key in value}

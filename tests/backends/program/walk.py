@@ -55,10 +55,14 @@ class Code:
         for variable, function in POINTERS.items():
             address = ctypes.cast(getattr(runtime, function), ctypes.c_void_p).value
             if hasattr(self.library, variable):
-                ctypes.c_void_p.in_dll(self.library, variable).value = address
+                self.pointer(variable).value = address
         self.raised = ""
         self._raise = Raise(self._keep)
-        ctypes.c_void_p.in_dll(self.library, "fretsaw_raise").value = ctypes.cast(self._raise, ctypes.c_void_p).value
+        self.pointer("fretsaw_raise").value = ctypes.cast(self._raise, ctypes.c_void_p).value
+
+    def pointer(self, variable: str) -> ctypes.c_void_p:
+        """A pointer that the code exports for its loader to fill."""
+        return ctypes.c_void_p.in_dll(self.library, variable)
 
     def _keep(self, kind: bytes, parts: ctypes._Pointer[ctypes.c_char_p], count: int) -> None:
         self.raised = f"{kind.decode()}: {b''.join(parts[i] or b'' for i in range(count)).decode()}"
