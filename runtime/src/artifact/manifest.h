@@ -94,6 +94,7 @@ struct DenseSteps {
 };
 
 struct ProgramInfo {
+  std::string section;  // e.g. "program"
   std::string entry;
   int64_t chunk_tokens = 0;    // most tokens in one step
   bool empty_rows = false;     // the program takes R = 0: a step that wants no logits at all
