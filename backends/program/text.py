@@ -46,8 +46,8 @@ def _argument(entry: Entry, argument: Argument, tensors: Sequence[str]) -> str:
         return str(what)
     if kind == "tensor":
         return f"${tensors[what]}" if what < len(tensors) else f"${what}"
-    value = entry.values[what]
-    return f"%{value.name}" if value.of is None else f"%{entry.values[value.of].name} as {_shape(value)}"
+    value, whole = entry.values[what], entry.values[entry.root(what)]
+    return f"%{whole.name}" + (f" as {_shape(value)}" if value.shape != whole.shape else "")
 
 
 def _made(value: Array) -> str:

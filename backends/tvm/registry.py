@@ -15,20 +15,23 @@ from fretsaw.backends.program.specs.select import SelectSpec
 from fretsaw.backends.program.steps import KernelSpec
 from fretsaw.backends.tvm.builders import key_bounds, layers, moe, segments, sparse_attention
 from fretsaw.backends.tvm.builders.select import select
+from fretsaw.backends.tvm.kernels.embedding import embedding
 from fretsaw.backends.tvm.kernels.isa import Isa
+from fretsaw.backends.tvm.kernels.norm import norm
+from fretsaw.backends.tvm.kernels.router import route
 
 # Each takes a spec of its class: a type that Python cannot write for a table.
 KERNELS: Mapping[type, Callable[..., tirx.PrimFunc]] = {
     layer_specs.LinearSpec: layers.linear,
-    layer_specs.NormSpec: layers.norm,
-    layer_specs.EmbeddingSpec: layers.embedding,
+    layer_specs.NormSpec: norm,
+    layer_specs.EmbeddingSpec: embedding,
     layer_specs.AnglesSpec: layers.angles,
     layer_specs.AppendSpec: layers.append,
     layer_specs.AttentionSpec: layers.attention,
     layer_specs.TakeSpec: layers.take,
     layer_specs.CopySpec: layers.copy,
     layer_specs.ElementwiseSpec: layers.elementwise,
-    moe_specs.RouteSpec: moe.route,
+    moe_specs.RouteSpec: route,
     moe_specs.SortSpec: moe.sort,
     moe_specs.GroupedSpec: moe.grouped,
     moe_specs.CombineSpec: moe.combine,

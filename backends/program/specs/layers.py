@@ -30,23 +30,34 @@ class LinearSpec(Spec):
 
 @dataclass(frozen=True)
 class NormSpec(Spec):
-    """Inputs x [T, D] (or [T, H, D]), gain and bias [D] where asked; output like x."""
+    """A norm over the last dimension. Inputs x [T, D], gain and bias [D] where asked; output like x.
+
+    Args:
+        width: D, the length of a row.
+        kind: ``rms`` or ``layer``.
+        heads: With H > 0 the input is [T, H, D] and every head is a row of its own.
+    """
 
     width: int
     eps: float
-    kind: str
-    gain: bool
+    kind: str = "rms"
+    gain: bool = True
     bias: bool = False
     heads: int = 0
 
 
 @dataclass(frozen=True)
 class EmbeddingSpec(Spec):
-    """Inputs ids i32[T], table in panels or row by row; output [T, D]."""
+    """A lookup in a table of ``vocabulary`` rows of ``width`` values. Inputs ids i32[T], table; output [T, D].
+
+    Args:
+        scale: Constant factor, in f32 (Gemma).
+        packed: The table is ``pack_panels`` of [V, D]; otherwise plain [V, D].
+    """
 
     vocabulary: int
     width: int
-    weight: str
+    weight: str = "f32"
     scale: float = 1.0
     packed: bool = True
 

@@ -11,12 +11,17 @@ from fretsaw.backends.program.specs.base import Spec
 
 @dataclass(frozen=True)
 class RouteSpec(Spec):
-    """Input logits [T, E]; outputs index i32[T, k] and weight [T, k]."""
+    """A choice of ``slots`` of ``experts`` per token. Input logits [T, E]; outputs index i32[T, k] and weight [T, k].
+
+    Args:
+        before: Softmax over all experts; otherwise over the chosen ones.
+        normalize: With ``before``, divide the chosen weights by their sum.
+    """
 
     experts: int
     slots: int
-    before: bool
-    normalize: bool
+    before: bool = True
+    normalize: bool = False
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,7 @@ from fretsaw.backends.program.specs import layers as specs
 from fretsaw.backends.tvm import lower_expr
 from fretsaw.backends.tvm.builders.arguments import extra_buffers, leaf, scalars_first
 from fretsaw.backends.tvm.kernels import attention as attention_kernel
-from fretsaw.backends.tvm.kernels import embedding as embedding_kernel
 from fretsaw.backends.tvm.kernels import gemm as gemm_kernel
-from fretsaw.backends.tvm.kernels import norm as norm_kernel
 from fretsaw.backends.tvm.kernels import rope as rope_kernel
 from fretsaw.backends.tvm.kernels.emit import Buffer, Expr, Index, dim, kernel, lanes_of, load, parallel, store
 from fretsaw.backends.tvm.kernels.epilogue import Callback, Epilogue, Glu
@@ -39,18 +37,6 @@ def linear(s: specs.LinearSpec, isa: Isa) -> tirx.PrimFunc:
     glu = Glu(s.glu) if s.glu else None
     epilogue = Epilogue(glu=glu, callback=after(s.tree, s.kinds), extra=extra_buffers(s.kinds, s.n))
     return gemm_kernel.gemm(gemm_kernel.GemmSpec(s.n, s.k, isa, WIDE[s.weight], epilogue, name=s.name))
-
-
-def norm(s: specs.NormSpec, isa: Isa) -> tirx.PrimFunc:
-    return norm_kernel.norm(
-        norm_kernel.NormSpec(s.width, isa, s.eps, s.kind, s.gain, s.bias, s.heads, name=s.name)
-    )  # fmt: skip
-
-
-def embedding(s: specs.EmbeddingSpec, isa: Isa) -> tirx.PrimFunc:
-    return embedding_kernel.embedding(
-        embedding_kernel.EmbeddingSpec(s.vocabulary, s.width, isa, WIDE[s.weight], s.packed, s.scale, s.name)
-    )
 
 
 def angles(s: specs.AnglesSpec, isa: Isa) -> tirx.PrimFunc:

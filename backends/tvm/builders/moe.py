@@ -5,17 +5,13 @@ from __future__ import annotations
 from tvm import tirx
 
 from fretsaw.backends.program.pack import WIDE
-from fretsaw.backends.program.specs.moe import CombineSpec, GroupedSpec, RouteSpec, SortSpec
+from fretsaw.backends.program.specs.moe import CombineSpec, GroupedSpec, SortSpec
 from fretsaw.backends.tvm.builders.arguments import extra_buffers
 from fretsaw.backends.tvm.builders.layers import after
 from fretsaw.backends.tvm.kernels import moe as kernels
 from fretsaw.backends.tvm.kernels import router
 from fretsaw.backends.tvm.kernels.epilogue import Glu
 from fretsaw.backends.tvm.kernels.isa import Isa
-
-
-def route(s: RouteSpec, isa: Isa) -> tirx.PrimFunc:
-    return router.route(router.RouteSpec(s.experts, s.slots, isa, s.before, s.normalize, s.name))
 
 
 def sort(s: SortSpec, isa: Isa) -> tirx.PrimFunc:

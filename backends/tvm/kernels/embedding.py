@@ -2,47 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from tvm import tirx
 
-from fretsaw.backends.program.pack import PANEL, STORAGE
+from fretsaw.backends.program.pack import PANEL, STORAGE, WIDE
+from fretsaw.backends.program.specs.layers import EmbeddingSpec
 from fretsaw.backends.tvm.kernels.emit import bind, dim, kernel, load, loop, parallel, splat, store
 from fretsaw.backends.tvm.kernels.isa import Isa
 from fretsaw.backends.tvm.kernels.rows import for_columns
 from fretsaw.backends.tvm.kernels.tile import widen_load
 
 
-@dataclass(frozen=True)
-class EmbeddingSpec:
-    """A lookup in a table of ``vocabulary`` rows of ``width`` values.
-
-    Args:
-        packed: the table is ``pack_panels`` of [V, D]; otherwise plain [V, D].
-        scale: constant factor, in f32 (Gemma).
-    """
-
-    vocabulary: int
-    width: int
-    isa: Isa
-    weight: str = "float32"
-    packed: bool = True
-    scale: float = 1.0
-    name: str = "embedding"
-
-
-def embedding(spec: EmbeddingSpec) -> tirx.PrimFunc:
+def embedding(spec: EmbeddingSpec, isa: Isa) -> tirx.PrimFunc:
     """Return the PrimFunc of a lookup.
 
     Arguments in order: ``ids i32[T]`` (each in [0, V), the caller checks); ``table`` ([ceil(V/16), D, 16] or
     [V, D], uint16 for bf16); ``out f32[T, D]``.
     """
-    lanes = spec.isa.lanes
     with kernel(spec.name) as k:
         t = dim("T")
         ids = k.arg("ids", (t,), "int32")
         shape = (-(-spec.vocabulary // PANEL), spec.width, PANEL) if spec.packed else (spec.vocabulary, spec.width)
-        table = k.arg("table", shape, STORAGE[spec.weight])
+        table = k.arg("table", shape, STORAGE[WIDE[spec.weight]])
         out = k.arg("out", (t, spec.width))
         with parallel(t) as row:
             token = bind(tirx.Cast("int64", load(ids, [row])))
@@ -53,7 +33,7 @@ def embedding(spec: EmbeddingSpec) -> tirx.PrimFunc:
             else:
                 for_columns(
                     spec.width,
-                    lanes,
+                    isa.lanes,
                     lambda c, n: store(out, [row, c], widen_load(table, [token, c], n) * splat(spec.scale, n)),
                 )
     return k.func

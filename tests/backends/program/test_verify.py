@@ -79,7 +79,8 @@ BROKEN: dict[str, tuple[Change, str]] = {
         with_calls(Call("look", (value(2), value(5)), 2), CALLS[3]), "makes values 2 and 5 in one slot, 1",
     ),
     "a value and an unread one of one launch in one slot": (
-        with_calls(CALLS[0], CALLS[1], replace(CALLS[2], args=(value(5), value(7)), made=2), CALLS[3]), "makes value 7 where value 5 is still needed",
+        with_calls(CALLS[0], CALLS[1], replace(CALLS[2], args=(value(5), value(7)), made=2), CALLS[3]),
+        "makes value 7 where value 5 is still needed",
     ),
     "launches in another order": (with_calls(CALLS[1], CALLS[0], *CALLS[2:]), "reads value 2 (h), which is not made"),
     "a reshape read before its value is made": (with_calls(CALLS[2], *CALLS[:2], CALLS[3]), "reads value 4 (o.flat)"),
