@@ -74,7 +74,7 @@ def test_files_that_are_not_artifacts(binary: Path, tiny: Tiny, tmp_path: Path) 
     newer[8:16] = (7).to_bytes(4, "little") + (6).to_bytes(4, "little")
     cases = {
         "magic": (b"GGUF" + data[4:], 4, "does not start with the FRETSAW signature"),
-        "newer": (bytes(newer), 5, "format version 7 needs a reader of version 6, this one has version 1"),
+        "newer": (bytes(newer), 5, "format version 7 needs a reader of version 6, this one has version 2"),
         "empty": (b"", 6, "the file is empty"),
         "short": (data[:100], 6, "shorter than the header"),
         "cut": (data[:-1], 6, "the header says"),

@@ -92,9 +92,10 @@ Result<Header> ReadHeader(Bytes file) {
                    Num(h.oldest_reader));
   }
   if (h.version < kFormatVersion) {
-    return Error{Status::kUnsupported, "artifact of format version " + Num(h.version) +
-                                           ", written by an older Fretsaw; this one reads version " +
-                                           Num(kFormatVersion) + ": compile the checkpoint again"};
+    return Error{Status::kUnsupported,
+                 "artifact of format version " + Num(h.version) +
+                     ", written by an older Fretsaw; this one reads version " +
+                     Num(kFormatVersion) + ": compile the checkpoint again"};
   }
   if (!AllZero(file.subspan(52, 4)) || !AllZero(file.subspan(88, 8))) {
     return Corrupt("header: reserved bytes are not zero");

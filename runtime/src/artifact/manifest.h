@@ -94,13 +94,13 @@ struct DenseSteps {
 };
 
 struct ProgramInfo {
-  std::string section;  // e.g. "program"
   std::string entry;
   int64_t chunk_tokens = 0;    // most tokens in one step
   bool empty_rows = false;     // the program takes R = 0: a step that wants no logits at all
   int64_t chunk_align = 1;     // a prompt is cut at multiples of it only; 1 or kv.page_tokens
   bool whole_prompts = false;  // a prompt is not cut at all
   std::optional<DenseSteps> dense = std::nullopt;
+  std::string section = {};  // e.g. "program"
 };
 
 struct Manifest {

@@ -10,7 +10,8 @@ namespace fretsaw {
 namespace {
 
 constexpr int64_t kSlotAlignment = 64;
-constexpr int64_t kMaxWorkspace = int64_t{1} << 46;  // bytes; sums of slots below it do not overflow
+constexpr int64_t kMaxWorkspace = int64_t{1}
+                                  << 46;  // bytes; sums of slots below it do not overflow
 
 KernelTensor TensorOf(std::vector<int64_t>* shape, uint8_t code, uint8_t bits) {
   KernelTensor tensor;
@@ -52,9 +53,9 @@ VoidResult Workspace::Reserve(int64_t bytes) {
   if (bytes <= bytes_) return Ok{};
   data_.reset();
   bytes_ = 0;
-  data_.reset(static_cast<uint8_t*>(
-      std::aligned_alloc(kSlotAlignment, static_cast<size_t>((bytes + kSlotAlignment - 1) / kSlotAlignment) *
-                                         kSlotAlignment)));
+  data_.reset(static_cast<uint8_t*>(std::aligned_alloc(
+      kSlotAlignment,
+      static_cast<size_t>((bytes + kSlotAlignment - 1) / kSlotAlignment) * kSlotAlignment)));
   if (data_ == nullptr) {
     return Error{Status::kOutOfMemory,
                  "no memory for the " + std::to_string(bytes) + " bytes that a step works in"};
@@ -104,8 +105,7 @@ Result<std::unique_ptr<Entry>> Entry::Create(const EntryData& data, const Kernel
     for (const ArgData& arg : launch.args) {
       switch (arg.kind) {
         case ArgData::Kind::kValue:
-          bound.args.push_back(
-              KernelArg::Tensor(&entry->values_[static_cast<size_t>(arg.number)]));
+          bound.args.push_back(KernelArg::Tensor(&entry->values_[static_cast<size_t>(arg.number)]));
           break;
         case ArgData::Kind::kTensor:
           bound.args.push_back(KernelArg::Tensor(&weights[static_cast<size_t>(arg.number)]));
@@ -128,7 +128,8 @@ Result<std::unique_ptr<Entry>> Entry::Create(const EntryData& data, const Kernel
 
 void Entry::SetSymbol(std::string_view name, int64_t value) {
   const auto found = std::ranges::find(data_.symbols, name);
-  if (found != data_.symbols.end()) symbols_[static_cast<size_t>(found - data_.symbols.begin())] = value;
+  if (found != data_.symbols.end())
+    symbols_[static_cast<size_t>(found - data_.symbols.begin())] = value;
 }
 
 void Entry::SetInput(std::string_view name, const void* data, int64_t size) {
@@ -145,7 +146,8 @@ void Entry::SetCache(size_t index, const void* data, std::initializer_list<int64
 }
 
 VoidResult Entry::Place(Workspace* workspace) {
-  const Error large{Status::kOutOfMemory, "a step of this size needs more memory than there can be"};
+  const Error large{Status::kOutOfMemory,
+                    "a step of this size needs more memory than there can be"};
   int64_t total = 0;
   for (size_t i = 0; i < data_.slots.size(); ++i) {
     const std::optional<int64_t> bytes = data_.slots[i].At(symbols_);
@@ -153,7 +155,8 @@ VoidResult Entry::Place(Workspace* workspace) {
     offsets_[i] = total;
     total += (*bytes + kSlotAlignment - 1) / kSlotAlignment * kSlotAlignment;
   }
-  if (auto ok = workspace->Reserve(std::max<int64_t>(total, kSlotAlignment)); !ok) return ok.error();
+  if (auto ok = workspace->Reserve(std::max<int64_t>(total, kSlotAlignment)); !ok)
+    return ok.error();
   for (size_t i = 0; i < data_.values.size(); ++i) {
     const ValueData& value = data_.values[i];
     const bool is_input = value.slot == ValueData::kNone && value.of == ValueData::kNone;

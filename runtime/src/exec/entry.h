@@ -1,5 +1,5 @@
-// One entry of a step program, bound to kernels, weights and places for everything that changes from
-// step to step. A step fills these in and walks the launches; it allocates nothing.
+// One entry of a step program, bound to kernels, weights and places for everything that changes
+// from step to step. A step fills these in and walks the launches; it allocates nothing.
 #pragma once
 
 #include <array>
@@ -32,7 +32,6 @@ class Workspace {
   std::unique_ptr<uint8_t, Free> data_;
   int64_t bytes_ = 0;
 };
-
 
 class Entry {
  public:

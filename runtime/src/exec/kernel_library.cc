@@ -65,7 +65,8 @@ class Scratch {
   // A new block, in the place of a free one that was too small.
   Block* Grow(uint64_t bytes) {
     if (bytes > (uint64_t{1} << 40)) return nullptr;
-    const uint64_t whole = std::max<uint64_t>((bytes + kCacheLine - 1) / kCacheLine, 1) * kCacheLine;
+    const uint64_t whole =
+        std::max<uint64_t>((bytes + kCacheLine - 1) / kCacheLine, 1) * kCacheLine;
     void* data = std::aligned_alloc(kCacheLine, whole);
     if (data == nullptr) return nullptr;
     const auto spare = std::ranges::find(blocks_, false, &Block::taken);

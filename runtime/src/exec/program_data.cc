@@ -60,7 +60,8 @@ std::vector<uint8_t> ReadMonomial(const std::string& text, const std::vector<std
 }
 
 int64_t ReadNumber(const json& value, const Fields& at) {
-  if (!value.is_number_integer() || (value.is_number_unsigned() && value.get<uint64_t>() > INT64_MAX)) {
+  if (!value.is_number_integer() ||
+      (value.is_number_unsigned() && value.get<uint64_t>() > INT64_MAX)) {
     at.Fail("a size has to be an integer");
   }
   const auto number = value.get<int64_t>();
@@ -142,8 +143,8 @@ LaunchData ReadLaunch(const json& object, const Fields& fields) {
   for (const json& item : List(object, "args", kMaxArgs, fields)) {
     launch.args.push_back(ReadArg(item, fields));
   }
-  launch.made = static_cast<size_t>(
-      fields.Int("made", 0, static_cast<int64_t>(launch.args.size())));
+  launch.made =
+      static_cast<size_t>(fields.Int("made", 0, static_cast<int64_t>(launch.args.size())));
   return launch;
 }
 

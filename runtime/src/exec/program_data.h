@@ -1,5 +1,5 @@
-// The section `program` of an artifact (docs/program.md) as plain data. What ParseProgram returns has
-// the right form and is within its bounds; VerifyProgram says whether it may be run.
+// The section `program` of an artifact (docs/program.md) as plain data. What ParseProgram returns
+// has the right form and is within its bounds; VerifyProgram says whether it may be run.
 #pragma once
 
 #include <cstdint>
@@ -56,8 +56,8 @@ struct ProgramData {
   const EntryData* Find(std::string_view name) const;
 };
 
-// Errors: kCorrupt (not in the form of docs/program.md, or out of its bounds), kUnsupported (another
-// version of the form), kOutOfMemory.
+// Errors: kCorrupt (not in the form of docs/program.md, or out of its bounds), kUnsupported
+// (another version of the form), kOutOfMemory.
 Result<ProgramData> ParseProgram(std::string_view json);
 
 }  // namespace fretsaw

@@ -22,9 +22,9 @@ bool Size::Add(Term term) {
     return false;
   }
   if (term.coefficient == 0) return true;
-  const auto at = std::lower_bound(
-      terms_.begin(), terms_.end(), term,
-      [](const Term& a, const Term& b) { return a.symbols < b.symbols; });
+  const auto at =
+      std::lower_bound(terms_.begin(), terms_.end(), term,
+                       [](const Term& a, const Term& b) { return a.symbols < b.symbols; });
   if (at != terms_.end() && at->symbols == term.symbols) {
     at->coefficient += term.coefficient;
     return at->coefficient <= kMaxNumber;

@@ -22,8 +22,8 @@ std::vector<Entry::CacheArray> CacheArrays(const KvInfo& kv) {
     keys = {"k_pages", 0, 8, 2};
     values = {"v_pages", 0, 8, 2};
   }
-  std::vector<Entry::CacheArray> arrays{{"cu", 0, 32, 1}, {"lens", 0, 32, 3}, {"table", 0, 32, 4},
-                                        keys, values};
+  std::vector<Entry::CacheArray> arrays{
+      {"cu", 0, 32, 1}, {"lens", 0, 32, 3}, {"table", 0, 32, 4}, keys, values};
   if (kv.key_bounds) arrays.push_back({"key_bounds", 2, 32, 2});
   return arrays;
 }
@@ -170,8 +170,8 @@ Result<std::unique_ptr<EncodeProgram>> StepCode::BindEncoder(const Manifest& man
   if (!pool) return pool.error();
   auto held = std::make_unique<Held>(std::move(data_), std::move(library_), manifest.tensors,
                                      weights, std::move(pool).value());
-  auto encode = Entry::Create(*held->program.Find(manifest.program.entry), held->library,
-                              held->views, {});
+  auto encode =
+      Entry::Create(*held->program.Find(manifest.program.entry), held->library, held->views, {});
   if (!encode) return encode.error();
   return std::unique_ptr<EncodeProgram>(std::make_unique<StepEncoder>(
       std::move(held), std::move(encode).value(), manifest.embedding->width));

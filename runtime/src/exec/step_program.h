@@ -17,8 +17,8 @@ namespace fretsaw {
 // The program and kernels of one variant, read and checked, but not yet bound to weights.
 class StepCode {
  public:
-  // `program` is the text of the program section, `code` a code section; both must have been verified
-  // against their digests. Errors: kCorrupt, kUnsupported, kIo, kOutOfMemory.
+  // `program` is the text of the program section, `code` a code section; both must have been
+  // verified against their digests. Errors: kCorrupt, kUnsupported, kIo, kOutOfMemory.
   static Result<StepCode> Load(std::string_view program, std::span<const uint8_t> code,
                                const Manifest& manifest);
 

@@ -103,7 +103,8 @@ bool ThreadPool::Help() {
       continue;
     }
     any = true;
-    const int result = task_(static_cast<int>(Next(ticket)), static_cast<int>(Count(ticket)), data_);
+    const int result =
+        task_(static_cast<int>(Next(ticket)), static_cast<int>(Count(ticket)), data_);
     if (result != 0) {
       int none = 0;
       status_.compare_exchange_strong(none, result, std::memory_order_relaxed);

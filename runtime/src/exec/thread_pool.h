@@ -1,9 +1,9 @@
 // Threads that share the tasks of one parallel loop after another.
 //
-// Tasks are claimed, not dealt: whoever is free takes the next one, the caller included. So a caller
-// never waits for a thread that the system has not let run yet, and a loop on a busy machine takes as
-// long as the threads that do run need for it. Between loops threads spin for some microseconds, the
-// usual distance of two kernels of a step, and then sleep.
+// Tasks are claimed, not dealt: whoever is free takes the next one, the caller included. So a
+// caller never waits for a thread that the system has not let run yet, and a loop on a busy machine
+// takes as long as the threads that do run need for it. Between loops threads spin for some
+// microseconds, the usual distance of two kernels of a step, and then sleep.
 #pragma once
 
 #include <atomic>
