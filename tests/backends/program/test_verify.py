@@ -67,7 +67,7 @@ BROKEN: dict[str, tuple[Change, str]] = {
     ),
     "an unknown kernel": (with_call(1, kernel="attend2"), "launch 1 (attend2): the code has no such kernel"),
     "an unknown value": (with_call(1, args=(value(7), value(3))), "launch 1 (attend): there is no value 7"),
-    "an unknown tensor": (with_call(0, args=(tensor(2), value(2))), "there is no tensor 2, only 2"),
+    "an unknown tensor": (with_call(0, args=(tensor(1), value(2))), "there is no tensor 1, only 1"),
     "an unknown cache array": (with_call(1, args=(cache("key_bounds"), value(3))), "no cache array 'key_bounds'"),
     "a launch that makes a tensor": (with_call(0, args=(value(2), tensor(0))), "makes a tensor"),
     "a launch that makes a number": (with_call(0, args=(value(2), Argument("int", 0))), "makes a int"),
