@@ -29,8 +29,8 @@ PROGRAM = StepProgram((replace(ENTRY, calls=tuple(replace(c, kernel=KERNEL) for 
 VALUES: list[Any] = [
     0, 1, 2, 5, 7, -1, 2**31, 2**53 - 1, 2**53, 2**63, 1.5, True, None, "", "x", "f32", "f16", "i32", "i8", "T",
     "kernel", [], [0], {}, ["value", 2], ["value", 6], ["int", -(2**63)], ["tensor", 0], ["tensor", 2],
-    ["cache", "lens"], ["cache", "lense"], {"T": 40}, {"T": 1}, {"R": 1}, {"": 8}, {"R*T": 3}, {"T*R": 3}, {"T": 40, "R": 20},
-    {"T*T*T*T*T*T*T*T*T": 1}, {"T*T*T*T*T": 2**40}, {"KB": 1},
+    ["cache", "lens"], ["cache", "lense"], {"T": 40}, {"T": 1}, {"R": 1}, {"": 8}, {"R*T": 3}, {"T*R": 3},
+    {"T": 40, "R": 20}, {"T*T*T*T*T*T*T*T*T": 1}, {"T*T*T*T*T": 2**40}, {"KB": 1},
 ]  # fmt: skip
 
 
