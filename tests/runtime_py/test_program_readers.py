@@ -46,8 +46,9 @@ def mutant(rng: random.Random, base: Any) -> Any:
     """A copy with one or two changes: a value replaced, left out, moved or taken from elsewhere."""
     data = copy.deepcopy(base)
     for _ in range(rng.choice((1, 1, 2))):
-        *way, last = rng.choice(list(places(data)))
-        at = data
+        *way, end = rng.choice(list(places(data)))
+        last: Any = end
+        at: Any = data
         for step in way:
             at = at[step]
         kind = rng.randrange(5)
