@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from fretsaw.backends.program.entry import Call, Entry, StepProgram
-from fretsaw.backends.program.memory import dominates
+from fretsaw.backends.program.entry import ARRAY_BYTES, Call, Entry, StepProgram
+from fretsaw.backends.program.memory import coefficients, dominates
+from fretsaw.backends.program.serialize import MAX_DEGREE, MAX_NUMBER, MAX_TERMS
+from fretsaw.ir.dims import DimLike
 from fretsaw.ir.errors import ArtifactError
 
 CACHE = ("cu", "lens", "table", "k_pages", "v_pages", "key_bounds")
-SYMBOLS = ("T", "B", "R", "QB", "KB")
-INPUTS = ("tokens", "positions", "rows", "cu")
+# Symbols and inputs of a decoder, which has a cache, and of an encoder.
+DECODER = (("T", "B", "R", "QB", "KB"), ("tokens", "positions", "rows"))
+ENCODER = (("T", "B"), ("tokens", "positions", "cu"))
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,16 @@ class Beside:
     cache: Collection[str]
     entries: Collection[str] = ()
     kernels: Collection[str] | None = None
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """What is known before a step."""
+        return (DECODER if self.cache else ENCODER)[0]
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the inputs that a caller binds."""
+        return (DECODER if self.cache else ENCODER)[1]
 
     @staticmethod
     def of(manifest: Mapping[str, object]) -> Beside:
@@ -55,42 +68,58 @@ def verify_program(program: StepProgram, beside: Beside) -> None:
     if missing:
         raise _wrong("", f"the manifest names the entry {missing[0]}, which is not there")
     for entry in program.entries:
-        unknown = sorted(set(entry.symbols) - set(SYMBOLS))
+        unknown = sorted(set(entry.symbols) - set(beside.symbols))
         if unknown:
-            raise _wrong(entry.name, f"no step has the symbol {unknown[0]}, only {', '.join(SYMBOLS)}")
-        _check_values(entry)
+            raise _wrong(entry.name, f"no step has the symbol {unknown[0]!r}, only {', '.join(beside.symbols)}")
+        _check_values(entry, beside)
         for i, call in enumerate(entry.calls):
             _check_arguments(entry, i, call, beside)
         _check_order(entry)
 
 
-def _check_values(entry: Entry) -> None:
+def _check_values(entry: Entry, beside: Beside) -> None:
     for i in (*entry.inputs, *entry.outputs):
         _check_index(entry, i, len(entry.values), "value")
-    if len(set(entry.inputs)) < len(entry.inputs):
+    if len({entry.values[i].name for i in entry.inputs}) < len(entry.inputs):
         raise _wrong(entry.name, "an input is listed twice")
     for i, value in enumerate(entry.values):
         where = f"value {i} ({value.name})"
         if i in entry.inputs:
             if value.slot is not None or value.of is not None:
                 raise _wrong(entry.name, f"{where} is an input and has a place in the workspace")
-            if value.name not in INPUTS or value.dtype != "i32":
+            if value.name not in beside.inputs or value.dtype != "i32" or len(value.shape) != 1:
                 raise _wrong(entry.name, f"{where} is an input that no caller binds")
         elif (value.slot is None) == (value.of is None):
             raise _wrong(entry.name, f"{where} must have either a slot or a value that it is a reshape of")
         if value.slot is not None:
             _check_index(entry, value.slot, len(entry.slots), "slot")
-            if not dominates(entry.slots[value.slot], value.nbytes):
-                raise _wrong(entry.name, f"{where} of {value.nbytes} bytes does not fit slot {value.slot}")
+            nbytes = _product(entry, where, (*value.shape, ARRAY_BYTES[value.dtype]))
+            if not dominates(entry.slots[value.slot], nbytes):
+                raise _wrong(entry.name, f"{where} of {nbytes} bytes does not fit slot {value.slot}")
         if value.of is not None:
             _check_index(entry, value.of, len(entry.values), "value")
             whole = entry.values[value.of]
-            if whole.of is not None or (whole.dtype, whole.elements) != (value.dtype, value.elements):
+            counts = [_product(entry, where, v.shape) for v in (whole, value)]
+            if whole.of is not None or whole.dtype != value.dtype or counts[0] != counts[1]:
                 raise _wrong(entry.name, f"{where} is no reshape of value {value.of} ({whole.name})")
     if len(entry.outputs) != 1:
         raise _wrong(entry.name, f"has {len(entry.outputs)} outputs, must have one")
     if entry.root(entry.outputs[0]) in entry.inputs or entry.values[entry.outputs[0]].dtype != "f32":
         raise _wrong(entry.name, "the output must be an f32 array that a launch makes")
+
+
+def _product(entry: Entry, where: str, sizes: Sequence[DimLike]) -> DimLike:
+    """The product of sizes, bounded as sizes are: shapes come from anybody."""
+    total: DimLike = 1
+    for size in sizes:
+        try:
+            total = total * size
+        except ValueError:
+            total = MAX_NUMBER
+        terms = coefficients(total)
+        if len(terms) > MAX_TERMS or any(len(m) > MAX_DEGREE or c >= MAX_NUMBER for m, c in terms.items()):
+            raise _wrong(entry.name, f"{where} has 2^53 elements or bytes, or more, or a size of too many terms")
+    return total
 
 
 def _check_arguments(entry: Entry, at: int, call: Call, beside: Beside) -> None:

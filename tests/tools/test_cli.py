@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from fretsaw.backends.artifact import write_container
+from fretsaw.backends.program.serialize import to_bytes
 from fretsaw.ir import errors
 from fretsaw.tools import cli
+from tests.backends.program.small import PROGRAM
 
 MANIFEST: dict[str, object] = {
     "format_version": 2,
@@ -48,7 +50,7 @@ def artifact(tmp_path: Path) -> Path:
     sections = [
         ("ir/packed", [b"graph @tiny() -> () {\n}\n"]),
         ("evidence.json", [json.dumps(EVIDENCE).encode()]),
-        ("program", [b"{}"]),
+        ("program", [to_bytes(PROGRAM)]),
         ("code/llvm-x86-64-v3", [b"not an ELF file"]),
         ("weights", [bytes(64)]),
     ]
@@ -137,6 +139,14 @@ def test_what_a_command_raises(
     monkeypatch.setattr("fretsaw.backends.artifact.Container.open", fail)
     assert cli.run(["verify", "x.fsaw"]) == code
     assert words in capsys.readouterr().err
+
+
+def test_verify_names_a_program_that_cannot_be_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "model.fsaw"
+    sections = [("program", [b'{"version": 1, "entries": []}']), ("code/llvm-x86-64-v3", [b"x"])]
+    write_container(path, MANIFEST, [*sections, ("weights", [bytes(64)])])
+    assert cli.run(["verify", str(path)]) == 7
+    assert "step program: there is no entry" in capsys.readouterr().err
 
 
 def test_verify(artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,12 +14,11 @@ from rich.text import Text
 from fretsaw.backends.artifact import Container, validate_manifest
 from fretsaw.backends.artifact.manifest import tensors
 from fretsaw.backends.program.entry import StepProgram
-from fretsaw.backends.program.serialize import from_bytes
-from fretsaw.backends.program.verify import Beside, verify_program
 from fretsaw.ir import Graph, parse
 from fretsaw.ir.errors import ArtifactError, UsageError
 from fretsaw.ir.phases import PHASES
 from fretsaw.tools.report.evidence import Evidence, Record, read_evidence
+from fretsaw.tools.step_program import read_step_program
 
 IR_TEXT = ".fir"
 
@@ -112,12 +111,7 @@ class Source:
         """
         if self.container is None:
             raise UsageError(f"{self.path} is the text of one graph; --program shows artifacts")
-        manifest = self.container.manifest
-        section = manifest["program"]
-        assert isinstance(section, dict)  # validated
-        program = from_bytes(self.container.section(section["section"]))
-        verify_program(program, Beside.of(manifest))
-        return program, [tensor.name for tensor in tensors(manifest)]
+        return read_step_program(self.container), [tensor.name for tensor in tensors(self.container.manifest)]
 
     def records(self, name: str) -> list[tuple[int, Record]]:
         """Every run of the pass ``name``, with its position from 1.

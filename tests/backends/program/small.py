@@ -8,7 +8,7 @@ from fretsaw.ir.dims import DimLike, sym
 
 T, R = sym("T"), sym("R")
 SLOTS: tuple[DimLike, ...] = (T * 40, T * 32 + 8, R * 20)
-BESIDE = Beside(2, ("cu", "lens", "table", "k_pages", "v_pages"), ("step",), ("look", "attend", "take"))
+BESIDE = Beside(1, ("cu", "lens", "table", "k_pages", "v_pages"), ("step",), ("look", "attend", "take"))
 
 
 def value(i: int) -> Argument:
@@ -33,7 +33,7 @@ VALUES = (
     Array("logits", "f32", (R, 5), 2),
 )
 CALLS = (
-    Call("look", (value(0), tensor(1), value(2)), 1),
+    Call("look", (value(0), tensor(0), value(2)), 1),
     Call("attend", (value(2), cache("k_pages"), cache("cu"), Argument("int", -3), value(3)), 1),
     Call("look", (value(4), value(5)), 1),
     Call("take", (value(4), value(5), value(1), tensor(0), value(6)), 1),

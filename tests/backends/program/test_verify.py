@@ -14,6 +14,8 @@ from fretsaw.ir.errors import ArtifactError
 from tests.backends.program.small import BESIDE, CALLS, ENTRY, PROGRAM, SLOTS, VALUES, R, T, cache, tensor, value
 
 Change = Callable[[Entry], Entry]
+# Three of it have 165 terms.
+WIDE = T + R + sym("B") + sym("QB") + sym("KB") + T * R + R * R + T * T + 1
 
 
 def with_value(i: int, **changes: object) -> Change:
@@ -42,6 +44,12 @@ BROKEN: dict[str, tuple[Change, str]] = {
     "an input of another type": (with_value(0, dtype="f32"), "an input that no caller binds"),
     "an input twice": (lambda e: replace(e, inputs=(0, 1, 1)), "an input is listed twice"),
     "an input that is not there": (lambda e: replace(e, inputs=(0, 7)), "there is no value 7, only 7"),
+    "two inputs of one name": (with_value(1, name="tokens"), "an input is listed twice"),
+    "an input of an encoder": (with_value(1, name="cu"), "an input that no caller binds"),
+    "an input of two axes": (with_value(0, shape=(T, 2)), "an input that no caller binds"),
+    "more bytes than a number": (with_value(5, shape=(2**50, 8)), "value 5 (mask) has 2^53 elements or bytes, or more"),
+    "too high a degree": (with_value(5, shape=(T * T * T, T * T * T, T * T * T)), "or a size of too many terms"),
+    "too many terms": (with_value(5, shape=(WIDE, WIDE, WIDE)), "or a size of too many terms"),
     "a value without a place": (with_value(2, slot=None), "must have either a slot or a value"),
     "a value in two places": (with_value(4, slot=0), "must have either a slot or a value"),
     "a slot that is not there": (with_value(2, slot=3), "there is no slot 3, only 3"),
@@ -54,7 +62,7 @@ BROKEN: dict[str, tuple[Change, str]] = {
     "a reshape of another type": (with_value(4, dtype="i32"), "is no reshape of value 3"),
     "a reshape of more": (with_value(4, shape=(T, 9)), "is no reshape of value 3"),
     "a reshape of other symbols": (with_value(4, shape=(R, 8)), "is no reshape of value 3"),
-    "an unknown symbol": (lambda e: replace(e, symbols=("N", "R", "T")), "no step has the symbol N"),
+    "an unknown symbol": (lambda e: replace(e, symbols=("N", "R", "T")), "no step has the symbol 'N'"),
     "no output": (lambda e: replace(e, outputs=()), "has 0 outputs, must have one"),
     "two outputs": (lambda e: replace(e, outputs=(6, 3)), "has 2 outputs, must have one"),
     "an output that is an input": (lambda e: replace(e, outputs=(1,)), "the output must be an f32 array"),
@@ -67,7 +75,7 @@ BROKEN: dict[str, tuple[Change, str]] = {
     ),
     "an unknown kernel": (with_call(1, kernel="attend2"), "launch 1 (attend2): the code has no such kernel"),
     "an unknown value": (with_call(1, args=(value(7), value(3))), "launch 1 (attend): there is no value 7"),
-    "an unknown tensor": (with_call(0, args=(tensor(2), value(2))), "there is no tensor 2, only 2"),
+    "an unknown tensor": (with_call(0, args=(tensor(1), value(2))), "there is no tensor 1, only 1"),
     "an unknown cache array": (with_call(1, args=(cache("key_bounds"), value(3))), "no cache array 'key_bounds'"),
     "a launch that makes a tensor": (with_call(0, args=(value(2), tensor(0))), "makes a tensor"),
     "a launch that makes a number": (with_call(0, args=(value(2), Argument("int", 0))), "makes a int"),
