@@ -61,8 +61,8 @@ def compile_checkpoint(source: Path, output: Path, options: CompileOptions, repo
     graph = _capture(checkpoint, reporter)
     with reporter.phase("load compiler"), without_torch():
         from fretsaw.backends.kernel_cache import KernelCache
+        from fretsaw.backends.program.prompt_rule import check_whole_prompts
         from fretsaw.backends.tvm.build import build
-        from fretsaw.backends.tvm.prompt_rule import check_whole_prompts
     options = _with_plans(graph, options, output, reporter)
     result = _run_passes(graph, options, reporter)
     check_whole_prompts(result.graph, options.tvm, checkpoint.context)

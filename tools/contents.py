@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fretsaw.backends.artifact import validate_manifest
-from fretsaw.backends.artifact.layout import align
+from fretsaw.backends.artifact.layout import FORMAT_VERSION, align
+from fretsaw.backends.program.serialize import SECTION, to_bytes
+from fretsaw.backends.program.verify import Beside, verify_program
 from fretsaw.ir import to_text
 from fretsaw.ir.errors import LoweringError
 from fretsaw.passes.evidence.feeds import vocabulary
 
 if TYPE_CHECKING:
+    from fretsaw.backends.program.steps import Tensor
     from fretsaw.backends.tvm.build import Program
-    from fretsaw.backends.tvm.steps import Tensor
     from fretsaw.frontend.checkpoint import Checkpoint
     from fretsaw.passes.pipeline import PipelineResult
 
-FORMAT_VERSION = 1
 Chunks = Iterable[memoryview]
 
 
@@ -38,7 +39,7 @@ class Contents:
         """Contents for a compiled model.
 
         Raises:
-            ArtifactError: the manifest contradicts the sections (our bug).
+            ArtifactError: the manifest contradicts the sections, or the step program is no good (our bug).
         """
         sections: list[tuple[str, Chunks]] = [
             (f"ir/{phase}", [_utf8(to_text(graph) + "\n")]) for phase, graph in result.stages
@@ -50,11 +51,13 @@ class Contents:
             sections.append(("tokenizer.json", [memoryview(_minified(checkpoint.tokenizer_json))]))
         if checkpoint.chat_template is not None:
             sections.append(("chat_template", [_utf8(checkpoint.chat_template)]))
+        sections.append((SECTION, [memoryview(to_bytes(program.steps))]))
         sections += [(f"code/{name}", [memoryview(code)]) for name, (code, _) in program.variants.items()]
         placed, total = _place(program.tensors)
         manifest = _manifest(checkpoint, result, program, placed)
         sizes = {name: 0 for name, _ in sections} | {"weights": total}
         validate_manifest(manifest, sizes)
+        verify_program(program.steps, Beside.of(manifest))
         sections.append(("weights", _weight_chunks(program.tensors, placed)))
         return Contents(manifest, sections)
 
@@ -109,7 +112,7 @@ def _manifest(
     manifest |= {
         "weights": {"section": "weights", "tensors": list(placed)},
         **({"kv": dict(program.kv)} if checkpoint.kind == "decoder" else {"embedding": _embedding(checkpoint, result)}),
-        "program": dict(program.program),
+        "program": {"section": SECTION, **program.program},
         "variants": [
             {"name": name, "section": f"code/{name}", "requires": list(requires)}
             for name, (_, requires) in program.variants.items()

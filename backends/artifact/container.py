@@ -138,6 +138,12 @@ def _read_header(path: Path, data: memoryview) -> Header:
         raise _damaged(path, "reserved bytes of the header are not zero")
     if header.version < 1 or header.oldest_reader < 1 or header.reserved != 0:
         raise _damaged(path, f"versions {header.version}, {header.oldest_reader} or reserved field {header.reserved}")
+    if header.version < FORMAT_VERSION:
+        raise ArtifactError(
+            f"format version {header.version} was written by an older Fretsaw, this one reads version {FORMAT_VERSION}",
+            where=str(path),
+            hint="compile the checkpoint again",
+        )
     if header.file_bytes != data.nbytes:
         if data.nbytes < header.file_bytes:
             raise _cut(path, data.nbytes, header.file_bytes)

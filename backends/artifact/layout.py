@@ -7,8 +7,8 @@ import struct
 from dataclasses import dataclass
 
 MAGIC = b"FRETSAW\0"
-FORMAT_VERSION = 1
-OLDEST_READER = 1
+FORMAT_VERSION = 2  # of the container and of the manifest; version 1 had no section for the step program
+OLDEST_READER = 2
 HEADER_BYTES = 128
 ENTRY_BYTES = 128
 NAME_BYTES = 64

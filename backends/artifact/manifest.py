@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 
+from fretsaw.backends.artifact.layout import FORMAT_VERSION
 from fretsaw.ir.errors import ArtifactError
 
 TENSOR_BYTES = {"f32": 4, "f16": 2, "bf16": 2, "i32": 4, "i64": 8}
@@ -48,6 +49,7 @@ SCHEMA: Mapping[str, Kinds] = {
     "embedding?.width": int,
     "embedding?.pooling": (str, _NONE),
     "embedding?.normalize": bool,
+    "program.section": str,
     "program.entry": str,
     "program.chunk_tokens": int,
     "program.chunk_align?": int,
@@ -96,6 +98,9 @@ def validate_manifest(manifest: Mapping[str, object], sections: Mapping[str, int
                 raise ArtifactError(f"manifest: {where} must be {_names(kinds)}, is {value!r}")
             if kinds is int and isinstance(value, int) and value < 0 and not where.startswith("generation"):
                 raise ArtifactError(f"manifest: {where} is negative: {value}")
+    if manifest["format_version"] != FORMAT_VERSION:
+        what = f"manifest: format_version is {manifest['format_version']}, this reader knows {FORMAT_VERSION}"
+        raise ArtifactError(what, hint="compile the checkpoint again")
     kind = manifest["model"]["kind"]  # type: ignore[index]  # the walk above has seen it
     needed = "embedding" if kind == "encoder" else "kv"
     if needed not in manifest:
@@ -148,7 +153,13 @@ def _check_tensors(found: list[Tensor], section_bytes: int) -> None:
 
 
 def _named_sections(manifest: Mapping[str, object]) -> Iterator[tuple[str, object]]:
-    for path in ("weights.section", "tokenizer?.section", "tokenizer?.chat_template", "variants[].section"):
+    for path in (
+        "weights.section",
+        "program.section",
+        "tokenizer?.section",
+        "tokenizer?.chat_template",
+        "variants[].section",
+    ):
         for where, value in _walk(manifest, path.split("."), ""):
             if value is not None:
                 yield where, value

@@ -1,24 +1,25 @@
-"""Build a packed graph into a program: plan once, then one module of native code per instruction set."""
+"""Build a packed graph into a program: plan once, then the kernels' native code per instruction set."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from fretsaw.backends.kernel_cache import KernelCache
-from fretsaw.backends.tvm.codegen.link import link_program
+from fretsaw.backends.program.assemble import assemble
+from fretsaw.backends.program.dense_steps import ENTRY, dense_steps, dense_twin
+from fretsaw.backends.program.entry import StepProgram
+from fretsaw.backends.program.kv_storage import row_bytes
+from fretsaw.backends.program.plan import plan
+from fretsaw.backends.program.plan.supported import check_supported
+from fretsaw.backends.program.prompt_rule import prompt_rule
+from fretsaw.backends.program.steps import Plan, Tensor
+from fretsaw.backends.tvm.codegen.link import link_kernels
 from fretsaw.backends.tvm.codegen.objects import compile_kernels, kernel_of
-from fretsaw.backends.tvm.dense_steps import ENTRY, dense_steps, dense_twin
-from fretsaw.backends.tvm.emit import emit
 from fretsaw.backends.tvm.kernels.isa import Isa
-from fretsaw.backends.tvm.kv_storage import row_bytes
 from fretsaw.backends.tvm.options import TvmOptions
-from fretsaw.backends.tvm.plan import plan
-from fretsaw.backends.tvm.plan.supported import check_supported
-from fretsaw.backends.tvm.prompt_rule import prompt_rule
-from fretsaw.backends.tvm.steps import Plan, Tensor
-from fretsaw.ir import Dim, Graph, Value
+from fretsaw.ir import Graph
 from fretsaw.ir.errors import LoweringError
 from fretsaw.ir.kv import block_dims
 
@@ -42,7 +43,8 @@ class Program:
 
     Args:
         variants: Code by variant name, best first: (ELF shared object, CPU features it needs).
-        tensors: Packed weights in the order of the step's parameters.
+        steps: The step program, which calls the code's kernels.
+        tensors: Packed weights, in the order in which the step program numbers them.
         kv: Layers, heads and sizes of the cache, as in the manifest; empty for an encoder.
         program: Entry point and limits, as in the manifest.
         memory: Sizes in bytes, as in the manifest.
@@ -51,6 +53,7 @@ class Program:
     """
 
     variants: Mapping[str, tuple[bytes, tuple[str, ...]]]
+    steps: StepProgram
     tensors: Sequence[Tensor]
     kv: Mapping[str, int | str]
     program: Mapping[str, object]
@@ -85,8 +88,9 @@ def build(
     entries, dense = {"step" if kv else "encode": made}, dense_steps(graph)
     if dense:
         entries[ENTRY] = dense_twin(made)
-    variants, count = _variants(entries, kv, options, cache or KernelCache(), jobs, tell)
-    weights = sum(t.nbytes for t in made.tensors)
+    steps = assemble(entries)
+    variants, count = _variants(entries.values(), options, cache or KernelCache(), jobs, tell)
+    weights, full = sum(t.nbytes for t in made.tensors), step_sizes(options.chunk_tokens, made.cached)
     per_token = 0
     if kv:
         pair = row_bytes(kv["key_size"], options.kv) + row_bytes(kv["value_size"], options.kv)
@@ -95,13 +99,13 @@ def build(
     memory = {
         "weights_bytes": weights,
         "kv_bytes_per_token": per_token,
-        "workspace_bytes": workspace_bytes(made, options),
+        "workspace_bytes": max(e.workspace(full) for e in steps.entries),
     }
     program: dict[str, object] = {"entry": next(iter(entries)), "chunk_tokens": options.chunk_tokens}
     if kv:
         program |= {"empty_rows": True, **rule, **dense}  # kernels over no rows do nothing
     described = {**kv, "dtype": options.kv} if kv else {}
-    return Program(variants, made.tensors, described, program, memory, made, count)
+    return Program(variants, steps, made.tensors, described, program, memory, made, count)
 
 
 def cache_geometry(graph: Graph, options: TvmOptions) -> dict[str, int]:
@@ -124,42 +128,23 @@ def cache_geometry(graph: Graph, options: TvmOptions) -> dict[str, int]:
             "page_tokens": options.page_tokens}  # fmt: skip
 
 
-def workspace_bytes(made: Plan, options: TvmOptions) -> int:
-    """Most bytes of activations alive at once in a full step: one row of logits, or one sequence per token.
-
-    Arrays over blocks (ir/kv.py) are those of a prompt that fills the step.
-    """
-    dims = [d for launch in made.launches for v in launch.outputs for d in v.tensor.shape if isinstance(d, Dim)]
-    env = {name: options.chunk_tokens for d in dims for name in d.symbols} | {"R": 1}
-    env |= block_dims([options.chunk_tokens], [0]) if made.cached else {}
-    last: dict[Value, int] = {}
-    for i, launch in enumerate(made.launches):
-        for arg in launch.inputs:
-            if isinstance(arg, Value):
-                last[made.source(arg)] = i
-    last.update({made.source(v): len(made.launches) for v in made.outputs})
-    live: dict[Value, int] = {}
-    peak = 0
-    for i, launch in enumerate(made.launches):
-        live.update({v: v.tensor.nbytes(env) for v in launch.outputs})
-        peak = max(peak, sum(live.values()))
-        live = {v: n for v, n in live.items() if last.get(v, -1) > i}
-    return peak
+def step_sizes(tokens: int, cached: bool) -> dict[str, int]:
+    """Symbols of a full step: a prompt that fills it and one row of logits, or one text for each token."""
+    sizes = {"T": tokens, "B": tokens, "R": 1}
+    return sizes | block_dims([tokens], [0]) if cached else sizes
 
 
 def _variants(
-    entries: Mapping[str, Plan], kv: Mapping[str, int], options: TvmOptions, cache: KernelCache, jobs: int,
-    tell: Callable[[str], None],
-) -> tuple[dict[str, tuple[bytes, tuple[str, ...]]], KernelCount]:  # fmt: skip
+    plans: Iterable[Plan], options: TvmOptions, cache: KernelCache, jobs: int, tell: Callable[[str], None]
+) -> tuple[dict[str, tuple[bytes, tuple[str, ...]]], KernelCount]:
     """Code by variant name, best first. The kernels of all instruction sets are compiled side by side."""
     isas = [Isa(cpu) for cpu in sorted(options.cpus, reverse=True)]  # v4 before v3
-    specs = list(dict.fromkeys(launch.spec for plan in entries.values() for launch in plan.launches))
+    specs = list(dict.fromkeys(launch.spec for plan in plans for launch in plan.launches))
     kernels = {isa: [kernel_of(spec, isa) for spec in specs] for isa in isas}
     compiled = compile_kernels([k for isa in isas for k in kernels[isa]], cache, jobs, tell)
     variants = {}
     for isa in isas:
         tell(f"linking {isa.name}")
-        objects = {kernel.name: compiled.objects[kernel.key] for kernel in kernels[isa]}
-        code = link_program(emit(entries, kv, options, isa), objects, isa)
+        code = link_kernels({kernel.name: compiled.objects[kernel.key] for kernel in kernels[isa]})
         variants[f"llvm-{isa.name}"] = (code, REQUIRES[isa.name])
     return variants, KernelCount(len(compiled.objects), len(compiled.seconds))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from fretsaw.backends.tvm.expr import Expr as Tree
+from fretsaw.backends.program.expr import Expr as Tree
 from fretsaw.backends.tvm.kernels import math
 from fretsaw.backends.tvm.kernels.emit import Expr, bind, fma, lanes_of, select, splat
 

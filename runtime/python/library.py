@@ -141,7 +141,6 @@ def library_path() -> Path:
 def load() -> ctypes.CDLL:
     """The loaded library with typed functions. Raises RuntimeFailure when it is absent or another version."""
     path = library_path()
-    _open_tvm_ffi()
     library = ctypes.CDLL(str(path))
     for name, (result, arguments) in _SIGNATURES.items():
         function = getattr(library, name, None)
@@ -156,16 +155,6 @@ def load() -> ctypes.CDLL:
         found = ".".join(map(str, version))
         raise RuntimeFailure(11, "unsupported", f"{path} has version {found}, this package needs 0.1.x")
     return library
-
-
-def _open_tvm_ffi() -> None:
-    """Open the packages' TVM libraries first where the library's own search path does not reach them."""
-    for package, file in (("tvm_ffi", "libtvm_ffi.so"), ("tvm", "libtvm_runtime.so")):
-        spec = importlib.util.find_spec(package)
-        for folder in (spec.submodule_search_locations or []) if spec else []:
-            path = Path(folder) / "lib" / file
-            if path.is_file():
-                ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
 
 
 def check(code: int) -> None:

@@ -16,7 +16,7 @@ from fretsaw.backends.artifact.container import Container, write_container
 from fretsaw.backends.artifact.layout import ENTRY_BYTES, HEADER_BYTES
 from fretsaw.ir.errors import ArtifactError
 
-MANIFEST: dict[str, object] = {"format_version": 1, "name": "kleines Modell é", "list": [1, 2.5, None, True]}
+MANIFEST: dict[str, object] = {"format_version": 2, "name": "kleines Modell é", "list": [1, 2.5, None, True]}
 SECTIONS: list[tuple[str, list[bytes]]] = [
     ("ir/packed", [b"graph @x() -> () {\n}"]),
     ("empty", []),
@@ -80,7 +80,7 @@ def test_header_is_the_documented_one(whole: bytes) -> None:
     magic, version, oldest, size, manifest_at, manifest_bytes, table_at, count, zero = struct.unpack_from(
         "<8sIIQQQQII", whole
     )
-    assert (magic, version, oldest, size, manifest_at) == (b"FRETSAW\0", 1, 1, len(whole), 128)
+    assert (magic, version, oldest, size, manifest_at) == (b"FRETSAW\0", 2, 2, len(whole), 128)
     assert (table_at % 64, count, zero) == (0, len(SECTIONS), 0)
     manifest = whole[manifest_at : manifest_at + manifest_bytes]
     table = whole[table_at : table_at + 128 * count]
@@ -127,10 +127,11 @@ def attacks(whole: bytes) -> Iterator[tuple[str, bytes]]:
 
     def edit(fmt: str, at: int, value: object) -> bytes:
         raw = bytearray(whole)
-        struct.pack_into(fmt, raw, at, value)
+        struct.pack_into(fmt, raw, at, *(value if isinstance(value, tuple) else (value,)))
         return resealed(raw)
 
-    yield "needs a reader of version 2", edit("<I", 12, 2)
+    yield "needs a reader of version 3", edit("<I", 12, 3)
+    yield "format version 1 was written by an older Fretsaw", edit("<II", 8, (1, 1))
     yield "versions 0", edit("<I", 8, 0)
     yield "its header says", edit("<Q", 16, len(whole) - 1)
     yield "cut short", edit("<Q", 16, 2**63)
@@ -166,7 +167,7 @@ def test_attacks_with_right_digests(tmp_path: Path, whole: bytes) -> None:
 def test_hostile_manifests(tmp_path: Path, text: bytes) -> None:
     header = bytearray(HEADER_BYTES)
     table_at = -(-(HEADER_BYTES + len(text)) // 64) * 64
-    struct.pack_into("<8sIIQQQQII", header, 0, b"FRETSAW\0", 1, 1, table_at, 128, len(text), table_at, 0, 0)
+    struct.pack_into("<8sIIQQQQII", header, 0, b"FRETSAW\0", 2, 2, table_at, 128, len(text), table_at, 0, 0)
     raw = header + text + bytes(table_at - HEADER_BYTES - len(text))
     with pytest.raises(ArtifactError, match="the manifest is"):
         check(tmp_path / "manifest", resealed(raw))

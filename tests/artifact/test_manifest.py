@@ -14,6 +14,7 @@ from fretsaw.ir.errors import ArtifactError
 
 SECTIONS = {
     "weights": 2211840,
+    "program": 100,
     "tokenizer.json": 10,
     "chat_template": 5,
     "code/llvm-x86-64-v3": 100,
@@ -95,6 +96,8 @@ def test_a_wrong_type_is_named(example: dict[str, object], path: str) -> None:
         ("variants[].section", "code/other", "section code/other, which is not there"),
         ("tokenizer?.chat_template", "nothing", "section nothing, which is not there"),
         ("kv.layers", True, "must be a whole number"),
+        ("format_version", 1, "format_version is 1, this reader knows 2"),
+        ("program.section", "steps", "section steps, which is not there"),
     ],
 )
 def test_contradictions(example: dict[str, object], path: str, value: object, words: str) -> None:

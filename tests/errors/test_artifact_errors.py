@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import struct
 from pathlib import Path
 
 from fretsaw.backends.artifact import Container, write_container
@@ -12,10 +14,13 @@ from tests.errors.kit import message, text
 def damaged(folder: Path, change: str) -> Path:
     """An artifact of two sections with one kind of damage."""
     path = folder / "model.fsaw"
-    write_container(path, {"format_version": 1}, [("code", [b"abc"]), ("weights", [bytes(64)])])
+    write_container(path, {"format_version": 2}, [("code", [b"abc"]), ("weights", [bytes(64)])])
     data = bytearray(path.read_bytes())
     if change == "magic":
         data[:8] = b"GGUF\0\0\0\0"
+    elif change == "old":
+        data[8:16] = struct.pack("<II", 1, 1)
+        data[96:128] = hashlib.sha256(data[:96]).digest()
     elif change == "digest":
         data[-1] ^= 1
     else:
@@ -30,6 +35,15 @@ def test_another_kind_of_file(tmp_path: Path) -> None:
         ArtifactError: not a Fretsaw artifact: it starts with b'GGUF\\x00\\x00\\x00\\x00', not b'FRETSAW\\x00'
           at    {path}
           hint  give a file that `fretsaw compile` wrote
+    """)
+
+
+def test_a_file_of_an_older_release(tmp_path: Path) -> None:
+    path = damaged(tmp_path, "old")
+    assert message(ArtifactError, lambda: Container.open(path)) == text(f"""
+        ArtifactError: format version 1 was written by an older Fretsaw, this one reads version 2
+          at    {path}
+          hint  compile the checkpoint again
     """)
 
 

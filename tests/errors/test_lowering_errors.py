@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from fretsaw.backends.program.plan import plan
+from fretsaw.backends.program.plan.supported import check_supported
 from fretsaw.backends.tvm.options import TvmOptions
-from fretsaw.backends.tvm.plan import plan
-from fretsaw.backends.tvm.plan.supported import check_supported
 from fretsaw.ir import Graph, parse
 from fretsaw.ir.errors import LoweringError
 from tests.errors.kit import block, message, text

@@ -61,7 +61,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     half_offset = -(-len(bias) // 64) * 64
     weights = bias.ljust(half_offset, b"\0") + np.full((2, 3), 1.5, dtype=np.float16).tobytes()
     manifest: dict[str, object] = {
-        "format_version": 1,
+        "format_version": 2,
         "producer": {"fretsaw": "0.1.0"},
         "model": {
             "family": "tiny",
@@ -93,7 +93,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
             "page_tokens": tiny_program.PAGE,
             "dtype": "f32",
         },
-        "program": {"entry": "step", "chunk_tokens": 7},
+        "program": {"section": "program", "entry": "step", "chunk_tokens": 7},
         "variants": [
             {"name": "llvm-future", "section": "code/llvm-x86-64", "requires": ["avx2", "avx9000"]},
             {"name": "llvm-x86-64", "section": "code/llvm-x86-64", "requires": []},
@@ -105,6 +105,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
         "tokenizer.json": byte_tokenizer(),
         "chat_template": CHAT_TEMPLATE.encode(),
         "weights": weights,
+        "program": tiny_program.section(),
         "code/llvm-x86-64": code.read_bytes(),
     }
     path = packing.write(folder / "tiny.fsaw", manifest, sections)

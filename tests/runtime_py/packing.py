@@ -22,7 +22,7 @@ def pack(manifest: dict[str, object], sections: dict[str, bytes]) -> bytes:
         table += struct.pack("<64sQQ32s16x", name.encode(), at + pad, len(data), hashlib.sha256(data).digest())
         body += bytes(pad) + data
         at += pad + len(data)
-    head = struct.pack("<8sIIQQQQII", b"FRETSAW\0", 1, 1, at, 128, len(raw), table_offset, len(sections), 0)
+    head = struct.pack("<8sIIQQQQII", b"FRETSAW\0", 2, 2, at, 128, len(raw), table_offset, len(sections), 0)
     head += hashlib.sha256(raw + table).digest() + bytes(8)
     head += hashlib.sha256(head).digest()
     return head + raw + bytes(table_offset - 128 - len(raw)) + table + body

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -72,9 +73,13 @@ def test_files_that_are_not_artifacts(binary: Path, tiny: Tiny, tmp_path: Path) 
     data = tiny.path.read_bytes()
     newer = bytearray(data)
     newer[8:16] = (7).to_bytes(4, "little") + (6).to_bytes(4, "little")
+    older = bytearray(data)
+    older[8:16] = (1).to_bytes(4, "little") * 2
+    older[96:128] = hashlib.sha256(older[:96]).digest()
     cases = {
         "magic": (b"GGUF" + data[4:], 4, "does not start with the FRETSAW signature"),
-        "newer": (bytes(newer), 5, "format version 7 needs a reader of version 6, this one has version 1"),
+        "newer": (bytes(newer), 5, "format version 7 needs a reader of version 6, this one has version 2"),
+        "older": (bytes(older), 11, "format version 1, written by an older Fretsaw; this one reads version 2: compile"),
         "empty": (b"", 6, "the file is empty"),
         "short": (data[:100], 6, "shorter than the header"),
         "cut": (data[:-1], 6, "the header says"),
@@ -97,7 +102,7 @@ def test_artifacts_that_do_not_fit(binary: Path, tiny: Tiny) -> None:
     path = tiny.variation(lambda m, s: m.update({"variants": variants(["avx9000", "sse99"])}))
     check(binary, [path, *ids], 8, "cannot run the artifact: llvm-x needs avx9000, sse99; compile it with --cpu")
     path = tiny.variation(lambda m, s: m["program"].update({"entry": "walk"}))  # type: ignore[attr-defined]
-    check(binary, [path, *ids], 7, "no function 'walk'")
+    check(binary, [path, *ids], 7, "program: the manifest names the entry 'walk', which is not there")
 
     def encoder(manifest: dict[str, object], sections: dict[str, bytes]) -> None:
         manifest["model"].update({"kind": "encoder"})  # type: ignore[attr-defined]
@@ -111,9 +116,9 @@ def test_artifacts_that_do_not_fit(binary: Path, tiny: Tiny) -> None:
     path = tiny.variation(lambda m, s: m["model"].update({"kind": "encoder"}))  # type: ignore[attr-defined]
     check(binary, [path, *ids], 7, "manifest: embedding: missing")
     path = tiny.variation(lambda m, s: m["kv"].update({"kv_heads": 1}))  # type: ignore[attr-defined]
-    check(binary, [path, *ids], 1, "the step program failed")
+    check(binary, [path, *ids], 1, "launch 0 of entry 'step', kernel kernel, failed: ValueError: Invalid lens.shape[2]")
     path = tiny.variation(lambda m, s: m["model"].update({"vocab_size": 200}))  # type: ignore[attr-defined]
-    check(binary, [path, *ids], 7, "f32 logits of shape [1, 200]")
+    check(binary, [path, *ids], 7, "the program returns something else than logits of shape [1, 200]")
     path = tiny.variation(lambda m, s: m.pop("kv"))
     check(binary, [path, *ids], 7, "manifest: kv: missing")
 

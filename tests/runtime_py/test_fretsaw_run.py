@@ -127,7 +127,7 @@ def test_bench_reports_medians(binary: Path, tiny: Tiny) -> None:
 def test_verify_needs_no_code_that_runs(binary: Path, tiny: Tiny) -> None:
     path = tiny.variation(lambda m, s: s.update({"code/llvm-x86-64": b"not code at all"}))
     report = run_json(binary, path, "--verify")
-    assert report == {"verified": True, "sections": 4, "bytes": path.stat().st_size}
+    assert report == {"verified": True, "sections": 5, "bytes": path.stat().st_size}
     assert run_json(binary, path, "--ids", "1", code=7)["error"]["status"] == "corrupt"  # type: ignore[index]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fretsaw.backends.artifact import Container
-from fretsaw.backends.tvm.kv_storage import KvType, row_bytes
+from fretsaw.backends.program.kv_storage import KvType, row_bytes
 from fretsaw.backends.tvm.options import TvmOptions
 from fretsaw.tools.compiler import CompileOptions, compile_checkpoint
 from fretsaw.tools.reporter import Reporter
@@ -50,8 +50,8 @@ def test_tokens_do_not_depend_on_the_batch(binary: Path, tmp_path: Path, family:
     [
         ({"dtype": "i4"}, 11, "unsupported artifact: manifest: kv.dtype: 'i4' is not one of f32, f16, int8"),
         ({"dtype": None}, 7, "corrupt artifact: manifest: kv.dtype: expected a string"),
-        ({"dtype": "f16"}, 1, "the step program failed"),  # the code was made for f32
-        ({"dtype": "int8"}, 1, "the step program failed"),
+        ({"dtype": "f16"}, 1, "kernel kernel, failed: TypeError: Mismatched k.dtype"),  # the code was made for f32
+        ({"dtype": "int8"}, 1, "kernel kernel, failed: ValueError: Mismatched k.ndim"),
         (
             {"layers": 65536, "kv_heads": 65536, "page_tokens": 65536, "key_size": 1 << 20},
             7,

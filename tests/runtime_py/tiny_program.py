@@ -1,4 +1,4 @@
-"""A step program written by hand in TVMScript, whose logits have a closed form.
+"""A step program written by hand, its one kernel in TVMScript, whose logits have a closed form.
 
 The program keeps every token in every (layer, head) row of the paged cache, marked with the number of its
 row, and derives the logits of a token from the sum S of all tokens up to it *as read back from the pages*:
@@ -9,12 +9,17 @@ so the most likely next token is S mod V. A wrong page table, length, position, 
 pointer shows in the numbers, and NumPy computes them exactly.
 """
 
+import json
 from pathlib import Path
 
 import numpy as np
 
 VOCAB = 260
 LAYERS, HEADS, KEY, VALUE, PAGE = 3, 2, 4, 5, 8
+KERNEL = "kernel"
+INPUTS = {"tokens": "T", "positions": "T", "rows": "R"}
+ARGS = [["value", 0], ["value", 1], ["cache", "cu"], ["value", 2], ["cache", "lens"], ["cache", "table"],
+        ["cache", "k_pages"], ["cache", "v_pages"], ["tensor", 0], ["tensor", 1], ["value", 3]]  # fmt: skip
 MARK = 4096  # distance between the marks of two rows; tokens stay below it
 
 
@@ -38,10 +43,18 @@ def expected_greedy(prompt: list[int], count: int, eos: int | None = None) -> li
 
 
 def build_code(path: Path) -> None:
-    """Compile the program for plain x86-64 and write the shared object to ``path``."""
-    import tvm
-    from tvm import relax, tirx
+    """Compile the program's kernel for plain x86-64 and write the code section to ``path``."""
     from tvm.script import tirx as T
+
+    from fretsaw.backends.tvm.codegen.link import link_kernels
+    from fretsaw.backends.tvm.codegen.lower import compile_object
+    from fretsaw.backends.tvm.kernels.isa import Isa
+
+    class Plain(Isa):
+        """What every x86-64 has: kernels of the compiler ask for more."""
+
+        def __post_init__(self) -> None:
+            pass
 
     total_rows = LAYERS * HEADS
 
@@ -116,28 +129,23 @@ def build_code(path: Path) -> None:
                             - T.float32(1.5)
                         )
 
-    t, b1, r, b, m, n = (tirx.Var(name, "int64") for name in ["t", "b1", "r", "b", "m", "n"])
-    signature = {
-        "tokens": ((t,), "int32"),
-        "positions": ((t,), "int32"),
-        "cu": ((b1,), "int32"),
-        "rows": ((r,), "int32"),
-        "lens": ((LAYERS, b, HEADS), "int32"),
-        "table": ((LAYERS, b, HEADS, m), "int32"),
-        "k_pages": ((n, KEY, PAGE), "float32"),
-        "v_pages": ((n, PAGE, VALUE), "float32"),
-        "bias": ((VOCAB,), "float32"),
-        "half": ((2, 3), "float16"),
+    path.write_bytes(link_kernels({KERNEL: compile_object(kernel.with_attr("global_symbol", KERNEL), Plain("x86-64"))}))
+
+
+def section() -> bytes:
+    """The step program: one launch."""
+    values = [{"name": name, "dtype": "i32", "shape": [{of: 1}]} for name, of in INPUTS.items()]
+    logits = {"name": "logits", "dtype": "f32", "shape": [{"R": 1}, VOCAB], "slot": 0}
+    step = {
+        "name": "step",
+        "symbols": ["R", "T"],
+        "inputs": [0, 1, 2],
+        "outputs": [3],
+        "slots": [{"R": 4 * VOCAB}],
+        "values": [*values, logits],
+        "launches": [{"kernel": KERNEL, "args": ARGS, "made": 1}],
     }
-    params = [relax.Var(name, relax.TensorType(shape, dtype)) for name, (shape, dtype) in signature.items()]
-    builder = relax.BlockBuilder()
-    name = builder.add_func(kernel, "kernel")
-    with builder.function("step", params):
-        with builder.dataflow():
-            logits = builder.emit_output(relax.call_tir(name, params, relax.TensorType((r, VOCAB), "float32")))
-        builder.emit_func_output(logits)
-    executable = tvm.compile(builder.get(), target=tvm.target.Target({"kind": "llvm", "mcpu": "x86-64"}))
-    executable.export_library(str(path))
+    return json.dumps({"version": 1, "entries": [step]}).encode()
 
 
 if __name__ == "__main__":

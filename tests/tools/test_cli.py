@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 
 from fretsaw.backends.artifact import write_container
+from fretsaw.backends.program.serialize import to_bytes
 from fretsaw.ir import errors
 from fretsaw.tools import cli
+from tests.backends.program.small import PROGRAM
 
 MANIFEST: dict[str, object] = {
-    "format_version": 1,
+    "format_version": 2,
     "producer": {"fretsaw": "0.1.0"},
     "model": {
         "family": "llama", "architecture": "LlamaForCausalLM", "kind": "decoder", "context": 8192, "vocab_size": 32,
@@ -27,7 +29,7 @@ MANIFEST: dict[str, object] = {
         "tensors": [{"name": "w", "dtype": "f16", "shape": [2, 16], "offset": 0, "bytes": 64}],
     },
     "kv": {"layers": 3, "kv_heads": 2, "key_size": 8, "value_size": 8, "page_tokens": 64, "dtype": "f32"},
-    "program": {"entry": "step", "chunk_tokens": 512},
+    "program": {"section": "program", "entry": "step", "chunk_tokens": 512},
     "variants": [{"name": "llvm-x86-64-v3", "section": "code/llvm-x86-64-v3", "requires": ["avx2"]}],
     "memory": {"weights_bytes": 64, "kv_bytes_per_token": 384, "workspace_bytes": 100},
     "passes": [
@@ -48,6 +50,7 @@ def artifact(tmp_path: Path) -> Path:
     sections = [
         ("ir/packed", [b"graph @tiny() -> () {\n}\n"]),
         ("evidence.json", [json.dumps(EVIDENCE).encode()]),
+        ("program", [to_bytes(PROGRAM)]),
         ("code/llvm-x86-64-v3", [b"not an ELF file"]),
         ("weights", [bytes(64)]),
     ]
@@ -138,9 +141,17 @@ def test_what_a_command_raises(
     assert words in capsys.readouterr().err
 
 
+def test_verify_names_a_program_that_cannot_be_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "model.fsaw"
+    sections = [("program", [b'{"version": 1, "entries": []}']), ("code/llvm-x86-64-v3", [b"x"])]
+    write_container(path, MANIFEST, [*sections, ("weights", [bytes(64)])])
+    assert cli.run(["verify", str(path)]) == 7
+    assert "step program: there is no entry" in capsys.readouterr().err
+
+
 def test_verify(artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["verify", str(artifact)]) == 0
-    assert "good (4 sections" in capsys.readouterr().out
+    assert "good (5 sections" in capsys.readouterr().out
     assert cli.run(["verify", str(artifact), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["ok"] and report["sections"]["weights"]["bytes"] == 64

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from fretsaw.backends.artifact import Container, validate_manifest
+from fretsaw.backends.program.serialize import from_bytes
+from fretsaw.backends.program.verify import Beside, verify_program
 from fretsaw.ir import parse
 from fretsaw.tools import cli
 
@@ -45,10 +47,14 @@ def test_contents(artifact: Path, checkpoint: Path) -> None:
     container.verify()
     validate_manifest(container.manifest, {e.name: e.nbytes for e in container.sections.values()})
     phases = ["captured", "canonical", "fused", "packed"]
-    assert list(container.sections) == [*(f"ir/{p}" for p in phases), "evidence.json", "code/llvm-x86-64-v3", "weights"]
+    others = ["evidence.json", "program", "code/llvm-x86-64-v3", "weights"]
+    assert list(container.sections) == [*(f"ir/{p}" for p in phases), *others]
     assert bytes(container.section("code/llvm-x86-64-v3")[:4]) == b"\x7fELF"
     assert container.manifest["generation"] == {"bos_token_id": 1, "eos_token_ids": [2], "pad_token_id": None}
     assert "tokenizer" not in container.manifest
+    program = from_bytes(container.section("program"))
+    verify_program(program, Beside.of(container.manifest))
+    assert [entry.name for entry in program.entries] == ["step"]
     evidence = json.loads(container.text("evidence.json"))
     ropes = next(e for e in evidence["passes"] if e["name"] == "raise_rope")
     assert ropes["hit"] == 4 and ropes["check"]["status"] == "passed"  # q and k of two layers, small enough to check

@@ -159,6 +159,7 @@ def artifact(path: Path, text: str, manifest: Mapping[str, object], error: float
     sections = [
         ("ir/canonical", [text.encode()]),
         ("evidence.json", [json.dumps({"passes": [entry]}).encode()]),
+        ("program", [b"{}"]),
         ("code/llvm-x86-64-v3", [b"not an ELF file"]),
         ("weights", [weights or bytes(64)]),
     ]

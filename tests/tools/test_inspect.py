@@ -53,6 +53,7 @@ def write(tmp_path: Path) -> Write:
             ("ir/captured", [GRAPH.encode()]),
             ("ir/canonical", [GRAPH.replace("dim S", "phase canonical\n  dim S").encode()]),
             ("evidence.json", [text.encode("utf-8", "surrogatepass")]),
+            ("program", [b"{}"]),
             ("code/llvm-x86-64-v3", [b"not an ELF file"]),
             ("weights", [bytes(64)]),
         ]

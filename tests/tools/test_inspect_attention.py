@@ -35,7 +35,7 @@ def write(tmp_path: Path) -> Write:
     """Write an artifact with this section, or without one; ``program`` adds to the manifest's."""
 
     def make(found: object = None, **program: object) -> Path:
-        sections = [("code/llvm-x86-64-v3", [b"code"]), ("weights", [bytes(64)])]
+        sections = [("program", [b"{}"]), ("code/llvm-x86-64-v3", [b"code"]), ("weights", [bytes(64)])]
         if found is not None:
             text = found if isinstance(found, str) else json.dumps(found)
             sections.insert(0, ("attention.json", [text.encode()]))

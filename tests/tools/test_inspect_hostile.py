@@ -112,6 +112,7 @@ def test_the_command_never_shows_a_traceback(
     folder: Path = tmp_path_factory.mktemp("damaged")
     path = folder / "m.fsaw"
     sections = [("ir/canonical", [GRAPH.encode()]), ("evidence.json", [json.dumps(whole).encode()]),
+                ("program", [b"{}"]),
                 ("code/llvm-x86-64-v3", [b"x"]), ("weights", [bytes(64)])]  # fmt: skip
     write_container(path, manifest_of([RECORD, RECORD]), sections)
     for args in ([], ["--json"], ["--pass", "raise_rope"], ["--html", str(folder / "x.html")]):
@@ -129,6 +130,6 @@ def test_numbers_of_thousands_of_digits(key: str, tmp_path: Path, capsys: pytest
     manifest["model"] = manifest["model"] | {key: 10**4000}
     manifest["memory"] = dict.fromkeys(manifest["memory"], 10**4000)
     path = tmp_path / "m.fsaw"
-    write_container(path, manifest, [("code/llvm-x86-64-v3", [b"x"]), ("weights", [bytes(64)])])
+    write_container(path, manifest, [("program", [b"{}"]), ("code/llvm-x86-64-v3", [b"x"]), ("weights", [bytes(64)])])
     assert cli.run(["inspect", str(path)]) == 0
     assert "over 10^24" in capsys.readouterr().out

@@ -7,14 +7,14 @@ from typing import Any, cast
 import pytest
 
 from fretsaw.backends.artifact import validate_manifest
-from fretsaw.backends.tvm.kv_storage import KvType
+from fretsaw.backends.program.kv_storage import KvType
 from fretsaw.backends.tvm.options import TvmOptions
 from fretsaw.ir.errors import ArtifactError, UsageError
 from fretsaw.tools.compiler import check_cache
 from fretsaw.tools.tables import memory_rows
 from tests.tools.test_cli import MANIFEST
 
-SECTIONS = {"weights": 64, "code/llvm-x86-64-v3": 4}
+SECTIONS = {"weights": 64, "program": 2, "code/llvm-x86-64-v3": 4}
 
 
 def stored_as(kv: str, token: int) -> dict[str, Any]:

@@ -39,6 +39,7 @@ def artifact(folder: Path, text: str, **record: object) -> Path:
     mine = {**RECORD, **record}
     sections = [("ir/captured", [text.replace("  phase canonical\n", "").encode()]), ("ir/canonical", [text.encode()]),
                 ("evidence.json", [json.dumps({"passes": [mine]}).encode()]),
+                ("program", [b"{}"]),
                 ("code/llvm-x86-64-v3", [b"x"]), ("weights", [bytes(64)])]  # fmt: skip
     write_container(path, manifest_of([mine]), sections)
     return path

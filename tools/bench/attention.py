@@ -23,8 +23,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, get_args
 
 if TYPE_CHECKING:
+    from fretsaw.backends.program.kv_storage import KvType
     from fretsaw.backends.tvm.kernels.isa import Isa
-    from fretsaw.backends.tvm.kv_storage import KvType
 
 HEADS, KV_HEADS, SIZE, PAGE = 9, 3, 64, 64
 TOKENS = 2048
@@ -55,7 +55,7 @@ class Attention:
         import numpy as np
         import tvm
 
-        from fretsaw.backends.tvm.kv_storage import store_rows
+        from fretsaw.backends.program.kv_storage import store_rows
 
         rng, b = np.random.default_rng(0), len(counts)
         pages = [-(-(x + n) // self.page) for x, n in zip(before, counts, strict=True)]
@@ -100,7 +100,7 @@ def causal_flops(tokens: int) -> float:
 
 def bench_storage() -> None:
     """Print a line per storage and shape."""
-    from fretsaw.backends.tvm.kv_storage import KvType, row_bytes
+    from fretsaw.backends.program.kv_storage import KvType, row_bytes
 
     kernels = {kv: Attention(kv) for kv in get_args(KvType)}
     for context in (512, 2048, 8192):

@@ -16,12 +16,13 @@ from pathlib import Path
 
 import tvm
 
+from fretsaw.backends.program.plan import plan
+from fretsaw.backends.program.steps import KernelSpec
 from fretsaw.backends.tvm.codegen.lower import compile_object, lower
 from fretsaw.backends.tvm.codegen.objects import kernel_from
 from fretsaw.backends.tvm.kernels.isa import V3, V4, Isa
 from fretsaw.backends.tvm.options import TvmOptions
-from fretsaw.backends.tvm.plan import plan
-from fretsaw.backends.tvm.steps import KernelSpec
+from fretsaw.backends.tvm.registry import build_kernel
 from fretsaw.frontend.capture import capture
 from fretsaw.frontend.checkpoint import load_checkpoint
 from fretsaw.passes.pipeline import run_pipeline
@@ -50,7 +51,7 @@ def cpu(work: Callable[[], object]) -> tuple[float, object]:
 
 def measure(spec: KernelSpec, isa: Isa, default: bool) -> Row:
     """Compile one kernel, phase by phase."""
-    write, func = cpu(lambda: spec.build(isa))
+    write, func = cpu(lambda: build_kernel(spec, isa))
     kernel = kernel_from(func, isa)
     module = tvm.IRModule({kernel.name: func})
     lowered, _ = cpu(lambda: lower(module, isa))

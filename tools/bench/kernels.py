@@ -16,19 +16,21 @@ import numpy as np
 import tvm
 from tvm import tirx
 
+from fretsaw.backends.program.codes import Grouped
+from fretsaw.backends.program.specs.layers import EmbeddingSpec, NormSpec
+from fretsaw.backends.program.specs.moe import RouteSpec
 from fretsaw.backends.tvm.codegen.link import load_kernel
 from fretsaw.backends.tvm.codegen.lower import compile_object
 from fretsaw.backends.tvm.codegen.objects import kernel_from
 from fretsaw.backends.tvm.kernels.attention import AttentionSpec, attention
-from fretsaw.backends.tvm.kernels.embedding import EmbeddingSpec, embedding
+from fretsaw.backends.tvm.kernels.embedding import embedding
 from fretsaw.backends.tvm.kernels.epilogue import Epilogue, Glu
 from fretsaw.backends.tvm.kernels.gemm import GemmSpec, gemm
-from fretsaw.backends.tvm.kernels.grouped import Grouped
 from fretsaw.backends.tvm.kernels.isa import V3, V4, Isa
 from fretsaw.backends.tvm.kernels.moe import GroupedSpec, grouped_gemm
-from fretsaw.backends.tvm.kernels.norm import NormSpec, norm
+from fretsaw.backends.tvm.kernels.norm import norm
 from fretsaw.backends.tvm.kernels.rope import RopeSpec, rope
-from fretsaw.backends.tvm.kernels.router import RouteSpec, route, sort_by_expert
+from fretsaw.backends.tvm.kernels.router import route, sort_by_expert
 from fretsaw.tools.bench.probes import fma_peak, read_bandwidth
 
 
@@ -138,9 +140,9 @@ def bench_rows(isa: Isa, threads: int, tokens: int = 512, width: int = 576) -> N
     heads, angles = zeros(tokens, 9, 64), zeros(tokens, 32)
     ids, table = zeros(tokens, dtype="int32"), zeros(49152 // 16, width, 16)
     calls: dict[str, Callable[[], object]] = {
-        "norm": partial(build(norm(NormSpec(width, isa, 1e-5)), isa), x, gain, out),
+        "norm": partial(build(norm(NormSpec(width, 1e-5), isa), isa), x, gain, out),
         "rope": partial(build(rope(RopeSpec(9, 64, isa, rotary=64)), isa), heads, angles, angles, zeros(tokens, 9, 64)),
-        "embedding": partial(build(embedding(EmbeddingSpec(49152, width, isa)), isa), ids, table, out),
+        "embedding": partial(build(embedding(EmbeddingSpec(49152, width), isa), isa), ids, table, out),
     }
     band = read_bandwidth(threads, rounds=3)
     for label, call in calls.items():
@@ -153,7 +155,7 @@ def bench_experts(isa: Isa, threads: int, tokens: int = 512) -> None:
     experts, slots, n, k = 8, 2, 1536, 576
     logits = tvm.runtime.tensor(np.random.default_rng(0).standard_normal((tokens, experts)).astype(np.float32))
     index, weight = zeros(tokens, slots, dtype="int32"), zeros(tokens, slots)
-    choose = partial(build(route(RouteSpec(experts, slots, isa)), isa), logits, index, weight)
+    choose = partial(build(route(RouteSpec(experts, slots), isa), isa), logits, index, weight)
     offsets, order = zeros(experts + 1, dtype="int32"), zeros(tokens * slots, dtype="int32")
     sort = partial(build(sort_by_expert(experts, slots), isa), index, offsets, order)
     spec = GroupedSpec(experts, n, k, isa, gather=slots)

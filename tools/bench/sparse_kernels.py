@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, TypedDict, TypeVar
 
 import numpy as np
 
-from fretsaw.backends.tvm.kv_storage import KvType, page_shapes
+from fretsaw.backends.program.kv_storage import KvType, page_shapes
 from fretsaw.ir.kv import BLOCK
 
 if TYPE_CHECKING:

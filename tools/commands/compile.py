@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from fretsaw.backends.tvm.kv_storage import KvType
-    from fretsaw.backends.tvm.options import WeightType
+    from fretsaw.backends.program.kv_storage import KvType
+    from fretsaw.backends.program.options import WeightType
     from fretsaw.passes.api import Pass
     from fretsaw.passes.evidence.options import EvidenceOptions
     from fretsaw.passes.kit.recipe import Recipe

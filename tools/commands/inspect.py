@@ -29,6 +29,7 @@ PIPE_WIDTH = 120  # columns of the tables where no terminal tells
 @click.option(
     "--attention", is_flag=True, help="Show what every head of sparse attention reads; also with --json or --html."
 )
+@click.option("--program", is_flag=True, help="Show the launches of a step and their memory; also with --json.")
 @click.option("--html", "page", type=click.Path(path_type=Path), metavar="OUT", help="Write one self-contained page.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object: manifest, sections, evidence.")
 def command(
@@ -38,6 +39,7 @@ def command(
     dot: str | None,
     layer: int | None,
     attention: bool,
+    program: bool,
     page: Path | None,
     as_json: bool,
 ) -> None:
@@ -52,6 +54,7 @@ def command(
       fretsaw inspect model.fsaw --html report.html
       fretsaw inspect sparse.fsaw --attention --html masks.html
       fretsaw inspect model.fsaw --ir packed | less
+      fretsaw inspect model.fsaw --program | less
       fretsaw inspect model.fsaw --dot packed --layer 3 | dot -Tsvg > layer3.svg
       fretsaw inspect model.fsaw --json | jq .manifest.memory
       fretsaw inspect 03_packed.fir
@@ -66,8 +69,12 @@ def command(
         raise UsageError("--layer needs --dot")
     if attention and (pass_name is not None or phase is not None or dot is not None):
         raise UsageError("--attention goes with --json or --html alone")
+    if program and (attention or page is not None or pass_name is not None or phase is not None or dot is not None):
+        raise UsageError("--program goes with --json alone")
     source = Source.open(file)
-    if attention:
+    if program:
+        _show_program(source, as_json)
+    elif attention:
         _show_attention(source, page, as_json)
     elif phase is not None:
         click.echo(_for_terminal(source.ir(phase)), nl=False)
@@ -141,6 +148,16 @@ def _show_attention(source: Source, page: Path | None, as_json: bool) -> None:
         _write(page, render_attention(found, source.path.name))
     else:
         _print([attention_table(found)])
+
+
+def _show_program(source: Source, as_json: bool) -> None:
+    import json
+
+    from fretsaw.backends.program.serialize import to_json
+    from fretsaw.backends.program.text import to_text
+
+    program, tensors = source.program()
+    click.echo(json.dumps(to_json(program)) if as_json else _for_terminal(to_text(program, tensors)), nl=as_json)
 
 
 def _write(page: Path, text: str) -> None:

@@ -1,4 +1,4 @@
-"""``fretsaw verify``: every digest and bound, through the Python reader; never loads native code."""
+"""``fretsaw verify``: every digest, every bound and the step program, in Python; never loads native code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import click
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--quiet", is_flag=True, help="No progress, no message.")
 def command(artifact: Path, as_json: bool, quiet: bool) -> None:
-    """Check ARTIFACT: header, manifest, section table, and the SHA-256 of every section.
+    """Check ARTIFACT: header, manifest, section table, step program, and the SHA-256 of every section.
 
     Ends with status 0 when all is well, 7 when the file is not a whole artifact.
 
@@ -25,11 +25,13 @@ def command(artifact: Path, as_json: bool, quiet: bool) -> None:
 
     from fretsaw.backends.artifact import Container, validate_manifest
     from fretsaw.tools.reporter import Reporter, human_bytes
+    from fretsaw.tools.step_program import read_step_program
 
     container = Container.open(artifact)
     validate_manifest(container.manifest, {e.name: e.nbytes for e in container.sections.values()})
     with Reporter(quiet=quiet or as_json).phase("verify", total=container.header.file_bytes) as phase:
         container.verify(phase.advance)
+    read_step_program(container)  # after the digests: damage is named as such
     size, count = container.header.file_bytes, len(container.sections)
     if as_json:
         sections = {e.name: {"bytes": e.nbytes, "sha256": e.digest.hex()} for e in container.sections.values()}

@@ -12,10 +12,13 @@ from rich.table import Table
 from rich.text import Text
 
 from fretsaw.backends.artifact import Container, validate_manifest
+from fretsaw.backends.artifact.manifest import tensors
+from fretsaw.backends.program.entry import StepProgram
 from fretsaw.ir import Graph, parse
 from fretsaw.ir.errors import ArtifactError, UsageError
 from fretsaw.ir.phases import PHASES
 from fretsaw.tools.report.evidence import Evidence, Record, read_evidence
+from fretsaw.tools.step_program import read_step_program
 
 IR_TEXT = ".fir"
 
@@ -98,6 +101,17 @@ class Source:
         if not phases:
             raise ArtifactError("there is no IR text in this artifact", where=str(self.path))
         return phases[-1]
+
+    def program(self) -> tuple[StepProgram, list[str]]:
+        """The step program, verified, and the names of the tensors that it counts.
+
+        Raises:
+            UsageError: the file is the text of one graph.
+            ArtifactError: the program is malformed, or could not be run; says where.
+        """
+        if self.container is None:
+            raise UsageError(f"{self.path} is the text of one graph; --program shows artifacts")
+        return read_step_program(self.container), [tensor.name for tensor in tensors(self.container.manifest)]
 
     def records(self, name: str) -> list[tuple[int, Record]]:
         """Every run of the pass ``name``, with its position from 1.

@@ -1,1 +1,1 @@
-"""From kernels and a Relax module to one shared object: lower, compile or take from the cache, link."""
+"""From kernels to one shared object: lower, compile or take from the cache, link."""

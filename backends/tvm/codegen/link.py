@@ -1,4 +1,4 @@
-"""A program's Relax module and the objects of its kernels, linked to one shared object."""
+"""The objects of kernels, linked to one shared object that needs no library but libc and libm."""
 
 from __future__ import annotations
 
@@ -7,37 +7,52 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import tvm
-from tvm import relax, tirx
 from tvm.support import cc
-
-from fretsaw.backends.tvm.codegen.lower import cpu_target, native_module
-from fretsaw.backends.tvm.codegen.relax_passes import step_passes
-from fretsaw.backends.tvm.kernels.isa import Isa
 
 # No build id and no symbols beyond the exported ones: equal inputs give equal bytes.
 LINK_OPTIONS = ["-Wl,--build-id=none", "-Wl,-s"]
+# A code section's own symbols are its own, whatever else the process has loaded, and none is left to be found.
+CODE_OPTIONS = [*LINK_OPTIONS, "-Wl,-Bsymbolic", "-Wl,--as-needed", "-Wl,-z,defs", "-lm"]
+
+# Kernels report errors by calling a function of TVM's library. Here it is a jump to where the loader says, or nothing.
+RAISE = """
+    .text
+    .p2align 4
+    .globl TVMFFIErrorSetRaisedFromCStrParts
+    .hidden TVMFFIErrorSetRaisedFromCStrParts
+    .type TVMFFIErrorSetRaisedFromCStrParts, @function
+TVMFFIErrorSetRaisedFromCStrParts:
+    movq fretsaw_raise@GOTPCREL(%rip), %rax
+    movq (%rax), %rax
+    testq %rax, %rax
+    je 1f
+    jmpq *%rax
+1:  ret
+    .size TVMFFIErrorSetRaisedFromCStrParts, . - TVMFFIErrorSetRaisedFromCStrParts
+
+    .bss
+    .p2align 3
+    .globl fretsaw_raise
+    .type fretsaw_raise, @object
+fretsaw_raise:
+    .zero 8
+    .size fretsaw_raise, 8
+    .section .note.GNU-stack, "", @progbits
+"""
 
 
-def link_program(module: tvm.IRModule, kernels: Mapping[str, bytes], isa: Isa) -> bytes:
-    """An ELF shared object with the functions of ``module``.
+def link_kernels(kernels: Mapping[str, bytes]) -> bytes:
+    """A code section (docs/program.md): an ELF shared object that exports the kernels.
 
     Args:
-        module: Functions that call kernels by name, as ``emit`` makes it.
-        kernels: Object by name of the kernel, one for each that the module has.
+        kernels: Object by name of the kernel.
     """
-    with cpu_target(isa):
-        module = step_passes()(module)
-    builder = relax.ExecBuilder()
-    # What TVM's own build does, but for the kernels: their code exists, and is given to the linker as it is.
-    left = relax.vm_build._vmcodegen(builder, module)
-    helpers = {var: f for var, f in left.functions.items() if isinstance(f, tirx.PrimFunc)}
-    own = {var: f for var, f in helpers.items() if var.name_hint not in kernels}
-    shapes = native_module(tvm.IRModule(own), isa)
-    executable = relax.VMExecutable(relax.vm_build._ffi_api.VMLink(builder, cpu_target(isa), shapes, [], {}))
     with tempfile.TemporaryDirectory(prefix="fretsaw-") as folder:
         objects = _write(Path(folder), kernels)
+        jump = Path(folder) / "raise.s"
+        jump.write_text(RAISE)
         path = Path(folder) / "code.so"
-        executable.export_library(str(path), options=LINK_OPTIONS, addons=objects)
+        cc.create_shared(str(path), [*objects, str(jump)], options=CODE_OPTIONS)
         return path.read_bytes()
 
 

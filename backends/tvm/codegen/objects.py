@@ -11,10 +11,11 @@ from functools import lru_cache
 from tvm import tirx
 
 from fretsaw.backends.kernel_cache import KernelCache
+from fretsaw.backends.program.steps import KernelSpec
 from fretsaw.backends.tvm.codegen.digest import kernel_digest
 from fretsaw.backends.tvm.codegen.lower import compile_object
 from fretsaw.backends.tvm.kernels.isa import Isa
-from fretsaw.backends.tvm.steps import KernelSpec
+from fretsaw.backends.tvm.registry import build_kernel
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,7 @@ class Compiled:
 @lru_cache(maxsize=1024)
 def kernel_of(spec: KernelSpec, isa: Isa) -> Kernel:
     """The kernel that a spec stands for. Equal specs are written, printed and digested once in a process."""
-    func = spec.build(isa)
-    assert isinstance(func, tirx.PrimFunc)
-    return kernel_from(func, isa)
+    return kernel_from(build_kernel(spec, isa), isa)
 
 
 def kernel_from(func: tirx.PrimFunc, isa: Isa) -> Kernel:

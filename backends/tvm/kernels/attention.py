@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
+from fretsaw.backends.program.kv_storage import KvType
 from fretsaw.backends.tvm.kernels.attention_state import Rows, RowStates
 from fretsaw.backends.tvm.kernels.emit import (
     Buffer,
@@ -36,7 +37,6 @@ from fretsaw.backends.tvm.kernels.isa import Isa
 from fretsaw.backends.tvm.kernels.kv_pages import KvPages, WidePage
 from fretsaw.backends.tvm.kernels.shares import Shares
 from fretsaw.backends.tvm.kernels.softmax_block import PageBlock
-from fretsaw.backends.tvm.kv_storage import KvType
 
 # (rows, first row of a block, one past the last slot that each sees) -> where their windows begin, where sinks end
 Spans = Callable[[Rows, Expr, list[Expr]], tuple[list[Expr], list[Expr]]]

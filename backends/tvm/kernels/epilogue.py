@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from tvm.script.ir_builder import tirx as T
 
+from fretsaw.backends.program.pack import PANEL
 from fretsaw.backends.tvm.kernels import math
 from fretsaw.backends.tvm.kernels.emit import (
     Buffer,
@@ -21,7 +22,6 @@ from fretsaw.backends.tvm.kernels.emit import (
     splat,
     store,
 )
-from fretsaw.backends.tvm.kernels.isa import PANEL
 from fretsaw.backends.tvm.kernels.tile import Tile
 
 # (value, row, first column, extra buffers) -> value; any number of lanes, elementwise.

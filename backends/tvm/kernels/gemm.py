@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
+from fretsaw.backends.program.codes import Grouped
+from fretsaw.backends.program.pack import PANEL, STORAGE
 from fretsaw.backends.tvm.kernels.emit import (
     Buffer,
     Expr,
@@ -29,9 +31,8 @@ from fretsaw.backends.tvm.kernels.emit import (
     when,
 )
 from fretsaw.backends.tvm.kernels.epilogue import Epilogue, Sink
-from fretsaw.backends.tvm.kernels.grouped import Grouped, GroupReader
-from fretsaw.backends.tvm.kernels.isa import PANEL, Isa
-from fretsaw.backends.tvm.kernels.pack import STORAGE
+from fretsaw.backends.tvm.kernels.grouped import GroupReader
+from fretsaw.backends.tvm.kernels.isa import Isa
 from fretsaw.backends.tvm.kernels.tile import (
     UNROLL,
     Ahead,

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-PANEL = 16  # columns in a weight panel: two AVX2 registers or one AVX-512 register
-
 
 @dataclass(frozen=True)
 class Isa:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
+from fretsaw.backends.program.kv_storage import KvType
 from fretsaw.backends.tvm.kernels.emit import (
     Buffer,
     Expr,
@@ -31,7 +32,6 @@ from fretsaw.backends.tvm.kernels.isa import Isa
 from fretsaw.backends.tvm.kernels.rows import for_columns, reduce_row
 from fretsaw.backends.tvm.kernels.select_cache import NEVER, KeyCache
 from fretsaw.backends.tvm.kernels.select_step import QueryBlock, Step
-from fretsaw.backends.tvm.kv_storage import KvType
 from fretsaw.ir.kv import BLOCK
 
 _PAGES = 16  # pages that one task scores

@@ -1,4 +1,4 @@
-"""Cache pages as the kernels read and write them: f32 in registers, whatever the storage (backends/tvm/kv_storage.py).
+"""Cache pages as the kernels read and write them: f32 in registers, whatever the storage (program/kv_storage.py).
 
 Widening f16 and int8 codes is exact. The scales of int8 are applied where they cost least, to a score and to a weight,
 so a page gives the same bits widened in passing (decode) or once for all rows of a tile (prefill).
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
+from fretsaw.backends.program.kv_storage import CODES, F16_MAX, SMALLEST, KvType, page_shapes
 from fretsaw.backends.tvm.kernels.emit import (
     Buffer,
     Expr,
@@ -30,7 +31,6 @@ from fretsaw.backends.tvm.kernels.emit import (
     workspace,
 )
 from fretsaw.backends.tvm.kernels.rows import for_columns, max_lanes
-from fretsaw.backends.tvm.kv_storage import CODES, F16_MAX, SMALLEST, KvType, page_shapes
 
 TVM_TYPE: dict[KvType, str] = {"f32": "float32", "f16": "float16", "int8": "int8"}
 _SCALE = 4  # bytes

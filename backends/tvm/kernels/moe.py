@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from tvm import tirx
 
+from fretsaw.backends.program.codes import Grouped
+from fretsaw.backends.program.pack import PANEL, STORAGE
 from fretsaw.backends.tvm.kernels.emit import (
     Buffer,
     Expr,
@@ -32,9 +34,8 @@ from fretsaw.backends.tvm.kernels.emit import (
     when,
 )
 from fretsaw.backends.tvm.kernels.epilogue import Epilogue, Glu, Sink
-from fretsaw.backends.tvm.kernels.grouped import Grouped, GroupReader
-from fretsaw.backends.tvm.kernels.isa import PANEL, Isa
-from fretsaw.backends.tvm.kernels.pack import STORAGE
+from fretsaw.backends.tvm.kernels.grouped import GroupReader
+from fretsaw.backends.tvm.kernels.isa import Isa
 from fretsaw.backends.tvm.kernels.rows import for_columns, scale_by
 from fretsaw.backends.tvm.kernels.tile import (
     InputLoad,

@@ -1,41 +1,16 @@
-"""RMSNorm and LayerNorm over rows, with the residual addition before them fused when asked."""
+"""RMSNorm and LayerNorm over rows."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from tvm import tirx
 
+from fretsaw.backends.program.specs.layers import NormSpec
 from fretsaw.backends.tvm.kernels import math
 from fretsaw.backends.tvm.kernels.emit import Buffer, Expr, bind, dim, fma, kernel, load, loop, parallel, splat, store
 from fretsaw.backends.tvm.kernels.isa import Isa
 from fretsaw.backends.tvm.kernels.rows import for_columns, reduce_row, scale_by
 
 _BLOCK = 8  # rows per parallel iteration
-
-
-@dataclass(frozen=True)
-class NormSpec:
-    """A norm over the last dimension.
-
-    Args:
-        width: D, the length of a row.
-        kind: ``rms`` or ``layer``.
-        gain: multiply by ``gain[D]``.
-        bias: add ``bias[D]`` (layer only).
-        heads: with H > 0 the input is [T, H, D] and every head is a row of its own.
-        add_residual: normalize ``x + residual`` and also return the sum.
-    """
-
-    width: int
-    isa: Isa
-    eps: float
-    kind: str = "rms"
-    gain: bool = True
-    bias: bool = False
-    heads: int = 0
-    add_residual: bool = False
-    name: str = "norm"
 
 
 def inverse_rms(x: Buffer, head: list[Expr], width: int, lanes: int, eps: float) -> Expr:
@@ -49,41 +24,30 @@ def inverse_rms(x: Buffer, head: list[Expr], width: int, lanes: int, eps: float)
     return math.rsqrt(bind(fma(total, splat(1.0 / width, 1), splat(eps, 1))))
 
 
-def norm(spec: NormSpec) -> tirx.PrimFunc:
+def norm(spec: NormSpec, isa: Isa) -> tirx.PrimFunc:
     """Return the PrimFunc of a norm.
 
-    Arguments in order: ``x f32[T, D]`` (or [T, H, D]); ``residual`` of the same shape if asked; ``gain f32[D]``
-    if asked; ``bias f32[D]`` if asked; with ``add_residual`` ``total`` (x + residual); ``out``.
+    Arguments in order: ``x f32[T, D]`` (or [T, H, D]); ``gain f32[D]`` if asked; ``bias f32[D]`` if asked; ``out``.
     """
     with kernel(spec.name) as k:
         t = dim("T")
         shape = (t, spec.heads, spec.width) if spec.heads else (t, spec.width)
         x = k.arg("x", shape)
-        residual = k.arg("residual", shape) if spec.add_residual else None
         gain = k.arg("gain", (spec.width,)) if spec.gain else None
         bias = k.arg("bias", (spec.width,)) if spec.bias else None
-        total = k.arg("total", shape) if spec.add_residual else None
         out = k.arg("out", shape)
         rows = t * spec.heads if spec.heads else t
         with parallel((rows + _BLOCK - 1) // _BLOCK) as block, loop(tirx.min(rows - block * _BLOCK, _BLOCK)) as i:
             row = bind(block * _BLOCK + i)
             head = [row // spec.heads, row % spec.heads] if spec.heads else [row]
-            source = x
-            if residual is not None and total is not None:
-                for_columns(
-                    spec.width,
-                    spec.isa.lanes,
-                    lambda c, n: store(total, [*head, c], load(x, [*head, c], n) + load(residual, [*head, c], n)),
-                )
-                source = total
-            _normalize(spec, source, head, gain, bias, out)
+            _normalize(spec, isa.lanes, x, head, gain, bias, out)
     return k.func
 
 
 def _normalize(
-    spec: NormSpec, x: Buffer, head: list[Expr], gain: Buffer | None, bias: Buffer | None, out: Buffer
+    spec: NormSpec, lanes: int, x: Buffer, head: list[Expr], gain: Buffer | None, bias: Buffer | None, out: Buffer
 ) -> None:
-    width, lanes = spec.width, spec.isa.lanes
+    width = spec.width
     mean: Expr | None = None
     if spec.kind == "rms":
         inverse = inverse_rms(x, head, width, lanes, spec.eps)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
+from fretsaw.backends.program.kv_storage import KvType
 from fretsaw.backends.tvm.kernels.emit import (
     Buffer,
     Expr,
@@ -31,7 +32,6 @@ from fretsaw.backends.tvm.kernels.isa import Isa
 from fretsaw.backends.tvm.kernels.kv_pages import KvPages
 from fretsaw.backends.tvm.kernels.norm import inverse_rms
 from fretsaw.backends.tvm.kernels.rows import for_columns, scale_by
-from fretsaw.backends.tvm.kv_storage import KvType
 
 
 @dataclass(frozen=True)

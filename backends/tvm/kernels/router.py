@@ -6,10 +6,9 @@ T*k integers, which is nothing beside the GEMMs that follow, and its order must 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from tvm import tirx
 
+from fretsaw.backends.program.specs.moe import RouteSpec
 from fretsaw.backends.tvm.kernels import math
 from fretsaw.backends.tvm.kernels.emit import (
     Buffer,
@@ -33,24 +32,7 @@ from fretsaw.backends.tvm.kernels.rows import for_columns, reduce_row
 _BLOCK = 8  # rows per parallel iteration
 
 
-@dataclass(frozen=True)
-class RouteSpec:
-    """A choice of ``slots`` of ``experts`` per token.
-
-    Args:
-        before: softmax over all experts; otherwise over the chosen ones.
-        normalize: with ``before``, divide the chosen weights by their sum.
-    """
-
-    experts: int
-    slots: int
-    isa: Isa
-    before: bool = True
-    normalize: bool = False
-    name: str = "route"
-
-
-def route(spec: RouteSpec) -> tirx.PrimFunc:
+def route(spec: RouteSpec, isa: Isa) -> tirx.PrimFunc:
     """Return the PrimFunc of the choice: larger logits first, equal ones by the lower index.
 
     Arguments in order: ``logits f32[T, E]``; ``index i32[T, k]`` and ``weight f32[T, k]``, both written. The indices
@@ -71,7 +53,7 @@ def route(spec: RouteSpec) -> tirx.PrimFunc:
                     store(free, [e], i32(1))
                 with loop(spec.slots) as slot:
                     store(index, [row, slot], _largest(spec, logits, free, row))
-                _weigh(spec, logits, powers, index, weight, row)
+                _weigh(spec, isa.lanes, logits, powers, index, weight, row)
     return k.func
 
 
@@ -91,7 +73,9 @@ def _largest(spec: RouteSpec, logits: Buffer, free: Buffer, row: Expr) -> Expr:
     return load(best, [0])
 
 
-def _weigh(spec: RouteSpec, logits: Buffer, powers: Buffer, index: Buffer, weight: Buffer, row: Expr) -> None:
+def _weigh(
+    spec: RouteSpec, lanes: int, logits: Buffer, powers: Buffer, index: Buffer, weight: Buffer, row: Expr
+) -> None:
     """Softmax weights of the chosen experts; the first chosen logit is the largest of all."""
 
     def chosen(slot: Expr) -> Expr:
@@ -106,10 +90,10 @@ def _weigh(spec: RouteSpec, logits: Buffer, powers: Buffer, index: Buffer, weigh
         return
     for_columns(
         spec.experts,
-        spec.isa.lanes,
+        lanes,
         lambda c, n: store(powers, [c], math.exp_nonpositive(load(logits, [row, c], n) - splat(top, n))),
     )
-    total = bind(reduce_row(spec.experts, spec.isa.lanes, lambda s, c, n: s + load(powers, [c], n)))
+    total = bind(reduce_row(spec.experts, lanes, lambda s, c, n: s + load(powers, [c], n)))
     with loop(spec.slots) as slot:
         store(weight, [row, slot], load(powers, [chosen(slot)]) / total)
     if spec.normalize:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
+from fretsaw.backends.program.pack import PANEL
 from fretsaw.backends.tvm.kernels.emit import (
     Buffer,
     Expr,
@@ -27,7 +28,7 @@ from fretsaw.backends.tvm.kernels.emit import (
     when,
     workspace,
 )
-from fretsaw.backends.tvm.kernels.isa import PANEL, Isa
+from fretsaw.backends.tvm.kernels.isa import Isa
 from fretsaw.backends.tvm.kernels.rows import for_columns
 from fretsaw.backends.tvm.kernels.select_cache import NEVER, fill, multiply, tiles_of
 from fretsaw.backends.tvm.kernels.select_step import QueryBlock, Step

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from tvm import tirx
 
+from fretsaw.backends.program.kv_storage import KvType, page_shapes
+from fretsaw.backends.program.pack import PANEL
 from fretsaw.backends.tvm.kernels.emit import (
     Buffer,
     Expr,
@@ -24,12 +26,11 @@ from fretsaw.backends.tvm.kernels.emit import (
     store,
     unroll,
 )
-from fretsaw.backends.tvm.kernels.isa import PANEL, Isa
+from fretsaw.backends.tvm.kernels.isa import Isa
 from fretsaw.backends.tvm.kernels.kv_pages import TVM_TYPE, KvPages
 from fretsaw.backends.tvm.kernels.select_step import Step
 from fretsaw.backends.tvm.kernels.softmax_block import fold
 from fretsaw.backends.tvm.kernels.tile import accumulate
-from fretsaw.backends.tvm.kv_storage import KvType, page_shapes
 from fretsaw.ir.kv import BLOCK
 
 NEVER = float("-inf")  # the score of what a row does not see

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from tvm import tirx
 
+from fretsaw.backends.program.pack import PANEL
 from fretsaw.backends.tvm.kernels import math
 from fretsaw.backends.tvm.kernels.emit import (
     Buffer,
@@ -30,7 +31,7 @@ from fretsaw.backends.tvm.kernels.emit import (
     store,
     workspace,
 )
-from fretsaw.backends.tvm.kernels.isa import PANEL, Isa
+from fretsaw.backends.tvm.kernels.isa import Isa
 from fretsaw.backends.tvm.kernels.rows import for_columns
 from fretsaw.backends.tvm.kernels.select_cache import NEVER, multiply, tiles_of
 from fretsaw.backends.tvm.kernels.select_step import QueryBlock, Step

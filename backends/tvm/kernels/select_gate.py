@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from tvm import tirx
 
+from fretsaw.backends.program.kv_storage import KvType
 from fretsaw.backends.tvm.kernels.emit import (
     Buffer,
     Expr,
@@ -37,7 +38,6 @@ from fretsaw.backends.tvm.kernels.select_cache import NEVER, KeyCache
 from fretsaw.backends.tvm.kernels.select_step import QueryBlock, Step
 from fretsaw.backends.tvm.kernels.select_turn import angles, pair_of, turn
 from fretsaw.backends.tvm.kernels.softmax_block import fold
-from fretsaw.backends.tvm.kv_storage import KvType
 from fretsaw.ir.kv import BLOCK
 from fretsaw.ir.ops.select_gate import POOLS
 

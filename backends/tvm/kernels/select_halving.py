@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
+from fretsaw.backends.program.kv_storage import KvType
 from fretsaw.backends.tvm.kernels.emit import (
     Buffer,
     Expr,
@@ -31,7 +32,6 @@ from fretsaw.backends.tvm.kernels.select_cache import NEVER, KeyCache
 from fretsaw.backends.tvm.kernels.select_masks import byte
 from fretsaw.backends.tvm.kernels.select_sort import Order, clean
 from fretsaw.backends.tvm.kernels.select_step import QueryBlock
-from fretsaw.backends.tvm.kv_storage import KvType
 from fretsaw.ir.kv import BLOCK
 
 _ROUNDS = 32  # halvings, enough for 2**32 blocks

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from tvm import tirx
 
+from fretsaw.backends.program.kv_storage import KvType
+from fretsaw.backends.program.pack import PANEL
 from fretsaw.backends.tvm.kernels import math
 from fretsaw.backends.tvm.kernels.emit import (
     Buffer,
@@ -30,11 +32,10 @@ from fretsaw.backends.tvm.kernels.emit import (
     when,
     workspace,
 )
-from fretsaw.backends.tvm.kernels.isa import PANEL, Isa
+from fretsaw.backends.tvm.kernels.isa import Isa
 from fretsaw.backends.tvm.kernels.rows import for_columns
 from fretsaw.backends.tvm.kernels.select_cache import NEVER, KeyCache, multiply, tiles_of
 from fretsaw.backends.tvm.kernels.softmax_block import LOG2E, fold
-from fretsaw.backends.tvm.kv_storage import KvType
 from fretsaw.ir.kv import BLOCK
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from tvm import tirx
 
+from fretsaw.backends.program.kv_storage import KvType
 from fretsaw.backends.tvm.kernels.emit import (
     Expr,
     bind,
@@ -25,7 +26,6 @@ from fretsaw.backends.tvm.kernels.isa import Isa
 from fretsaw.backends.tvm.kernels.rows import for_columns
 from fretsaw.backends.tvm.kernels.select_cache import KeyCache
 from fretsaw.backends.tvm.kernels.select_step import Step
-from fretsaw.backends.tvm.kv_storage import KvType
 from fretsaw.ir.kv import BLOCK
 
 _EMPTY = {"mean": 0.0, "max": float("-inf"), "min": float("inf")}

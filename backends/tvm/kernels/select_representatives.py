@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
+from fretsaw.backends.program.kv_storage import KvType
 from fretsaw.backends.tvm.kernels import math
 from fretsaw.backends.tvm.kernels.emit import (
     Buffer,
@@ -37,7 +38,6 @@ from fretsaw.backends.tvm.kernels.select_lines import LineSpec, load_queries, mu
 from fretsaw.backends.tvm.kernels.select_masks import byte
 from fretsaw.backends.tvm.kernels.select_step import QueryBlock
 from fretsaw.backends.tvm.kernels.softmax_block import fold
-from fretsaw.backends.tvm.kv_storage import KvType
 from fretsaw.ir.kv import BLOCK
 
 

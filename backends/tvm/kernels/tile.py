@@ -13,6 +13,7 @@ from functools import partial
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
+from fretsaw.backends.program.pack import PANEL
 from fretsaw.backends.tvm.kernels.emit import (
     Buffer,
     Expr,
@@ -28,7 +29,7 @@ from fretsaw.backends.tvm.kernels.emit import (
     vtype,
 )
 from fretsaw.backends.tvm.kernels.grouped import GroupReader
-from fretsaw.backends.tvm.kernels.isa import PANEL, Isa
+from fretsaw.backends.tvm.kernels.isa import Isa
 
 # (panel number within the tile, k, first column in the panel) -> f32 vector of weights
 WeightLoad = Callable[[int, Expr, int], Expr]

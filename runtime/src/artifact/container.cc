@@ -91,6 +91,12 @@ Result<Header> ReadHeader(Bytes file) {
     return Corrupt("header: format version " + Num(h.version) + " with oldest reader " +
                    Num(h.oldest_reader));
   }
+  if (h.version < kFormatVersion) {
+    return Error{Status::kUnsupported,
+                 "artifact of format version " + Num(h.version) +
+                     ", written by an older Fretsaw; this one reads version " +
+                     Num(kFormatVersion) + ": compile the checkpoint again"};
+  }
   if (!AllZero(file.subspan(52, 4)) || !AllZero(file.subspan(88, 8))) {
     return Corrupt("header: reserved bytes are not zero");
   }

@@ -16,7 +16,7 @@
 
 namespace fretsaw {
 
-inline constexpr uint32_t kFormatVersion = 1;
+inline constexpr uint32_t kFormatVersion = 2;
 inline constexpr size_t kAlignment = 64;  // bytes, of the table, of sections and of tensors
 
 struct Section {

@@ -162,8 +162,9 @@ DenseSteps ReadDenseSteps(const Fields& fields) {
   return dense;
 }
 
-ProgramInfo ReadProgram(const Fields& fields, int64_t page_tokens) {
+ProgramInfo ReadProgram(const Fields& fields, const Container& container, int64_t page_tokens) {
   ProgramInfo program;
+  program.section = ReadSection(fields, "section", container).name;
   program.entry = fields.String("entry", 256);
   program.chunk_tokens = fields.Int("chunk_tokens", 1, kMaxSize);
   program.empty_rows = fields.BoolOr("empty_rows", false);
@@ -215,7 +216,7 @@ Manifest Read(const Fields& root, const Container& container) {
   } else {
     manifest.kv = ReadKv(root.Object("kv"));
   }
-  manifest.program = ReadProgram(root.Object("program"), manifest.kv.page_tokens);
+  manifest.program = ReadProgram(root.Object("program"), container, manifest.kv.page_tokens);
   manifest.variants = ReadVariants(root, container);
   return manifest;
 }

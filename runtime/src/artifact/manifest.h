@@ -100,6 +100,7 @@ struct ProgramInfo {
   int64_t chunk_align = 1;     // a prompt is cut at multiples of it only; 1 or kv.page_tokens
   bool whole_prompts = false;  // a prompt is not cut at all
   std::optional<DenseSteps> dense = std::nullopt;
+  std::string section = {};  // e.g. "program"
 };
 
 struct Manifest {

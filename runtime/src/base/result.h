@@ -1,5 +1,5 @@
-// Result<T>: a value or an Error. The library reports every failure through it; exceptions (which
-// tvm-ffi throws) are caught at the boundary in model/ and turned into one of these.
+// Result<T>: a value or an Error. The library reports every failure through it; exceptions of other
+// libraries are caught where they are called and turned into one of these.
 #pragma once
 
 #include <string>

@@ -51,7 +51,6 @@ CodeFile::~CodeFile() {
 Result<CodeFile> CodeFile::Create(std::span<const uint8_t> code) {
   if (const int fd = memfd_create("fretsaw-code", MFD_CLOEXEC); fd >= 0) {
     // The linker opens the path while the descriptor is open; /proc may be absent in a bare chroot.
-    // The loader sees the extension only as text: TVM picks its loader by the ending ".so".
     CodeFile file(fd, FreshPath(fd), false);
     if (WriteAll(fd, code) && access(file.path_.c_str(), R_OK) == 0) return file;
   }

@@ -1,5 +1,5 @@
-// The compiled step program, as the rest of the runtime sees it. Only tvm_program.cc knows TVM, so
-// schedulers and caches are tested with a program written in the test.
+// The compiled step program, as the rest of the runtime sees it: schedulers and caches are tested
+// with a program written in the test. exec/ has the one that runs artifacts.
 #pragma once
 
 #include <cstdint>

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from fretsaw.backends.program.kv_storage import read_rows, store_rows
 from fretsaw.backends.tvm.kernels.attention import AttentionSpec
-from fretsaw.backends.tvm.kv_storage import read_rows, store_rows
 from tests.backends.kernels.kernel_run import Array
 
 LAYER = 1

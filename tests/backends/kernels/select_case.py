@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fretsaw.backends.tvm.kv_storage import KvType, read_rows, store_rows
+from fretsaw.backends.program.kv_storage import KvType, read_rows, store_rows
 from fretsaw.ir import get_op
 from fretsaw.ir.kv import BLOCK, ReferenceKvCache
 from tests.backends.kernels.kernel_run import Array

@@ -7,10 +7,10 @@ import math
 import numpy as np
 import pytest
 
+from fretsaw.backends.program.pack import convert, pack_glu_panels, pack_panels, unpack_panels, widen
 from fretsaw.backends.tvm.kernels.epilogue import Epilogue, Glu
 from fretsaw.backends.tvm.kernels.gemm import GemmSpec, gemm
 from fretsaw.backends.tvm.kernels.isa import V3
-from fretsaw.backends.tvm.kernels.pack import convert, pack_glu_panels, pack_panels, unpack_panels, widen
 from tests.backends.kernels.kernel_run import Array, Built, threads
 
 TOKENS = [0, 1, 2, 3, 4, 5, 6, 7, 16, 33, 131]

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fretsaw.backends.program.codes import Codes, Grouped, Halves, decode, pack_codes, unpack_codes
+from fretsaw.backends.program.pack import PANEL
 from fretsaw.backends.tvm.kernels.epilogue import Epilogue, Glu
 from fretsaw.backends.tvm.kernels.gemm import GemmSpec, gemm
-from fretsaw.backends.tvm.kernels.grouped import Codes, Grouped, Halves, decode, pack_codes, unpack_codes
-from fretsaw.backends.tvm.kernels.isa import PANEL, V3, V4, Isa
+from fretsaw.backends.tvm.kernels.isa import V3, V4, Isa
 from tests.backends.kernels.kernel_run import Array, Built, assembly, runnable, threads
 
 TOKENS = [0, 1, 2, 5, 6, 7, 8, 9, 16, 33, 61]

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fretsaw.backends.program.kv_storage import KvType, read_rows
 from fretsaw.backends.tvm.kernels.isa import V3
 from fretsaw.backends.tvm.kernels.key_bounds import KeyBoundSpec, keep_bounds, stored_bound_scores
-from fretsaw.backends.tvm.kv_storage import KvType, read_rows
 from fretsaw.ir.kv import BLOCK
 from tests.backends.kernels.kernel_run import Array, Built, threads
 from tests.backends.kernels.select_case import LAYER, MIXED, Case, make

@@ -7,10 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fretsaw.backends.tvm.kernels.attention import AttentionSpec, attention
-from fretsaw.backends.tvm.kernels.isa import V3
-from fretsaw.backends.tvm.kernels.rope import RopeSpec, rope_append
-from fretsaw.backends.tvm.kv_storage import (
+from fretsaw.backends.program.kv_storage import (
     F16_MAX,
     SMALLEST,
     Array,
@@ -21,6 +18,9 @@ from fretsaw.backends.tvm.kv_storage import (
     row_bytes,
     store_rows,
 )
+from fretsaw.backends.tvm.kernels.attention import AttentionSpec, attention
+from fretsaw.backends.tvm.kernels.isa import V3
+from fretsaw.backends.tvm.kernels.rope import RopeSpec, rope_append
 from tests.backends.kernels.kernel_run import Built, assembly
 
 E, EV, P, HEADS = 20, 12, 16, 2

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fretsaw.backends.program.pack import convert, pack_glu_panels, pack_panels, widen
+from fretsaw.backends.program.specs.moe import CombineSpec, GroupedSpec, RouteSpec, SortSpec
 from fretsaw.backends.tvm.kernels.isa import V3, V4
-from fretsaw.backends.tvm.kernels.pack import convert, pack_glu_panels, pack_panels, widen
-from fretsaw.backends.tvm.specs_moe import CombineSpec, GroupedSpec, RouteSpec, SortSpec
+from fretsaw.backends.tvm.registry import build_kernel
 from fretsaw.ir.op import get_op
 from tests.backends.kernels.kernel_run import Array, Built, assembly, threads
 
@@ -21,7 +22,7 @@ WIDE = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 
 @cache
 def router(experts: int, slots: int, before: bool, normalize: bool) -> Built:
-    return Built(RouteSpec(experts, slots, before, normalize).build(V3))
+    return Built(build_kernel(RouteSpec(experts, slots, before, normalize), V3))
 
 
 def route(run: Built, logits: Array, slots: int) -> tuple[Array, Array]:
@@ -67,7 +68,7 @@ def test_sort_is_stable(tokens: int, used: list[int], seed: int) -> None:
 
 @cache
 def sorter(experts: int, slots: int) -> Built:
-    return Built(SortSpec(experts, slots).build(V3))
+    return Built(build_kernel(SortSpec(experts, slots), V3))
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ class Mixture:
         halves = self.exact[0][:, : c.hidden], self.exact[0][:, c.hidden :]
         self.panels = pack_glu_panels(*halves, dtype), pack_panels(self.exact[1], dtype)
         self.biases = [rng.standard_normal((c.experts, n)).astype(np.float32) for n in (2 * c.hidden, c.width)]
-        self.up, self.down, self.combine = (Built(s.build(V3)) for s in c.specs())
+        self.up, self.down, self.combine = (Built(build_kernel(s, V3)) for s in c.specs())
 
     def __call__(self, x: Array, index: Array, weight: Array, residual: Array) -> Array:
         c, pairs = self.case, index.size
@@ -186,4 +187,4 @@ def test_an_expert_without_tokens_is_not_read() -> None:
 @pytest.mark.parametrize("spec", CASES[1].specs()[:2], ids=["up", "down"])
 def test_kernels_are_emitted_for_avx512(spec: GroupedSpec) -> None:
     """Code is generated for a machine that the tests may not run on."""
-    assert "zmm" in assembly(spec.build(V4), V4)
+    assert "zmm" in assembly(build_kernel(spec, V4), V4)

@@ -8,11 +8,12 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fretsaw.backends.program.pack import pack_panels
+from fretsaw.backends.program.specs.layers import NormSpec
 from fretsaw.backends.tvm.kernels.attention import AttentionSpec, attention
 from fretsaw.backends.tvm.kernels.gemm import GemmSpec, gemm
 from fretsaw.backends.tvm.kernels.isa import V3
-from fretsaw.backends.tvm.kernels.norm import NormSpec, norm
-from fretsaw.backends.tvm.kernels.pack import pack_panels
+from fretsaw.backends.tvm.kernels.norm import norm
 from fretsaw.backends.tvm.kernels.rope import RopeSpec, rope
 from tests.backends.kernels.kernel_run import Array, Built
 from tests.backends.kernels.paged import LAYER, make
@@ -87,7 +88,7 @@ def test_gemm_of_any_rows_and_magnitudes(shape: tuple[int, int], rows: int, expo
 
 @cache
 def norm_of(width: int) -> Built:
-    return Built(norm(NormSpec(width, V3, 1e-6)))
+    return Built(norm(NormSpec(width, 1e-6), V3))
 
 
 @given(st.sampled_from([5, 64]), st.integers(0, 40), st.integers(-12, 12), st.integers(0, 99))

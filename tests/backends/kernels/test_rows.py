@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fretsaw.backends.tvm.kernels.elementwise import ElementwiseSpec, elementwise
-from fretsaw.backends.tvm.kernels.embedding import EmbeddingSpec, embedding
+from fretsaw.backends.program.expr import leaf
+from fretsaw.backends.program.pack import WIDE, convert, pack_panels, widen
+from fretsaw.backends.program.specs.layers import ElementwiseSpec, EmbeddingSpec, NormSpec
+from fretsaw.backends.tvm.kernels.embedding import embedding
 from fretsaw.backends.tvm.kernels.isa import V3
-from fretsaw.backends.tvm.kernels.norm import NormSpec, norm
-from fretsaw.backends.tvm.kernels.pack import convert, pack_panels, widen
+from fretsaw.backends.tvm.kernels.norm import norm
 from fretsaw.backends.tvm.kernels.rope import RopeSpec, rope_angles, rope_append
+from fretsaw.backends.tvm.registry import build_kernel
 from tests.backends.kernels.kernel_run import Array, Built
 
 RNG = np.random.default_rng(0)
@@ -22,38 +24,33 @@ def normal(*shape: int) -> Array:
 
 @pytest.mark.parametrize("width", [5, 37, 64, 576])
 def test_norms(width: int) -> None:
-    rms = Built(norm(NormSpec(width, V3, 1e-5, add_residual=True)))
-    layer = Built(norm(NormSpec(width, V3, 1e-5, "layer", bias=True)))
+    rms = Built(norm(NormSpec(width, 1e-5), V3))
+    layer = Built(norm(NormSpec(width, 1e-5, "layer", bias=True), V3))
     for t in (0, 1, 9, 33):
-        x, r, g, b, z = normal(t, width), normal(t, width), normal(width), normal(width), normal(t, width)
-        got = rms(x, r, g, z, z)
-        total = x + r
-        assert np.array_equal(got[3], total)
-        wide = total.astype(np.float64)
-        want = wide / np.sqrt((wide**2).mean(1, keepdims=True) + 1e-5) * g
-        assert np.allclose(got[4], want, rtol=1e-6, atol=1e-7)
+        x, g, b, z = normal(t, width), normal(width), normal(width), normal(t, width)
         wide = x.astype(np.float64)
+        want = wide / np.sqrt((wide**2).mean(1, keepdims=True) + 1e-5) * g
+        assert np.allclose(rms(x, g, z)[-1], want, rtol=1e-6, atol=1e-7)
         want = (wide - wide.mean(1, keepdims=True)) / np.sqrt(wide.var(1, keepdims=True) + 1e-5) * g + b
         assert np.allclose(layer(x, g, b, z)[-1], want, rtol=1e-5, atol=2e-6)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("weight", WIDE)
 @pytest.mark.parametrize("packed", [True, False])
-def test_embedding(dtype: str, packed: bool) -> None:
+def test_embedding(weight: str, packed: bool) -> None:
+    dtype = WIDE[weight]
     table, ids = normal(37, 21), np.array([0, 36, 15, 16, 3], np.int32)
     stored = pack_panels(table, dtype) if packed else convert(table, dtype)
-    run = Built(embedding(EmbeddingSpec(37, 21, V3, dtype, packed, 2.0)))
+    run = Built(embedding(EmbeddingSpec(37, 21, weight, 2.0, packed), V3))
     assert np.array_equal(run(ids, stored, normal(5, 21))[-1], 2 * widen(convert(table, dtype), dtype)[ids])
 
 
 def test_elementwise() -> None:
-    spec = ElementwiseSpec(21, ("full", "row", "column", "scalar"), 2, lambda v: (v[0] * v[1] + v[2], v[0] - v[3]), V3)
-    run = Built(elementwise(spec))
+    tree = ("add", ("mul", leaf(0), leaf(1)), ("neg", leaf(2)))
+    run = Built(build_kernel(ElementwiseSpec(21, tree, ("full", "row", "col")), V3))
     for t in (0, 1, 17):
-        a, b, c, d, z = normal(t, 21), normal(t, 1), normal(21), normal(1), normal(t, 21)
-        got = run(a, b, c, d, z, z)
-        assert np.allclose(got[4], a * b + c, rtol=1e-6, atol=1e-6)
-        assert np.array_equal(got[5], a - d)
+        a, b, c, z = normal(t, 21), normal(t, 1), normal(21), normal(t, 21)
+        assert np.allclose(run(a, b, c, z)[-1], a * b - c, rtol=1e-6, atol=1e-6)
 
 
 def turn(x: Array, cos: Array, sin: Array, layout: str, rotary: int) -> Array:

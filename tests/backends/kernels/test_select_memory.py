@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fretsaw.backends.program.kv_storage import KvType
 from fretsaw.backends.tvm.kernels.isa import V3
 from fretsaw.backends.tvm.kernels.select_chunks import ChunkSpec, chunk_keys
 from fretsaw.backends.tvm.kernels.select_flex import FlexSpec, flex_switch
@@ -17,7 +18,6 @@ from fretsaw.backends.tvm.kernels.select_gate import GateSpec, gate_keys, gate_q
 from fretsaw.backends.tvm.kernels.select_hash import HashSpec, hash_scores, sampled_blocks
 from fretsaw.backends.tvm.kernels.select_masks import MaskSpec, mask
 from fretsaw.backends.tvm.kernels.select_representatives import RepresentativeSpec, representative_keys
-from fretsaw.backends.tvm.kv_storage import KvType
 from fretsaw.ir.ops.select_hash import mixed
 from tests.backends.kernels.kernel_run import Array, Built, threads
 from tests.backends.kernels.select_case import LAYER, MIXED, Case, make

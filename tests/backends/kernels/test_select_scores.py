@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fretsaw.backends.program.kv_storage import KvType
 from fretsaw.backends.tvm.kernels.isa import V3
 from fretsaw.backends.tvm.kernels.select_antidiagonal import AntidiagonalSpec, antidiagonal
 from fretsaw.backends.tvm.kernels.select_bounds import BoundSpec, bound_scores
@@ -19,7 +20,6 @@ from fretsaw.backends.tvm.kernels.select_halving import HalvingSpec, halving
 from fretsaw.backends.tvm.kernels.select_lines import LineSpec, line_scores
 from fretsaw.backends.tvm.kernels.select_pools import PoolSpec, pool_keys, pool_queries
 from fretsaw.backends.tvm.kernels.select_windows import WindowSpec, compressed_scores
-from fretsaw.backends.tvm.kv_storage import KvType
 from tests.backends.kernels.kernel_run import Array, Built, threads
 from tests.backends.kernels.select_case import LAYER, MIXED, Case, make
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
-import tvm
-from tvm import relax
 
+from fretsaw.backends.program.serialize import to_bytes
 from fretsaw.backends.tvm.build import Program
+from tests.backends.program.walk import Walker
 
 
 class EncoderRunner:
@@ -18,12 +16,8 @@ class EncoderRunner:
 
     def __init__(self, program: Program, variant: str) -> None:
         code, _ = program.variants[variant]
-        with tempfile.TemporaryDirectory() as folder:  # once loaded, the code needs its file no more
-            path = Path(folder) / "code.so"
-            path.write_bytes(code)
-            machine = relax.VirtualMachine(tvm.runtime.load_module(str(path)), tvm.cpu())
-        self.encode = machine[str(program.program["entry"])]
-        self.weights = [tvm.runtime.tensor(t.make()) for t in program.tensors]
+        self.walker = Walker(to_bytes(program.steps), code, [t.make() for t in program.tensors])
+        self.entry = str(program.program["entry"])
 
     def __call__(self, sequences: Sequence[Sequence[int] | np.ndarray]) -> np.ndarray:
         """Embeddings [B, D], or hidden states [T, D]."""
@@ -31,5 +25,6 @@ class EncoderRunner:
         tokens = np.concatenate([np.asarray(s, np.int32) for s in sequences])
         positions = np.concatenate([np.arange(n, dtype=np.int32) for n in lengths])
         cu = np.cumsum([0, *lengths]).astype(np.int32)
-        out: np.ndarray = self.encode(*map(tvm.runtime.tensor, (tokens, positions, cu)), *self.weights).numpy()
+        inputs = {"tokens": tokens, "positions": positions, "cu": cu}
+        out: np.ndarray = self.walker.run(self.entry, {"T": len(tokens), "B": len(lengths)}, inputs, {})
         return out

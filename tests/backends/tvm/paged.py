@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import get_args
 
 import numpy as np
-import tvm
-from tvm import relax
 
+from fretsaw.backends.program.kv_storage import KvType, store_rows
+from fretsaw.backends.program.serialize import to_bytes
 from fretsaw.backends.tvm.build import Program
-from fretsaw.backends.tvm.kv_storage import KvType, store_rows
+from fretsaw.ir.kv import BLOCK
+from tests.backends.program.walk import Walker
 
 
 def _poisoned(program: Program, count: int) -> list[np.ndarray]:
@@ -30,26 +29,22 @@ class PagedRunner:
 
     def __init__(self, program: Program, variant: str, sequences: int = 1, pages_each: int = 8, seed: int = 0) -> None:
         code, _ = program.variants[variant]
-        with tempfile.TemporaryDirectory() as folder:  # once loaded, the code needs its file no more
-            path = Path(folder) / "code.so"
-            path.write_bytes(code)
-            self.machine = relax.VirtualMachine(tvm.runtime.load_module(str(path)), tvm.cpu())
-        self.use_entry("step")
+        self.walker = Walker(to_bytes(program.steps), code, [t.make() for t in program.tensors])
+        self.entry = "step"
         kv = {k: int(v) for k, v in program.kv.items() if k not in ("dtype", "key_bounds")}
         layers, heads, page = kv["layers"], kv["kv_heads"], kv["page_tokens"]
         count = layers * sequences * heads * pages_each
         order = np.random.default_rng(seed).permutation(count).astype(np.int32)
         self.table = order.reshape(layers, sequences, heads, pages_each)
         self.lens = np.zeros((layers, sequences, heads), np.int32)
-        self.k_pages, self.v_pages = (tvm.runtime.tensor(pool) for pool in _poisoned(program, count))
+        self.k_pages, self.v_pages = _poisoned(program, count)
         bounds = np.full((count, 2 * kv["key_size"]), np.nan, np.float32)
-        self.beside = [tvm.runtime.tensor(bounds)] if program.kv.get("key_bounds") else []
+        self.beside = {"key_bounds": bounds} if program.kv.get("key_bounds") else {}
         self.capacity = pages_each * page
-        self.weights = [tvm.runtime.tensor(t.make()) for t in program.tensors]
 
     def use_entry(self, name: str) -> None:
         """Run the following steps by another function of the program."""
-        self.step_fn = self.machine[name]
+        self.entry = name
 
     def step(self, tokens: Sequence[Sequence[int]], rows: Sequence[int] | None = None) -> np.ndarray:
         """Feed some tokens of each sequence; logits [R, V] of the chosen rows (default: all)."""
@@ -60,8 +55,10 @@ class PagedRunner:
         positions = np.concatenate([np.arange(s, s + n, dtype=np.int32) for s, n in zip(start, counts, strict=True)])
         cu = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
         chosen = np.arange(len(flat), dtype=np.int32) if rows is None else np.asarray(rows, np.int32)
-        arrays = [flat, positions, cu, chosen, self.lens, self.table]
-        args = [tvm.runtime.tensor(np.ascontiguousarray(a)) for a in arrays]
-        logits = self.step_fn(*args, self.k_pages, self.v_pages, *self.beside, *self.weights).numpy()
+        sizes = {"T": len(flat), "B": len(tokens), "R": len(chosen), "KB": self.table.shape[-1]}
+        sizes["QB"] = len(flat) // BLOCK + 2 * len(tokens)
+        cache = {"cu": cu, "lens": self.lens, "table": self.table, "k_pages": self.k_pages, "v_pages": self.v_pages}
+        inputs = {"tokens": flat, "positions": positions, "rows": chosen}
+        logits: np.ndarray = self.walker.run(self.entry, sizes, inputs, {**cache, **self.beside})
         self.lens += counts[None, :, None].astype(np.int32)
         return logits

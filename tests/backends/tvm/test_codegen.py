@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import struct
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,13 +13,14 @@ import tvm
 from tvm import tirx
 
 from fretsaw.backends.kernel_cache import KernelCache, Place
+from fretsaw.backends.program.specs.layers import AnglesSpec, AttentionSpec, CopySpec, LinearSpec, NormSpec, TakeSpec
 from fretsaw.backends.tvm.build import build
 from fretsaw.backends.tvm.codegen.digest import kernel_digest, tools
+from fretsaw.backends.tvm.codegen.link import link_kernels
 from fretsaw.backends.tvm.codegen.objects import compile_kernels, kernel_from, kernel_of
 from fretsaw.backends.tvm.kernels.emit import dim, fma, kernel, load, loop, parallel, splat, store, unroll
 from fretsaw.backends.tvm.kernels.isa import V3, V4
 from fretsaw.backends.tvm.options import TvmOptions
-from fretsaw.backends.tvm.specs import CopySpec, LinearSpec, NormSpec, TakeSpec
 from tests.backends.tvm.conftest import Packed
 
 SPECS = (LinearSpec(40, 24, "f32"), NormSpec(24, 1e-5, "rms", True), TakeSpec(24), CopySpec(24, 3, 8))
@@ -80,6 +83,29 @@ def test_code_lies_at_a_cache_line_whatever_it_is_linked_beside() -> None:
     sections = [struct.unpack_from("<IIQQQQIIQQ", data, table + size * i) for i in range(count)]
     code = [fields for fields in sections if fields[2] & 0x4]
     assert code and {fields[8] for fields in code} == {64}
+
+
+def test_a_code_section_needs_libc_and_libm_alone(tmp_path: Path) -> None:
+    """Kernels that take the workspace, the thread pool and a cosine."""
+    specs = (*SPECS, AnglesSpec(8, 1.0), AttentionSpec(4, 2, 8, 8, 64, 1.0, 0, 0.0, False))
+    kernels = [kernel_of(spec, V3) for spec in specs]
+    objects = compile_kernels(kernels, KernelCache()).objects
+    named = {kernel.name: objects[kernel.key] for kernel in kernels}
+    code = link_kernels(named)
+    assert code == link_kernels(dict(reversed(named.items())))
+    path = tmp_path / "code.so"
+    path.write_bytes(code)
+
+    def tool(*args: str) -> str:
+        return subprocess.run([*args, str(path)], check=True, capture_output=True, text=True).stdout
+
+    wanted = {line.split()[-1] for line in tool("nm", "-D", "--undefined-only").splitlines() if " U " in line}
+    assert wanted and all(re.search(r"@GLIBC_", symbol) for symbol in wanted)
+    assert set(re.findall(r"NEEDED.*\[(.*)\]", tool("readelf", "-d"))) <= {"libc.so.6", "libm.so.6"}
+    exported = {line.split()[-1] for line in tool("nm", "-D", "--defined-only").splitlines()}
+    pointers = {f"__TVMBackend{name}" for name in ("ParallelLaunch", "AllocWorkspace", "FreeWorkspace")}
+    assert {f"__tvm_ffi_{name}" for name in named} | pointers | {"fretsaw_raise"} <= exported
+    assert "TVMFFIErrorSetRaisedFromCStrParts" not in exported
 
 
 def test_settings_of_the_caller_do_not_reach_the_code() -> None:

@@ -7,8 +7,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from fretsaw.backends.program.dense_steps import EVERYWHERE, Full, dense_steps, full_steps
 from fretsaw.backends.tvm.build import build
-from fretsaw.backends.tvm.dense_steps import EVERYWHERE, Full, dense_steps, full_steps
 from fretsaw.ir.kv import BLOCK
 from tests.backends.tvm.conftest import Packed
 from tests.backends.tvm.paged import PagedRunner

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from transformers import PreTrainedModel
 
+from fretsaw.backends.program.options import WeightType
+from fretsaw.backends.program.plan import plan
 from fretsaw.backends.tvm.build import Program, build
-from fretsaw.backends.tvm.options import TvmOptions, WeightType
-from fretsaw.backends.tvm.plan import plan
+from fretsaw.backends.tvm.options import TvmOptions
 from fretsaw.frontend.capture import capture
 from fretsaw.frontend.checkpoint import load_checkpoint
 from fretsaw.ir import Graph, to_text

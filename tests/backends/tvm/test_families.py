@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from fretsaw.backends.program.kv_storage import KvType
+from fretsaw.backends.program.options import WeightType
 from fretsaw.backends.tvm.build import Program, build
-from fretsaw.backends.tvm.kv_storage import KvType
-from fretsaw.backends.tvm.options import TvmOptions, WeightType
+from fretsaw.backends.tvm.options import TvmOptions
 from fretsaw.ir.errors import LoweringError
 from tests import families
 from tests.backends.tvm.conftest import Packed

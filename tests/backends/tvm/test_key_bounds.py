@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from fretsaw.backends.program.dense_steps import dense_twin
+from fretsaw.backends.program.kv_storage import KvType, row_bytes
+from fretsaw.backends.program.plan import plan
 from fretsaw.backends.tvm.build import build
-from fretsaw.backends.tvm.dense_steps import dense_twin
-from fretsaw.backends.tvm.kv_storage import KvType, row_bytes
-from fretsaw.backends.tvm.plan import plan
 from fretsaw.ir import Graph, Node, ReferenceKvCache, make_node, run
 from tests.backends.tvm.conftest import Packed
 from tests.backends.tvm.paged import PagedRunner

@@ -7,10 +7,11 @@ import re
 import numpy as np
 import pytest
 
+from fretsaw.backends.program.plan import plan
+from fretsaw.backends.program.steps import Plan, Tensor
 from fretsaw.backends.tvm.kernels.isa import V3
 from fretsaw.backends.tvm.options import TvmOptions
-from fretsaw.backends.tvm.plan import plan
-from fretsaw.backends.tvm.steps import Plan, Tensor
+from fretsaw.backends.tvm.registry import build_kernel
 from fretsaw.ir import Graph, Value, parse
 from fretsaw.ir.dims import evaluate
 from fretsaw.ir.errors import LoweringError
@@ -49,7 +50,7 @@ def execute(made: Plan, inputs: dict[Value, np.ndarray], tokens: int) -> np.ndar
         for out in launch.outputs:
             shape = [evaluate(d, {"T": tokens}) for d in out.tensor.shape]
             arrays.append(np.zeros(shape, {"f32": np.float32, "i32": np.int32}[out.tensor.dtype]))
-        after = Built(launch.spec.build(V3))(*arrays)
+        after = Built(build_kernel(launch.spec, V3))(*arrays)
         env.update(zip(launch.outputs, after[-len(launch.outputs) :], strict=True))
     return env[made.outputs[0]]
 

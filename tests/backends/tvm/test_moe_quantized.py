@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from fretsaw.backends.program.plan import plan
+from fretsaw.backends.program.specs.moe import GroupedSpec
 from fretsaw.backends.tvm.options import TvmOptions
-from fretsaw.backends.tvm.plan import plan
-from fretsaw.backends.tvm.specs_moe import GroupedSpec
 from fretsaw.ir import Const, Graph, parse
 from fretsaw.ir.interp import run
 from fretsaw.ir.quantized import Coded, coded, coded_stack, stack, stored_bytes

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from fretsaw.backends.program.prompt_rule import check_whole_prompts, prompt_rule
 from fretsaw.backends.tvm.options import TvmOptions
-from fretsaw.backends.tvm.prompt_rule import check_whole_prompts, prompt_rule
 from fretsaw.ir import Graph, parse
 from fretsaw.ir.errors import LoweringError, UsageError
 

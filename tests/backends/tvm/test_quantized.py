@@ -9,9 +9,9 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
+from fretsaw.backends.program.plan.weights import TensorPool
 from fretsaw.backends.tvm.build import build
 from fretsaw.backends.tvm.options import TvmOptions
-from fretsaw.backends.tvm.plan.weights import TensorPool
 from fretsaw.ir.errors import LoweringError
 from fretsaw.ir.quantized import coded
 from fretsaw.passes.quantize.grid import search

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from fretsaw.backends.program.plan.select import SELECT
 from fretsaw.backends.tvm.build import build
-from fretsaw.backends.tvm.plan.select import SELECT
 from fretsaw.ir import ReferenceKvCache, Value, run
 from fretsaw.ir.op import Attr
 from tests.backends.tvm.conftest import Packed

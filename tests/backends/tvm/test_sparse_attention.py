@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from fretsaw.backends.program.kv_storage import KvType
 from fretsaw.backends.tvm.build import build
-from fretsaw.backends.tvm.kv_storage import KvType
 from fretsaw.backends.tvm.options import TvmOptions
 from fretsaw.ir import Graph, Node, ReferenceKvCache, Value, run
 from fretsaw.ir.builder import make_node

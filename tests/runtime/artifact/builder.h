@@ -13,20 +13,20 @@ namespace fretsaw::test {
 
 using Bytes = std::vector<uint8_t>;
 
-inline constexpr const char* kManifest = R"({"format_version": 1,
+inline constexpr const char* kManifest = R"({"format_version": 2,
   "model": {"family": "t", "architecture": "T", "kind": "decoder", "context": 16, "vocab_size": 8},
   "generation": {"bos_token_id": null, "eos_token_ids": [2], "pad_token_id": null},
   "weights": {"section": "weights", "tensors": [
     {"name": "a", "dtype": "f32", "shape": [2, 3], "offset": 0, "bytes": 24},
     {"name": "b", "dtype": "f16", "shape": [5], "offset": 64, "bytes": 10}]},
   "kv": {"layers": 2, "kv_heads": 1, "key_size": 4, "value_size": 4, "page_tokens": 4, "dtype": "f32"},
-  "program": {"entry": "step", "chunk_tokens": 4},
+  "program": {"section": "program", "entry": "step", "chunk_tokens": 4},
   "variants": [{"name": "llvm-x", "section": "code/x", "requires": []}]})";
 
 struct Parts {
   std::string manifest = kManifest;
   std::vector<std::pair<std::string, std::string>> sections = {
-      {"weights", std::string(74, 'w')}, {"empty", ""}, {"code/x", "code"}};
+      {"weights", std::string(74, 'w')}, {"empty", ""}, {"program", "{}"}, {"code/x", "code"}};
 };
 
 template <typename T>
@@ -54,8 +54,8 @@ inline void Seal(Bytes* bytes, const Parts& parts) {
 inline Bytes Build(const Parts& parts) {
   Bytes bytes(TableOffset(parts) + 128 * parts.sections.size(), 0);
   std::memcpy(bytes.data(), "FRETSAW", 8);
-  Put<uint32_t>(&bytes, 8, 1);
-  Put<uint32_t>(&bytes, 12, 1);
+  Put<uint32_t>(&bytes, 8, 2);
+  Put<uint32_t>(&bytes, 12, 2);
   Put<uint64_t>(&bytes, 24, 128);
   Put<uint64_t>(&bytes, 32, parts.manifest.size());
   Put<uint64_t>(&bytes, 40, TableOffset(parts));

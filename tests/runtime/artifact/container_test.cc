@@ -18,7 +18,7 @@ TEST_CASE("container: a valid file opens and every section is found") {
   auto container = Container::Parse(bytes);
   REQUIRE(container.ok());
   CHECK(container.value().manifest() == test::kManifest);
-  REQUIRE(container.value().sections().size() == 3);
+  REQUIRE(container.value().sections().size() == 4);
   const Section* weights = container.value().Find("weights");
   REQUIRE(weights != nullptr);
   CHECK(weights->bytes.size() == 74);
@@ -37,8 +37,10 @@ TEST_CASE("container: faults behind right digests are refused one by one") {
   constexpr auto kCorrupt = Status::kCorrupt;
   const Fault faults[] = {
       {"signature", Status::kBadMagic, [](Bytes* b, size_t) { (*b)[0] = 'G'; }},
-      {"needs a reader of version 2", Status::kNewerVersion,
-       [](Bytes* b, size_t) { test::Put<uint64_t>(b, 8, 0x200000002); }},
+      {"needs a reader of version 3", Status::kNewerVersion,
+       [](Bytes* b, size_t) { test::Put<uint64_t>(b, 8, 0x300000003); }},
+      {"compile the checkpoint again", Status::kUnsupported,
+       [](Bytes* b, size_t) { test::Put<uint64_t>(b, 8, 0x100000001); }},
       {"format version 0", kCorrupt, [](Bytes* b, size_t) { test::Put<uint64_t>(b, 8, 0); }},
       {"reserved bytes", kCorrupt, [](Bytes* b, size_t) { (*b)[52] = 1; }},
       {"reserved bytes", kCorrupt, [](Bytes* b, size_t) { (*b)[95] = 1; }},
@@ -66,8 +68,8 @@ TEST_CASE("container: faults behind right digests are refused one by one") {
        [](Bytes* b, size_t t) { test::Put<uint64_t>(b, t + 72, ~uint64_t{0}); }},
       {"leaves a gap", kCorrupt, [](Bytes* b, size_t t) { test::Put<uint64_t>(b, t + 72, 0); }},
       {"follow the last section", kCorrupt,
-       [](Bytes* b, size_t t) { test::Put<uint64_t>(b, t + 256 + 72, 3); }},
-      {"are not zero", kCorrupt, [](Bytes* b, size_t t) { (*b)[t + 384 + 75] = 1; }},
+       [](Bytes* b, size_t t) { test::Put<uint64_t>(b, t + 384 + 72, 3); }},
+      {"are not zero", kCorrupt, [](Bytes* b, size_t t) { (*b)[t + 512 + 75] = 1; }},
       {"between manifest and table", kCorrupt, [](Bytes* b, size_t t) { (*b)[t - 1] = 1; }},
   };
   for (const Fault& fault : faults) {

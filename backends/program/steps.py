@@ -1,0 +1,110 @@
+"""What a plan is made of: packed tensors and kernel launches. A target makes kernels of the specs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from fretsaw.ir import TensorType, Value
+from fretsaw.ir.types import ITEMSIZE
+
+
+class KernelSpec(Protocol):
+    """A kernel family's frozen parameters; equal specs give one compiled function."""
+
+    @property
+    def name(self) -> str:
+        """Stable identifier, unique per spec, usable as a symbol."""
+        ...
+
+    def __hash__(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A weight as the kernels read it: packed at compile time, stored in the artifact, mapped at run time.
+
+    Args:
+        name: Unique in the artifact.
+        type: dtype and static shape of the packed array.
+        make: Computes the packed array (bf16 as uint16 bits). Called once, when the artifact is written.
+    """
+
+    name: str
+    type: TensorType
+    make: Callable[[], np.ndarray] = field(compare=False, repr=False)
+
+    @property
+    def nbytes(self) -> int:
+        return int(np.prod([int(d) for d in self.type.shape if isinstance(d, int)])) * ITEMSIZE[self.type.dtype]
+
+
+@dataclass(frozen=True)
+class CacheSlot:
+    """One of the runtime's cache arguments: ``cu``, ``lens``, ``table``, ``k_pages``, ``v_pages`` or ``key_bounds``."""
+
+    name: str
+
+
+Arg = Value | Tensor | CacheSlot
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One call of one kernel.
+
+    Args:
+        spec: Which kernel.
+        inputs: Buffers it reads, in the kernel's order (cache slots it writes included).
+        outputs: Values it makes.
+        scalars: i64 arguments after the inputs, e.g. the layer.
+        writes: Cache slots it changes in place.
+        covers: Names of the IR results this launch computes, for reports.
+    """
+
+    spec: KernelSpec
+    inputs: tuple[Arg, ...]
+    outputs: tuple[Value, ...]
+    scalars: tuple[int, ...] = ()
+    writes: tuple[str, ...] = ()
+    covers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Launches in order, and the tensors they read."""
+
+    inputs: tuple[Value, ...]
+    launches: tuple[Launch, ...]
+    outputs: tuple[Value, ...]
+    tensors: tuple[Tensor, ...]
+    aliases: dict[Value, Value] = field(default_factory=dict)  # same memory under another shape
+
+    def reads(self, slot: str) -> bool:
+        """Some launch reads the cache argument ``slot``."""
+        return any(isinstance(arg, CacheSlot) and arg.name == slot for x in self.launches for arg in x.inputs)
+
+    @property
+    def cached(self) -> bool:
+        """The program reads a KV cache: it is a step of a decoder, not an encoder."""
+        return any(isinstance(arg, CacheSlot) for launch in self.launches for arg in launch.inputs)
+
+    def source(self, value: Value) -> Value:
+        """The value whose memory ``value`` is, through reshapes."""
+        while value in self.aliases:
+            value = self.aliases[value]
+        return value
+
+    def text(self) -> str:
+        """One line per launch, for ``inspect`` and tests."""
+        return "\n".join(
+            f"{', '.join(f'%{v.name}' for v in x.outputs)} = {x.spec.name}({', '.join(_arg(a) for a in x.inputs)})"
+            for x in self.launches
+        )
+
+
+def _arg(arg: Arg) -> str:
+    return f"${arg.name}" if not isinstance(arg, Value) else f"%{arg.name}"
