@@ -115,7 +115,8 @@ def messages(value: Sequence[Mapping[str, str]]) -> tuple[list[bytes], list[byte
     """Roles and contents of a conversation, in UTF-8. Raises TypeError, ValueError by the message's index and key."""
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
         raise TypeError(f"messages: expected a list of mappings, got {type(value).__name__}")
-    roles, contents = [], []
+    roles: list[bytes] = []
+    contents: list[bytes] = []
     for i, message in enumerate(value):
         if not isinstance(message, Mapping):
             raise TypeError(f"messages[{i}]: expected a mapping, got {type(message).__name__}")
