@@ -8,8 +8,10 @@ from ctypes import POINTER, byref, c_char_p, c_double, c_int32, c_int64, c_size_
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from fretsaw.runtime.arguments import UINT64, ids, integer, real
 from fretsaw.runtime.closing import Closing
 from fretsaw.runtime.errors import RuntimeFailure
+from fretsaw.runtime.handle import Handle
 from fretsaw.runtime.library import check, load
 from fretsaw.runtime.sampling import Sampling, native_options
 
@@ -117,7 +119,7 @@ class BatchOptions:
 class Owner(Protocol):
     """What a batch needs of a model."""
 
-    _handle: c_void_p
+    _handle: Handle
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a prompt."""
@@ -128,39 +130,53 @@ class Batch(Closing):
     """``fsw_batch``. Submit and cancel may be called from any thread, the rest from one at a time."""
 
     def __init__(self, model: Owner, options: BatchOptions | None = None) -> None:
-        self._model = model  # keeps it alive
+        self._model = model
         self._library = load()
-        self._handle = c_void_p()
         o = options or BatchOptions()
-        native = _Options(
-            ctypes.sizeof(_Options), o.context, o.max_batch_tokens, o.max_sequences, o.in_flight, o.kv_bytes
-        )
-        check(self._library.fsw_batch_create(model._handle, byref(native), byref(self._handle)))
+        counts = {name: integer(name, getattr(o, name)) for name in ("context", "max_batch_tokens", "max_sequences")}
+        in_flight = integer("max_sequences", o.in_flight)
+        kv_bytes = integer("kv_bytes", o.kv_bytes, UINT64)
+        native = _Options(ctypes.sizeof(_Options), *counts.values(), in_flight, kv_bytes)
+        made = c_void_p()
+        with model._handle as pointer:
+            check(self._library.fsw_batch_create(pointer, byref(native), byref(made)))
+        self._handle = Handle("the batch", made, self._library.fsw_batch_close)
 
     def submit(self, request: Request) -> int:
-        """Queue a request; its id. Raises RuntimeFailure for what could never run."""
-        ids = self._model.encode(request.prompt) if isinstance(request.prompt, str) else list(request.prompt)
+        """Queue a request; its id.
+
+        Raises:
+            RuntimeFailure: it could never run, or the queue is full.
+            TypeError, ValueError: by the argument's name, what is not of its kind or range.
+        """
+        prompt = self._model.encode(request.prompt) if isinstance(request.prompt, str) else request.prompt
+        tokens = ids("prompt", prompt)
         options = native_options(request.max_new_tokens, request.sampling, request.stop, request.ignore_eos)
-        timeout_ms = -1.0 if request.timeout is None else 1000.0 * max(0.0, request.timeout)
-        tokens = (c_int32 * len(ids))(*ids)
+        timeout_ms = -1.0 if request.timeout is None else 1000.0 * max(0.0, real("timeout", request.timeout))
+        at = tokens.ctypes.data_as(POINTER(c_int32))
         id = c_int64()
-        check(self._library.fsw_batch_submit(self._handle, tokens, len(ids), byref(options), timeout_ms, byref(id)))
+        with self._handle as pointer:
+            check(self._library.fsw_batch_submit(pointer, at, tokens.size, byref(options), timeout_ms, byref(id)))
         return id.value
 
     def cancel(self, id: int) -> None:
         """End a request with what it has, at the next step."""
-        check(self._library.fsw_batch_cancel(self._handle, id))
+        number = integer("id", id)
+        with self._handle as pointer:
+            check(self._library.fsw_batch_cancel(pointer, number))
 
     def step(self) -> bool:
         """Run one step of everything that is submitted; False when there was nothing to do."""
         worked = c_int32()
-        check(self._library.fsw_batch_step(self._handle, byref(worked)))
+        with self._handle as pointer:
+            check(self._library.fsw_batch_step(pointer, byref(worked)))
         return bool(worked.value)
 
     def take(self) -> tuple[int, Completed] | None:
         """One that has ended, with its id, in order of ending; ``index`` is not set."""
         r = _Result(ctypes.sizeof(_Result))
-        check(self._library.fsw_batch_next(self._handle, byref(r)))
+        with self._handle as pointer:
+            check(self._library.fsw_batch_next(pointer, byref(r)))
         if r.id == 0:
             return None
         if r.status:
@@ -173,14 +189,13 @@ class Batch(Closing):
     def stats(self) -> dict[str, int]:
         """Counts of requests, steps, tokens and KV pages."""
         s = _Stats(ctypes.sizeof(_Stats))
-        check(self._library.fsw_batch_get_stats(self._handle, byref(s)))
+        with self._handle as pointer:
+            check(self._library.fsw_batch_get_stats(pointer, byref(s)))
         return {name: int(getattr(s, name)) for name in (*_STATS, *_PAGES, "page_bytes")}
 
     def close(self) -> None:
         """Forget what has not ended and free the KV cache."""
-        if self._handle:
-            self._library.fsw_batch_close(self._handle)
-            self._handle = c_void_p()
+        self._handle.close()
 
 
 def run(
@@ -204,6 +219,8 @@ def run(
                     indices[batch.submit(request)] = index
                 except RuntimeFailure as error:
                     ready[index] = Completed(index, error=error)
+                except (TypeError, ValueError) as error:
+                    ready[index] = Completed(index, error=RuntimeFailure(9, "bad_input", str(error)))
             if indices:
                 batch.step()
             while (taken := batch.take()) is not None:

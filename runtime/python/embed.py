@@ -11,6 +11,7 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
+from fretsaw.runtime.arguments import ids, text
 from fretsaw.runtime.library import check
 
 Vectors = npt.NDArray[np.float32]
@@ -28,18 +29,13 @@ def embed(library: ctypes.CDLL, model: c_void_p, texts: Sequence[Text]) -> Vecto
     if len(kinds) > 1:
         raise TypeError("texts must be all str or all lists of token ids")
     if kinds == {False}:
-        arrays = [np.asarray(t) for t in texts]
-        for i, ids in enumerate(arrays):
-            if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
-                raise TypeError(f"texts[{i}] is neither a str nor a list of token ids")
+        arrays = [ids(f"texts[{i}]", cast("Sequence[int]", t)) for i, t in enumerate(texts)]
         offsets = np.cumsum([0, *(a.size for a in arrays)], dtype=np.int64)
-        # Saturated, not wrapped around: an id over 32 bits is then outside every vocabulary.
-        limits = np.iinfo(np.int32)
-        flat = np.concatenate([np.clip(a, limits.min, limits.max).astype(np.int32) for a in arrays])
+        flat = np.concatenate(arrays)
         ids_at, offsets_at = flat.ctypes.data_as(POINTER(c_int32)), offsets.ctypes.data_as(POINTER(c_int64))
         check(library.fsw_embed(model, ids_at, offsets_at, len(texts), room, vectors.size))
         return vectors
-    raw = [cast(str, t).encode() for t in texts]
+    raw = [text(f"texts[{i}]", t) for i, t in enumerate(texts)]
     pointers, sizes = (c_char_p * len(raw))(*raw), (c_size_t * len(raw))(*map(len, raw))
     truncated = c_size_t()
     check(library.fsw_embed_texts(model, pointers, sizes, len(raw), room, vectors.size, byref(truncated)))

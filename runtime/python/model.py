@@ -12,14 +12,16 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from fretsaw.runtime import arguments
 from fretsaw.runtime.batch import BatchOptions, Completed, Request, run
 from fretsaw.runtime.closing import Closing
 from fretsaw.runtime.embed import Text, Vectors, embed
-from fretsaw.runtime.library import ON_TOKEN, GenerateResult, ModelOptions, check, load
+from fretsaw.runtime.handle import Handle
+from fretsaw.runtime.library import ON_TOKEN, GenerateOptions, GenerateResult, ModelOptions, check, load
 from fretsaw.runtime.sampling import Sampling, native_options
 from fretsaw.runtime.stream import iterate
 
-Ids = npt.NDArray[np.int32]
+Ids = arguments.Ids
 Logits = npt.NDArray[np.float32]
 _FINISH = ("stop", "length", "stop_string", "cancelled")
 
@@ -53,16 +55,23 @@ class Model(Closing):
         variant: code variant, e.g. ``"x86-64-v3"``; empty for the best one this machine runs.
         verify: check the digest of every section first.
 
+    Sessions and batches keep what they need of a closed model until they are closed too. Any method may be called from
+    any thread. An argument of the wrong kind or range is a TypeError or ValueError with its name, in all methods.
+
     Raises:
-        RuntimeFailure: not an artifact, damaged, or not for this machine.
+        RuntimeFailure: not an artifact, damaged, or not for this machine; in methods: the model was closed, or opened
+            in another process that this one was forked from.
     """
 
     def __init__(self, path: str | Path, threads: int = 0, variant: str = "", verify: bool = False) -> None:
-        self._handle = c_void_p()
         self._library = load()
-        options = ModelOptions(ctypes.sizeof(ModelOptions), threads, int(verify), variant.encode())
-        check(self._library.fsw_model_open(str(path).encode(), byref(options), byref(self._handle)))
-        self.info: Mapping[str, object] = json.loads(self._library.fsw_model_info(self._handle))
+        count = arguments.integer("threads", threads, arguments.INT32)
+        name = arguments.terminated("variant", variant)
+        options = ModelOptions(ctypes.sizeof(ModelOptions), count, int(arguments.flag("verify", verify)), name)
+        made = c_void_p()
+        check(self._library.fsw_model_open(arguments.path("path", path), byref(options), byref(made)))
+        self._handle = Handle("the model", made, self._library.fsw_model_close)
+        self.info: Mapping[str, object] = json.loads(self._library.fsw_model_info(made))
         manifest = self.info["manifest"]
         assert isinstance(manifest, dict)
         self.manifest: Mapping[str, object] = manifest
@@ -71,30 +80,31 @@ class Model(Closing):
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """Token ids of ``text``."""
-        raw = text.encode()
+        raw = arguments.text("text", text)
+        special = int(arguments.flag("add_special_tokens", add_special_tokens))
         ids, count = POINTER(c_int32)(), c_size_t()
-        check(
-            self._library.fsw_tokenize(self._handle, raw, len(raw), int(add_special_tokens), byref(ids), byref(count))
-        )
+        with self._handle as pointer:
+            check(self._library.fsw_tokenize(pointer, raw, len(raw), special, byref(ids), byref(count)))
         return ids[: count.value]
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         """Text of token ids."""
-        array = (c_int32 * len(ids))(*ids)
+        tokens = arguments.ids("ids", ids)
+        at = tokens.ctypes.data_as(POINTER(c_int32))
+        skip = int(arguments.flag("skip_special_tokens", skip_special_tokens))
         text, size = c_void_p(), c_size_t()
-        check(
-            self._library.fsw_detokenize(
-                self._handle, array, len(ids), int(skip_special_tokens), byref(text), byref(size)
-            )
-        )
+        with self._handle as pointer:
+            check(self._library.fsw_detokenize(pointer, at, tokens.size, skip, byref(text), byref(size)))
         return _text(text.value, size.value)
 
     def apply_chat(self, messages: Sequence[Mapping[str, str]]) -> str:
         """The prompt for messages of ``role`` and ``content``; encode it without special tokens."""
-        roles = (c_char_p * len(messages))(*(m["role"].encode() for m in messages))
-        contents = (c_char_p * len(messages))(*(m["content"].encode() for m in messages))
+        raw_roles, raw_contents = arguments.messages(messages)
+        count = len(raw_roles)
+        roles, contents = (c_char_p * count)(*raw_roles), (c_char_p * count)(*raw_contents)
         text, size = c_void_p(), c_size_t()
-        check(self._library.fsw_apply_chat(self._handle, roles, contents, len(messages), byref(text), byref(size)))
+        with self._handle as pointer:
+            check(self._library.fsw_apply_chat(pointer, roles, contents, count, byref(text), byref(size)))
         return _text(text.value, size.value)
 
     def session(self, context: int = 0) -> Session:
@@ -103,8 +113,9 @@ class Model(Closing):
 
     def forward(self, ids: Sequence[int] | Ids) -> Logits:
         """Logits of every position of a fresh sequence, f32 ``[n, vocab]``."""
-        with self.session(max(1, len(ids))) as session:
-            return session.forward(ids)
+        tokens = arguments.ids("ids", ids)
+        with self.session(max(1, tokens.size)) as session:
+            return session.forward(tokens)
 
     def generate(
         self,
@@ -115,9 +126,12 @@ class Model(Closing):
         ignore_eos: bool = False,
         result: Generation | None = None,
     ) -> Iterator[Token]:
-        """Generate from a fresh sequence; ``result`` is filled in when the iterator ends."""
-        ids = self.encode(prompt) if isinstance(prompt, str) else list(prompt)
-        room = max(1, min(self.context, len(ids) + max_new_tokens))
+        """Generate from a fresh sequence; ``result`` is filled in when the iterator ends.
+
+        Between tokens the model is free for other calls, from the loop itself and from other threads.
+        """
+        ids = arguments.ids("prompt", self.encode(prompt) if isinstance(prompt, str) else prompt)
+        room = max(1, min(self.context, ids.size + arguments.integer("max_new_tokens", max_new_tokens)))
         with self.session(room) as session:
             yield from session.generate(ids, max_new_tokens, sampling, stop, ignore_eos, result)
 
@@ -147,57 +161,56 @@ class Model(Closing):
             RuntimeFailure: the model is a decoder, an id is outside the vocabulary, or there are too many.
             TypeError: a single str, or a mix.
         """
-        return embed(self._library, self._handle, texts)
+        with self._handle as pointer:
+            return embed(self._library, pointer, texts)
 
     def close(self) -> None:
-        """Free everything; sessions must be closed first."""
-        if self._handle:
-            self._library.fsw_model_close(self._handle)
-            self._handle = c_void_p()
+        """Refuse further calls and free everything once calls, sessions and batches of the model have ended."""
+        self._handle.close()
 
 
 class Session(Closing):
     """One sequence of a model with its KV cache. Also a context manager. Use it from one thread at a time."""
 
     def __init__(self, model: Model, context: int) -> None:
-        self._model = model  # keeps it alive
+        self._vocab_size = model.vocab_size
         self._library = load()
-        self._handle = c_void_p()
-        check(self._library.fsw_session_create(model._handle, context, byref(self._handle)))
+        tokens = arguments.integer("context", context)
+        made = c_void_p()
+        with model._handle as pointer:
+            check(self._library.fsw_session_create(pointer, tokens, byref(made)))
+        self._handle = Handle("the session", made, self._library.fsw_session_close)
 
     @property
     def length(self) -> int:
         """Tokens appended so far."""
-        return int(self._library.fsw_session_length(self._handle))
+        with self._handle as pointer:
+            return int(self._library.fsw_session_length(pointer))
 
     @property
     def kv_bytes(self) -> int:
         """Bytes of the KV cache."""
-        return int(self._library.fsw_session_kv_bytes(self._handle))
+        with self._handle as pointer:
+            return int(self._library.fsw_session_kv_bytes(pointer))
 
     def reset(self) -> None:
         """Forget all tokens."""
-        check(self._library.fsw_session_reset(self._handle))
+        with self._handle as pointer:
+            check(self._library.fsw_session_reset(pointer))
 
     def forward(self, ids: Sequence[int] | Ids, last_only: bool = False) -> Logits:
         """Append tokens; their logits, f32 ``[n, vocab]``, or ``[1, vocab]`` of the last one."""
-        tokens = np.ascontiguousarray(ids, dtype=np.int32)
-        logits = np.empty((1 if last_only else len(tokens), self._model.vocab_size), dtype=np.float32)
-        check(
-            self._library.fsw_forward(
-                self._handle,
-                tokens.ctypes.data_as(POINTER(c_int32)),
-                len(tokens),
-                0 if last_only else 1,
-                logits.ctypes.data_as(POINTER(c_float)),
-                logits.size,
-            )
-        )
+        tokens = arguments.ids("ids", ids)
+        rows = 0 if arguments.flag("last_only", last_only) else 1
+        logits = np.empty((len(tokens) if rows else 1, self._vocab_size), dtype=np.float32)
+        at, room = tokens.ctypes.data_as(POINTER(c_int32)), logits.ctypes.data_as(POINTER(c_float))
+        with self._handle as pointer:
+            check(self._library.fsw_forward(pointer, at, len(tokens), rows, room, logits.size))
         return logits
 
     def generate(
         self,
-        prompt: Sequence[int],
+        prompt: Sequence[int] | Ids,
         max_new_tokens: int = 128,
         sampling: Sampling | None = None,
         stop: Sequence[str] = (),
@@ -206,9 +219,11 @@ class Session(Closing):
     ) -> Iterator[Token]:
         """Append ``prompt`` and generate, one :class:`Token` at a time. Leaving the loop early cancels."""
         outcome = result if result is not None else Generation()
+        tokens = arguments.ids("prompt", prompt)
+        options = native_options(max_new_tokens, sampling, stop, ignore_eos)
 
         def produce(put: Callable[[Token], bool]) -> None:
-            self._generate(list(prompt), max_new_tokens, sampling, stop, ignore_eos, outcome, put)
+            self._generate(tokens, options, outcome, put)
 
         for token in iterate(produce):
             if token.id >= 0:
@@ -217,35 +232,24 @@ class Session(Closing):
             yield token
 
     def _generate(
-        self,
-        prompt: list[int],
-        max_new_tokens: int,
-        sampling: Sampling | None,
-        stop: Sequence[str],
-        ignore_eos: bool,
-        outcome: Generation,
-        put: Callable[[Token], bool],
+        self, prompt: Ids, options: GenerateOptions, outcome: Generation, put: Callable[[Token], bool]
     ) -> None:
-        options = native_options(max_new_tokens, sampling, stop, ignore_eos)
 
         def on_token(_user: int | None, token: int, text: int | None, size: int) -> int:
             return int(put(Token(token, _text(text, size))))
 
         native = GenerateResult()
-        tokens = (c_int32 * len(prompt))(*prompt)
+        at = prompt.ctypes.data_as(POINTER(c_int32))
         callback = ON_TOKEN(on_token)
-        check(
-            self._library.fsw_generate(self._handle, tokens, len(prompt), byref(options), callback, None, byref(native))
-        )
+        with self._handle as pointer:
+            check(self._library.fsw_generate(pointer, at, prompt.size, byref(options), callback, None, byref(native)))
         outcome.finish = _FINISH[native.finish]
         outcome.prefill_ms, outcome.decode_ms = native.prefill_ms, native.decode_ms
         outcome.decode_steps = native.decode_steps
 
     def close(self) -> None:
-        """Free the KV cache."""
-        if self._handle:
-            self._library.fsw_session_close(self._handle)
-            self._handle = c_void_p()
+        """Refuse further calls and free the KV cache once the call on its way, if any, has ended."""
+        self._handle.close()
 
 
 def _text(address: int | None, size: int) -> str:

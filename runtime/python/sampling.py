@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from ctypes import c_char_p
 from dataclasses import dataclass
 
+from fretsaw.runtime.arguments import UINT64, flag, integer, real, strings
 from fretsaw.runtime.library import GenerateOptions
 
 
@@ -25,19 +26,24 @@ class Sampling:
 def native_options(
     max_new_tokens: int, sampling: Sampling | None, stop: Sequence[str], ignore_eos: bool
 ) -> GenerateOptions:
-    """``fsw_generate_options``; keeps the stop strings alive as long as it lives."""
+    """``fsw_generate_options``; keeps the stop strings alive as long as it lives.
+
+    Raises:
+        TypeError, ValueError: by the argument's name, what C would misread.
+    """
     s = sampling or Sampling()
-    stops = (c_char_p * len(stop))(*(text.encode() for text in stop))
+    raw = strings("stop", stop)
+    stops = (c_char_p * len(raw))(*raw)
     return GenerateOptions(
         ctypes.sizeof(GenerateOptions),
-        max_new_tokens,
-        s.temperature,
-        s.top_k,
-        s.top_p,
-        s.min_p,
-        s.repetition_penalty,
-        s.seed,
-        int(ignore_eos),
+        integer("max_new_tokens", max_new_tokens),
+        real("temperature", s.temperature),
+        integer("top_k", s.top_k),
+        real("top_p", s.top_p),
+        real("min_p", s.min_p),
+        real("repetition_penalty", s.repetition_penalty),
+        integer("seed", s.seed, UINT64),
+        int(flag("ignore_eos", ignore_eos)),
         stops,
-        len(stop),
+        len(raw),
     )

@@ -60,13 +60,12 @@ def test_errors(model: Model, binary: Path, tiny: Tiny) -> None:
         assert (failure.value.status, str(failure.value)) == (status, words)
 
     failing([[1], [320]], "bad_input", "token id 320 is outside the vocabulary of 320")
-    failing([[1 << 40]], "bad_input", f"token id {2**31 - 1} is outside the vocabulary of 320")
     failing([[5] * (LONGEST + 1)], "prompt_too_long", "a text of 129 tokens is over the model's 128")
     with pytest.raises(TypeError, match=r"for one text give \[text\]"):
         model.embed("abc")
     with pytest.raises(TypeError, match="all str or all lists of token ids"):
         model.embed(["abc", [1]])
-    with pytest.raises(TypeError, match=r"texts\[1\] is neither"):
+    with pytest.raises(TypeError, match=r"texts\[1\]\[0\]: expected an int, got float"):
         model.embed([[1], [0.5]])  # type: ignore[list-item]
     with pytest.raises(RuntimeFailure, match="only decoders generate text; the artifact holds .* 'encoder'"):
         model.session()

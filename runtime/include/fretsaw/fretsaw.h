@@ -6,10 +6,16 @@
  * Errors: functions return FSW_OK (0) or a status; fsw_last_error() then has the words, for the
  * calling thread, until that thread's next call. The values are also the exit codes of fretsaw-run.
  * Ownership: a handle from *_open or *_create belongs to the caller and is ended by *_close.
- * Strings and arrays that functions hand out belong to the handle they came from, until its next
- * call. Threads: calls on one model, or on sessions of one model, are serialised by a lock inside
- * it, from whichever thread they come; the work itself, callbacks included, happens on a thread of
- * the model. Close all sessions of a model before the model.
+ * Strings and arrays that functions hand out belong to the calling thread, until that thread's next
+ * call of the same function (fsw_detokenize and fsw_apply_chat count as one); those of
+ * fsw_model_info belong to the model. Threads: any call may come from any thread, but a handle's
+ * *_close must be its last. Steps of one model run one at a time, on a thread of the model; text
+ * functions wait for nobody, and callbacks come on the calling thread, between steps, without a
+ * lock. A session takes one call at a time: a second one gets the status busy.
+ * Closing: sessions and batches keep their model, and a call keeps its handle. What is closed while
+ * something else uses it is freed when the last user is gone; a model that was closed is only used
+ * by its sessions and batches. Forks: a model runs only in the process that opened it; in a forked
+ * one its steps give the status usage.
  */
 #ifndef FRETSAW_FRETSAW_H_
 #define FRETSAW_FRETSAW_H_
@@ -127,8 +133,8 @@ typedef struct {
 } fsw_generate_result;
 
 /* Called for every token with the text that became certain (UTF-8, `bytes` may be 0, not zero
- * terminated). Text held back for a stop string may come last with token -1. Return 0 to stop. Must
- * not call into the same model. */
+ * terminated). Text held back for a stop string may come last with token -1. Return 0 to stop. May
+ * call anything but what appends to this session or resets it. */
 typedef int32_t (*fsw_on_token)(void* user, int32_t token, const char* text, size_t bytes);
 
 /* Appends the prompt and generates. `options`, `on_token` and `result` may be NULL. */
@@ -163,7 +169,7 @@ typedef struct {
   double queue_ms, ttft_ms, total_ms; /* from submission: start, first token (0: none), end */
 } fsw_batch_result;
 
-/* `options` may be NULL. Close all batches of a model before the model. */
+/* `options` may be NULL. */
 FSW_API fsw_status fsw_batch_create(fsw_model* model, const fsw_batch_options* options,
                                     fsw_batch** batch);
 /* Forgets what has not ended. */
@@ -186,7 +192,8 @@ typedef struct {
 } fsw_batch_stats;
 
 FSW_API fsw_status fsw_batch_get_stats(fsw_batch* batch, fsw_batch_stats* stats);
-/* Takes one that has ended, in order of ending; its strings and tokens live until the next call. */
+/* Takes one that has ended, in order of ending; its strings and tokens live until the calling
+ * thread's next call of this function. */
 FSW_API fsw_status fsw_batch_next(fsw_batch* batch, fsw_batch_result* result);
 
 #ifdef __cplusplus

@@ -10,10 +10,10 @@
 using namespace fretsaw;  // NOLINT(build/namespaces): the whole file is a thin skin over it
 
 struct fsw_batch {
-  fsw_model* owner = nullptr;
+  std::shared_ptr<fsw_batch> self;
+  std::shared_ptr<fsw_model> owner;
   std::unique_ptr<Scheduler> scheduler;
   std::deque<Finished> ended;  // guarded by the model's lock, as steps are
-  Finished taken;              // what the last fsw_batch_next handed out
 };
 
 namespace {
@@ -58,21 +58,22 @@ fsw_status fsw_batch_create(fsw_model* model, const fsw_batch_options* options, 
     const Manifest& manifest = model->model->manifest();
     auto chosen = ReadOptions(options, manifest);
     if (!chosen) return chosen.error();
-    const std::lock_guard lock(model->mutex);
-    auto handle = std::make_unique<fsw_batch>();
-    auto scheduler = Scheduler::Create(
-        &model->model->stepper(), manifest.kv,
-        {manifest.model.vocab_size, manifest.generation.eos_token_ids, model->codec.get()},
-        chosen.value());
+    auto scheduler = capi::RunAlone(*model, [&] {
+      return Scheduler::Create(
+          &model->model->stepper(), manifest.kv,
+          {manifest.model.vocab_size, manifest.generation.eos_token_ids, model->codec.get()},
+          chosen.value());
+    });
     if (!scheduler) return scheduler.error();
-    handle->owner = model;
+    auto handle = std::make_shared<fsw_batch>();
+    handle->owner = model->self;
     handle->scheduler = std::move(scheduler).value();
-    *out = handle.release();
+    *out = capi::HandOut(std::move(handle));
     return Ok{};
   });
 }
 
-void fsw_batch_close(fsw_batch* batch) { delete batch; }
+void fsw_batch_close(fsw_batch* batch) { capi::Close(batch); }
 
 fsw_status fsw_batch_submit(fsw_batch* batch, const int32_t* prompt, size_t count,
                             const fsw_generate_options* options, double timeout_ms, int64_t* id) {
@@ -89,6 +90,8 @@ fsw_status fsw_batch_submit(fsw_batch* batch, const int32_t* prompt, size_t coun
       scheduled.deadline = std::chrono::steady_clock::now() + std::chrono::microseconds(us);
     }
     scheduled.on_finish = [batch](Finished&& f) { batch->ended.push_back(std::move(f)); };
+    if (auto ok = capi::SameProcess(*batch->owner); !ok) return ok.error();
+    const auto held = capi::Hold(batch);
     // No lock: a client can submit and cancel while another one steps.
     auto submitted = batch->scheduler->Submit(std::move(scheduled));
     if (!submitted) return submitted.error();
@@ -100,6 +103,7 @@ fsw_status fsw_batch_submit(fsw_batch* batch, const int32_t* prompt, size_t coun
 fsw_status fsw_batch_cancel(fsw_batch* batch, int64_t id) {
   return capi::Guard([&]() -> VoidResult {
     if (batch == nullptr) return capi::NullArgument("batch");
+    if (auto ok = capi::SameProcess(*batch->owner); !ok) return ok.error();
     batch->scheduler->Cancel(id);
     return Ok{};
   });
@@ -109,8 +113,8 @@ fsw_status fsw_batch_step(fsw_batch* batch, int32_t* worked) {
   return capi::Guard([&]() -> VoidResult {
     if (batch == nullptr) return capi::NullArgument("batch");
     if (worked == nullptr) return capi::NullArgument("worked");
-    const std::lock_guard lock(batch->owner->mutex);
-    auto stepped = batch->owner->executor.Run([&] { return batch->scheduler->Step(); });
+    const auto held = capi::Hold(batch);
+    auto stepped = capi::RunAlone(*batch->owner, [&] { return batch->scheduler->Step(); });
     if (!stepped) return stepped.error();
     *worked = stepped.value() ? 1 : 0;
     return Ok{};
@@ -124,8 +128,10 @@ fsw_status fsw_batch_next(fsw_batch* batch, fsw_batch_result* result) {
     if (result->struct_bytes < sizeof *result) {
       return Error{Status::kUsage, "fsw_batch_result.struct_bytes is not set"};
     }
+    if (auto ok = capi::SameProcess(*batch->owner); !ok) return ok.error();
+    const auto held = capi::Hold(batch);
     const std::lock_guard lock(batch->owner->mutex);
-    Finished& f = batch->taken;
+    thread_local Finished f;  // of the calling thread: another thread's call must not free it
     f = Finished{};
     if (!batch->ended.empty()) {
       f = std::move(batch->ended.front());
@@ -155,6 +161,8 @@ fsw_status fsw_batch_get_stats(fsw_batch* batch, fsw_batch_stats* stats) {
     if (stats->struct_bytes < sizeof *stats) {
       return Error{Status::kUsage, "fsw_batch_stats.struct_bytes is not set"};
     }
+    if (auto ok = capi::SameProcess(*batch->owner); !ok) return ok.error();
+    const auto held = capi::Hold(batch);
     const std::lock_guard lock(batch->owner->mutex);
     const SchedulerStats s = batch->scheduler->stats();
     const auto page_bytes = static_cast<uint64_t>(batch->scheduler->cache().kv().PagePairBytes());

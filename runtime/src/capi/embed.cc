@@ -1,5 +1,6 @@
 // Vectors of an encoder.
 #include <algorithm>
+#include <vector>
 
 #include "capi/handles.h"
 #include "model/text_embedder.h"
@@ -31,6 +32,7 @@ int64_t fsw_embedding_width(const fsw_model* model) {
 fsw_status fsw_embed(fsw_model* model, const int32_t* ids, const int64_t* offsets, size_t count,
                      float* vectors, size_t vector_floats) {
   return capi::Guard([&]() -> VoidResult {
+    const auto held = capi::Hold(model);
     auto encoder = Ready(model, count, vectors, vector_floats);
     if (!encoder) return encoder.error();
     if (offsets == nullptr) return capi::NullArgument("offsets");
@@ -43,9 +45,8 @@ fsw_status fsw_embed(fsw_model* model, const int32_t* ids, const int64_t* offset
       if (ids == nullptr && end > begin) return capi::NullArgument("ids");
       if (end > begin) texts[i].assign(ids + begin, ids + end);
     }
-    const std::lock_guard lock(model->mutex);
     std::vector<float> made;
-    auto ok = model->executor.Run([&] { return encoder.value()->Embed(texts, &made); });
+    auto ok = capi::RunAlone(*model, [&] { return encoder.value()->Embed(texts, &made); });
     if (!ok) return ok.error();
     std::copy(made.begin(), made.end(), vectors);
     return Ok{};
@@ -55,13 +56,13 @@ fsw_status fsw_embed(fsw_model* model, const int32_t* ids, const int64_t* offset
 fsw_status fsw_embed_texts(fsw_model* model, const char* const* texts, const size_t* bytes,
                            size_t count, float* vectors, size_t vector_floats, size_t* truncated) {
   return capi::Guard([&]() -> VoidResult {
+    const auto held = capi::Hold(model);
     auto encoder = Ready(model, count, vectors, vector_floats);
     if (!encoder) return encoder.error();
     if (count > 0 && (texts == nullptr || bytes == nullptr)) {
       return capi::NullArgument("texts or bytes");
     }
-    const std::lock_guard lock(model->mutex);
-    return model->executor.Run([&]() -> VoidResult {
+    return capi::RunAlone(*model, [&]() -> VoidResult {
       float* out = vectors;
       TextEmbedder embedder(encoder.value(), model->codec.get(), [&](std::span<const float> rows) {
         out = std::copy(rows.begin(), rows.end(), out);

@@ -1,4 +1,5 @@
 #include <nlohmann/json.hpp>
+#include <vector>
 
 #include "capi/handles.h"
 
@@ -24,6 +25,20 @@ VoidResult Keep(Result<std::unique_ptr<Loaded>> made, std::unique_ptr<Loaded>* p
   if (!made) return made.error();
   *place = std::move(made).value();
   return Ok{};
+}
+
+// Of the calling thread: another thread's call must not free what this one still reads.
+void HandOutText(std::string made, const char** text, size_t* bytes) {
+  thread_local std::string answer;
+  answer = std::move(made);
+  *text = answer.data();
+  *bytes = answer.size();
+}
+
+// A forked process keeps its copy: ending it would wait for threads that only the other process
+// has.
+void Free(fsw_model* model) {
+  if (getpid() == model->process) delete model;
 }
 
 }  // namespace
@@ -61,7 +76,7 @@ fsw_status fsw_model_open(const char* path, const fsw_model_options* options, fs
     if (!artifact) return artifact.error();
     auto codec = TextCodec::Load(artifact.value());
     if (!codec) return codec.error();
-    auto handle = std::make_unique<fsw_model>();
+    const std::shared_ptr<fsw_model> handle(new fsw_model, Free);
     const bool encoder = artifact.value().manifest().embedding.has_value();
     auto loaded = handle->executor.Run([&]() -> VoidResult {
       if (encoder)
@@ -72,12 +87,12 @@ fsw_status fsw_model_open(const char* path, const fsw_model_options* options, fs
     handle->codec = std::make_unique<TextCodec>(std::move(codec).value());
     handle->info =
         encoder ? Info(*handle->encoder, *handle->codec) : Info(*handle->model, *handle->codec);
-    *out = handle.release();
+    *out = capi::HandOut(handle);
     return Ok{};
   });
 }
 
-void fsw_model_close(fsw_model* model) { delete model; }
+void fsw_model_close(fsw_model* model) { capi::Close(model); }
 
 fsw_status fsw_verify(const char* path) {
   return capi::Guard([&]() -> VoidResult {
@@ -96,12 +111,12 @@ fsw_status fsw_tokenize(fsw_model* model, const char* text, size_t bytes,
     if (model == nullptr) return capi::NullArgument("model");
     if (text == nullptr && bytes > 0) return capi::NullArgument("text");
     if (ids == nullptr || count == nullptr) return capi::NullArgument("ids or count");
-    const std::lock_guard lock(model->mutex);
     auto encoded = model->codec->Encode({text, bytes}, add_special_tokens != 0);
     if (!encoded) return encoded.error();
-    model->ids = std::move(encoded).value();
-    *ids = model->ids.data();
-    *count = model->ids.size();
+    thread_local std::vector<int32_t> answer;
+    answer = std::move(encoded).value();
+    *ids = answer.data();
+    *count = answer.size();
     return Ok{};
   });
 }
@@ -112,12 +127,9 @@ fsw_status fsw_detokenize(fsw_model* model, const int32_t* ids, size_t count,
     if (model == nullptr) return capi::NullArgument("model");
     if (ids == nullptr && count > 0) return capi::NullArgument("ids");
     if (text == nullptr || bytes == nullptr) return capi::NullArgument("text or bytes");
-    const std::lock_guard lock(model->mutex);
     auto decoded = model->codec->Decode({ids, count}, skip_special_tokens != 0);
     if (!decoded) return decoded.error();
-    model->text = std::move(decoded).value();
-    *text = model->text.data();
-    *bytes = model->text.size();
+    HandOutText(std::move(decoded).value(), text, bytes);
     return Ok{};
   });
 }
@@ -135,12 +147,9 @@ fsw_status fsw_apply_chat(fsw_model* model, const char* const* roles, const char
       if (roles[i] == nullptr || contents[i] == nullptr) return capi::NullArgument("a message");
       turns.push_back({roles[i], contents[i]});
     }
-    const std::lock_guard lock(model->mutex);
     auto rendered = model->codec->ApplyChat(turns);
     if (!rendered) return rendered.error();
-    model->text = std::move(rendered).value();
-    *text = model->text.data();
-    *bytes = model->text.size();
+    HandOutText(std::move(rendered).value(), text, bytes);
     return Ok{};
   });
 }

@@ -26,31 +26,57 @@ Result<GenerateRequest> capi::ReadRequest(const int32_t* prompt, size_t count,
   return request;
 }
 
+namespace {
+
+// A session that a call works on; `alone` is false when another call does.
+struct Use {
+  explicit Use(fsw_session* s) : session(s->self), alone(!s->busy.exchange(true)) {}
+  ~Use() {
+    if (alone) session->busy = false;
+  }
+  Use(const Use&) = delete;
+  Use& operator=(const Use&) = delete;
+
+  const std::shared_ptr<fsw_session> session;  // may be closed meanwhile
+  const bool alone;
+};
+
+Error InUse() {
+  return {Status::kBusy,
+          "the session is in use by another call, perhaps a generation that has not ended; end it "
+          "first or take a session of its own"};
+}
+
+}  // namespace
+
 fsw_status fsw_session_create(fsw_model* model, int64_t context, fsw_session** out) {
   return capi::Guard([&]() -> VoidResult {
     if (model == nullptr) return capi::NullArgument("model");
     if (out == nullptr) return capi::NullArgument("session");
     *out = nullptr;
     if (auto ok = capi::NeedDecoder(*model); !ok) return ok.error();
-    const std::lock_guard lock(model->mutex);
-    auto session = Session::Create(model->model.get(), context);
+    auto session =
+        capi::RunAlone(*model, [&] { return Session::Create(model->model.get(), context); });
     if (!session) return session.error();
-    auto handle = std::make_unique<fsw_session>();
-    handle->owner = model;
+    auto handle = std::make_shared<fsw_session>();
+    handle->owner = model->self;
     handle->session = std::move(session).value();
-    *out = handle.release();
+    *out = capi::HandOut(std::move(handle));
     return Ok{};
   });
 }
 
-void fsw_session_close(fsw_session* session) { delete session; }
+void fsw_session_close(fsw_session* session) { capi::Close(session); }
 
 fsw_status fsw_session_reset(fsw_session* session) {
   return capi::Guard([&]() -> VoidResult {
     if (session == nullptr) return capi::NullArgument("session");
-    const std::lock_guard lock(session->owner->mutex);
-    session->session->Reset();
-    return Ok{};
+    Use use(session);
+    if (!use.alone) return InUse();
+    return capi::RunAlone(*session->owner, [&]() -> VoidResult {
+      session->session->Reset();
+      return Ok{};
+    });
   });
 }
 
@@ -78,14 +104,15 @@ fsw_status fsw_forward(fsw_session* session, const int32_t* tokens, size_t count
                                        " floats; " + std::to_string(wanted) + " rows of " +
                                        std::to_string(vocab) + " are wanted"};
     }
-    const std::lock_guard lock(session->owner->mutex);
+    Use use(session);
+    if (!use.alone) return InUse();
     const auto copy = [&](std::span<const float> chunk, int64_t first_row) {
       const size_t at = rows == FSW_ROWS_ALL ? static_cast<size_t>(first_row) * vocab : 0;
       std::copy(chunk.begin(), chunk.end(), logits + at);
     };
     const LogitRows which = rows == FSW_ROWS_ALL ? LogitRows::kAll : LogitRows::kLast;
-    return session->owner->executor.Run(
-        [&] { return session->session->Append({tokens, count}, which, copy); });
+    return capi::RunAlone(*session->owner,
+                          [&] { return session->session->Append({tokens, count}, which, copy); });
   });
 }
 
@@ -103,10 +130,14 @@ fsw_status fsw_generate(fsw_session* session, const int32_t* prompt, size_t coun
         return on_token(user, token, text.data(), text.size()) != 0;
       };
     }
-    const std::lock_guard lock(session->owner->mutex);
-    auto generated = session->owner->executor.Run([&] {
-      return Generate(session->session.get(), *session->owner->codec, request.value(), forward);
-    });
+    Use use(session);
+    if (!use.alone) return InUse();
+    fsw_model& model = *session->owner;
+    const RunStep run_step = [&](const std::function<VoidResult()>& step) {
+      return capi::RunAlone(model, [&] { return step(); });
+    };
+    auto generated =
+        Generate(session->session.get(), *model.codec, request.value(), forward, nullptr, run_step);
     if (!generated) return generated.error();
     if (result != nullptr) {
       const GenerateResult& g = generated.value();

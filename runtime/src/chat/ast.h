@@ -37,6 +37,7 @@ struct Expr {
   };
   Kind kind;
   int line;
+  int depth = 1;  // levels of this tree
   std::string text;
   bool negate = false;
   Value literal;
@@ -79,7 +80,12 @@ struct Stmt {
 };
 
 struct Limits {
-  static constexpr int kDepth = 100;            // of nested syntax, calls
+  static constexpr int kDepth =
+      100;  // of brackets, blocks and operators that are parsed by recursion
+  // Of an expression's tree (a chain of n operators has n levels), and of all that is evaluated at
+  // one time: statements, expressions and calls together. A level takes under 2 KiB of stack, so
+  // that a template needs less than 1 MiB in all.
+  static constexpr int kLevels = 400;
   static constexpr size_t kSteps = 2'000'000;   // expressions and statements evaluated
   static constexpr size_t kOutput = 64u << 20;  // bytes of text made, in all
   static constexpr size_t kSource = 1u << 20;   // bytes of template

@@ -74,6 +74,7 @@ int CompareValues(const Value& a, const Value& b, int line) {
 }
 
 Value Interpreter::Eval(const Expr& e) {
+  const Level level(this, e.line);
   Step(e.line);
   switch (e.kind) {
     case Expr::kLiteral:

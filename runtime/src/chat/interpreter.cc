@@ -64,6 +64,14 @@ void Undefined_(const Value& value, int line) {
   Fail(Status::kBadInput, line, "'" + value.As<Undefined>()->name + "' is undefined");
 }
 
+Interpreter::Level::Level(Interpreter* interpreter, int line) : depth(interpreter->depth_) {
+  if (depth >= Limits::kLevels) {
+    Fail(Status::kBadInput, line,
+         "blocks, expressions and calls nested deeper than " + std::to_string(Limits::kLevels));
+  }
+  ++depth;
+}
+
 void Interpreter::Step(int line) {
   if (++steps_ > Limits::kSteps) {
     Fail(Status::kBadInput, line, "stopped after " + std::to_string(Limits::kSteps) + " steps");
@@ -105,6 +113,7 @@ Interpreter::Flow Interpreter::Execute(const Block& block) {
 }
 
 Interpreter::Flow Interpreter::Execute(const Stmt& s) {
+  const Level level(this, s.line);
   Step(s.line);
   Flow flow = Flow::kNext;
   switch (s.kind) {
@@ -252,7 +261,6 @@ Value Interpreter::CallMacro(const Macro& macro, const Args& args) {
          "macro '" + macro.name + "' takes at most " + std::to_string(macro.params.size()) +
              " arguments");
   }
-  if (++depth_ > Limits::kDepth) Fail(Status::kBadInput, args.line, "calls nested deeper than 100");
   const size_t old_floor = floor_;
   floor_ = scopes_.size();
   scopes_.emplace_back();
@@ -266,7 +274,6 @@ Value Interpreter::CallMacro(const Macro& macro, const Args& args) {
   std::string text = Capture(*macro.body, flow);
   scopes_.pop_back();
   floor_ = old_floor;
-  --depth_;
   return text;
 }
 

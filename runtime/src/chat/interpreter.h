@@ -33,6 +33,15 @@ class Interpreter {
   enum class Flow { kNext, kBreak, kContinue };
   using Scope = std::unordered_map<std::string, Value>;
 
+  // One more level of what is being evaluated, while it lives.
+  struct Level {
+    Level(Interpreter* interpreter, int line);
+    ~Level() { --depth; }
+    Level(const Level&) = delete;
+    Level& operator=(const Level&) = delete;
+    int& depth;
+  };
+
   void Step(int line);
   void Grow(size_t bytes, int line);  // counts bytes of text made
   Flow Execute(const Block& block);

@@ -218,6 +218,20 @@ class Parser {
     e->a = std::move(a);
     e->b = std::move(b);
     e->negate = negate;
+    return Done(std::move(e));
+  }
+  // `e` with its parts in place. Loops make trees as deep as their chains are long, and what walks
+  // a tree, its destructor included, does so by recursion.
+  ExprPtr Done(ExprPtr e) const {
+    const auto over = [&](const ExprPtr& part) {
+      if (part != nullptr) e->depth = std::max(e->depth, part->depth + 1);
+    };
+    for (const ExprPtr* part : {&e->a, &e->b, &e->c}) over(*part);
+    for (const ExprPtr& item : e->items) over(item);
+    for (const Argument& arg : e->args) over(arg.value);
+    if (e->depth > Limits::kLevels) {
+      Lacking("an expression of over " + std::to_string(Limits::kLevels) + " levels");
+    }
     return e;
   }
 
@@ -230,7 +244,7 @@ class Parser {
       if (Now().kind == Token::kBlockEnd || Now().kind == Token::kPrintEnd || IsOp(")")) break;
       tuple->items.push_back(Expression());
     }
-    return tuple;
+    return Done(std::move(tuple));
   }
 
   ExprPtr Expression() {
@@ -242,7 +256,7 @@ class Parser {
       e->a = std::move(value);
       e->b = OrExpr();
       if (SkipName("else")) e->c = Expression();
-      value = std::move(e);
+      value = Done(std::move(e));
     }
     return value;
   }
@@ -264,7 +278,7 @@ class Parser {
     ++at_;
     e->text = "not";
     e->a = NotExpr();
-    return e;
+    return Done(std::move(e));
   }
 
   ExprPtr Compare() {
@@ -311,7 +325,7 @@ class Parser {
       auto e = New(Expr::kUnary);
       e->text = tokens_[at_++].text;
       e->a = Unary();
-      return FiltersAndTests(std::move(e));
+      return FiltersAndTests(Done(std::move(e)));
     }
     return FiltersAndTests(Postfix(Primary()));
   }
@@ -379,7 +393,7 @@ class Parser {
       }
       if (!IsOp(close)) NeedOp(",");
     }
-    return e;
+    return Done(std::move(e));
   }
 
   ExprPtr Postfix(ExprPtr a) {
@@ -389,14 +403,14 @@ class Parser {
         ++at_;
         e->text = Now().kind == Token::kInt ? tokens_[at_++].text : Name();
         e->a = std::move(a);
-        a = std::move(e);
+        a = Done(std::move(e));
       } else if (IsOp("[")) {
-        a = Subscript(std::move(a));
+        a = Done(Subscript(std::move(a)));
       } else if (IsOp("(")) {
         auto e = New(Expr::kCall);
         e->a = std::move(a);
         e->args = Arguments();
-        a = std::move(e);
+        a = Done(std::move(e));
       } else {
         return a;
       }
@@ -453,9 +467,9 @@ class Parser {
   ExprPtr FiltersAndTests(ExprPtr a) {
     for (;;) {
       if (SkipOp("|")) {
-        a = Filter(std::move(a));
+        a = Done(Filter(std::move(a)));
       } else if (IsName("is")) {
-        a = Test(std::move(a));
+        a = Done(Test(std::move(a)));
       } else if (IsOp("(") || IsOp("[") || IsOp(".")) {
         a = Postfix(std::move(a));  // (x | list)[0] without brackets
       } else {

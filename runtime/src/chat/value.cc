@@ -1,5 +1,6 @@
 #include "chat/value.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <cstdio>
@@ -10,10 +11,15 @@
 namespace fretsaw::chat {
 namespace {
 constexpr int kMaxDepth = 64;              // of printed values
+constexpr int kMaxMade = 400;              // of values that are made
 constexpr size_t kMaxPrinted = 64u << 20;  // bytes: lists that share parts can print exponentially
 
 void CheckSize(const std::string& out) {
   if (out.size() > kMaxPrinted) throw std::length_error("a printed value is over 64 MiB");
+}
+int CheckedDepth(int depth) {
+  if (depth > kMaxMade) throw std::length_error("a value nested deeper than 400 levels");
+  return depth;
 }
 // Python's str.isprintable, on Unicode 16.
 bool Printable(uint32_t c) {
@@ -40,13 +46,25 @@ void Dict::Set(std::string_view key, Value value) {
   items.emplace_back(std::string(key), std::move(value));
 }
 
+int Value::Depth() const {
+  if (const auto* box = As<std::shared_ptr<ListBox>>()) return (*box)->depth;
+  const Dict* d = dict();
+  return d != nullptr ? d->depth : 0;
+}
+
 Value Value::MakeList(List items, bool tuple) {
+  int depth = 1;
+  for (const Value& item : items) depth = std::max(depth, CheckedDepth(item.Depth() + 1));
   Value v;
-  v.v_ = std::make_shared<ListBox>(ListBox{std::move(items), tuple});
+  v.v_ = std::make_shared<ListBox>(ListBox{std::move(items), tuple, depth});
   return v;
 }
 
-Value Value::MakeDict(Dict dict) { return Value(std::make_shared<Dict>(std::move(dict))); }
+Value Value::MakeDict(Dict dict) {
+  for (const auto& [key, value] : dict.items)
+    dict.depth = std::max(dict.depth, CheckedDepth(value.Depth() + 1));
+  return Value(std::make_shared<Dict>(std::move(dict)));
+}
 
 Value Value::FromJson(const nlohmann::ordered_json& json) {
   if (json.is_null()) return None{};

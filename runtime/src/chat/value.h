@@ -20,6 +20,7 @@ using List = std::vector<Value>;
 // Insertion-ordered, as Python's dict. Chat data has few keys, so lookups are linear.
 struct Dict {
   std::vector<std::pair<std::string, Value>> items;
+  int depth = 1;              // as in ListBox, when it was made
   bool is_namespace = false;  // namespace(): the only thing a template can assign into
   const Value* Find(std::string_view key) const;
   void Set(std::string_view key, Value value);
@@ -40,6 +41,7 @@ struct BoundMacro {
 struct ListBox {
   List items;
   bool tuple = false;
+  int depth = 1;  // levels of lists and dicts, of which freeing takes stack
 };
 
 class Value {
@@ -81,6 +83,7 @@ class Value {
   const char* TypeName() const;                  // as Python names it
 
  private:
+  int Depth() const;  // of a list or dict; 0 of anything else
   bool EqualsWithin(const Value& other, int depth, int& budget) const;
 
   Storage v_;

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -22,12 +23,16 @@ struct GenerateResult {
   int64_t decode_steps = 0;  // tokens that decode_ms stands for
 };
 
-// Appends to the session. Generation ends at an end-of-sequence id of the manifest, a stop string,
-// max_new_tokens, or when the session is full (both "length"), or when on_token returns false or
-// `cancel` is set ("cancelled").
-// Errors: kBadInput (empty prompt), kPromptTooLong, kUsage (options), kInternal.
+// Runs a step of a model that others use too, when it is its turn.
+using RunStep = std::function<VoidResult(const std::function<VoidResult()>& step)>;
+
+// Appends to the session; `on_token` is called between the steps, outside of `run_step`. Generation
+// ends at an end-of-sequence id of the manifest, a stop string, max_new_tokens, or when the session
+// is full (both "length"), or when on_token returns false or `cancel` is set ("cancelled"). Errors:
+// kBadInput (empty prompt), kPromptTooLong, kUsage (options), kInternal.
 Result<GenerateResult> Generate(Session* session, const TextCodec& codec,
                                 const GenerateRequest& request, const OnToken& on_token,
-                                const std::atomic<bool>* cancel = nullptr);
+                                const std::atomic<bool>* cancel = nullptr,
+                                const RunStep& run_step = {});
 
 }  // namespace fretsaw

@@ -2,6 +2,7 @@
 #include "chat/chat_template.h"
 
 #include <doctest/doctest.h>
+#include <pthread.h>
 
 using fretsaw::ChatInput;
 using fretsaw::ChatTemplate;
@@ -19,6 +20,44 @@ std::string Render(const std::string& source, const std::string& context = "") {
   input.context_json = context;
   const auto text = parsed.value().Render(input);
   return text ? text.value() : "render: " + text.error().message;
+}
+
+// Render in a thread with the stack that a template may need, 1 MiB; sanitizers make frames many
+// times as large.
+std::string RenderOnSmallStack(const std::string& source) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  constexpr size_t kStack = 16u << 20;
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+  constexpr size_t kStack = 16u << 20;
+#else
+  constexpr size_t kStack = 1u << 20;
+#endif
+#else
+  constexpr size_t kStack = 1u << 20;
+#endif
+  struct Job {
+    const std::string& source;
+    std::string out;
+  } job{source, ""};
+  pthread_attr_t attributes;
+  pthread_attr_init(&attributes);
+  REQUIRE(pthread_attr_setstacksize(&attributes, kStack) == 0);
+  pthread_t thread;
+  const auto run = [](void* data) -> void* {
+    static_cast<Job*>(data)->out = Render(static_cast<Job*>(data)->source);
+    return nullptr;
+  };
+  REQUIRE(pthread_create(&thread, &attributes, run, &job) == 0);
+  pthread_join(thread, nullptr);
+  pthread_attr_destroy(&attributes);
+  return job.out;
+}
+
+std::string Repeat(const std::string& part, int times) {
+  std::string out;
+  for (int i = 0; i < times; ++i) out += part;
+  return out;
 }
 
 }  // namespace
@@ -52,7 +91,7 @@ TEST_CASE("bounds hold against templates that never end") {
   };
   ends("{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{{ a }}{% endfor %}",
        "stopped after");
-  ends("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "calls nested deeper than 100");
+  ends("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "calls nested deeper than 400");
   ends("{{ 'x' * 999999999999 }}", "MiB of text");
   ends(
       "{% set ns = namespace(s='xxxxxxxx') %}{% for i in range(60) %}{% set ns.s = ns.s + ns.s "
@@ -69,6 +108,34 @@ TEST_CASE("bounds hold against templates that never end") {
   ends("{% set l = [1] %}{% for i in range(3) %}{% set l = [l, l] %}{% endfor %}{{ l == l }}",
        "True");
   ends("{{ range(999999999) }}", "range is longer than 100000");
+}
+
+TEST_CASE("no template needs more than 1 MiB of stack") {
+  const auto ends = [](const std::string& source, const std::string& part) {
+    const std::string out = RenderOnSmallStack(source);
+    CHECK_MESSAGE(out.find(part) != std::string::npos, out.substr(0, 200));
+  };
+  const std::string deep = "nested deeper than 400";
+  for (const std::string block : {"for i in [1]", "if 1", "filter trim", "generation"}) {
+    const std::string end = "{% end" + block.substr(0, block.find(' ')) + " %}";
+    ends("{% macro m(n) %}" + Repeat("{% " + block + " %}", 75) + "{{ m(n) }}" + Repeat(end, 75) +
+             "{% endmacro %}{{ m(1) }}",
+         deep);
+  }
+  ends("{% macro m(n) %}{{ " + Repeat("(1 if m(n) else [", 10) + "1" + Repeat("])", 10) +
+           " }}{% endmacro %}{{ m(1) }}",
+       deep);
+  ends("{% macro m(n) %}{{ [" + Repeat("'' ~ m(n)|trim", 1) + "] }}{% endmacro %}{{ m(1) }}", deep);
+  for (const std::string link : {" + 1", "|trim", ".a", "[0]", "()", " is defined", " if 1",
+                                 " or 0", " and 1", " ~ 1", " * 1", "[1:]", "|trim()"}) {
+    ends("{{ 1" + Repeat(link, 15'000) + " }}",
+         "an expression of over 400 levels is not supported");
+    ends("{{ " + Repeat("(", 30) + "1" + Repeat(Repeat(link, 300) + ")", 30) + " }}",
+         "an expression of over 400 levels is not supported");
+  }
+  ends(Repeat("{% set x = [x] %}", 15'000), "a value nested deeper than 400 levels");
+  ends(Repeat("{% set x = {'a': x} %}", 15'000), "a value nested deeper than 400 levels");
+  ends("{{ 0" + Repeat(" + 1", 300) + " }}", "300");
 }
 
 TEST_CASE("a cut template is an error or text, never a crash") {
