@@ -12,7 +12,7 @@ from fretsaw.backends.tvm.codegen.objects import compile_kernels, kernel_of
 from fretsaw.backends.tvm.dense_steps import ENTRY, dense_steps, dense_twin
 from fretsaw.backends.tvm.emit import emit
 from fretsaw.backends.tvm.kernels.isa import Isa
-from fretsaw.backends.tvm.kv_storage import row_bytes
+from fretsaw.backends.tvm.kv_storage import page_planes
 from fretsaw.backends.tvm.options import TvmOptions
 from fretsaw.backends.tvm.plan import plan
 from fretsaw.backends.tvm.plan.supported import check_supported
@@ -21,6 +21,7 @@ from fretsaw.backends.tvm.steps import Plan, Tensor
 from fretsaw.ir import Dim, Graph, Value
 from fretsaw.ir.errors import LoweringError
 from fretsaw.ir.kv import block_dims
+from fretsaw.ir.planes import Plane
 
 # CPU features that each level needs beyond SSE4.2, by the names that the runtime's detection uses.
 REQUIRES: Mapping[str, tuple[str, ...]] = {
@@ -43,7 +44,7 @@ class Program:
     Args:
         variants: Code by variant name, best first: (ELF shared object, CPU features it needs).
         tensors: Packed weights in the order of the step's parameters.
-        kv: Layers, heads and sizes of the cache, as in the manifest; empty for an encoder.
+        kv: Layers, heads, sizes and planes of the cache, as in the manifest; empty for an encoder.
         program: Entry point and limits, as in the manifest.
         memory: Sizes in bytes, as in the manifest.
         plan: The launches, for reports.
@@ -52,7 +53,7 @@ class Program:
 
     variants: Mapping[str, tuple[bytes, tuple[str, ...]]]
     tensors: Sequence[Tensor]
-    kv: Mapping[str, int | str]
+    kv: Mapping[str, object]
     program: Mapping[str, object]
     memory: Mapping[str, int]
     plan: Plan
@@ -80,27 +81,22 @@ def build(
     tell("planning kernels")
     made = plan(graph, options)
     kv = cache_geometry(graph, options) if made.cached else {}
-    if made.reads("key_bounds"):
-        kv["key_bounds"] = True
+    planes = _planes(kv, options, made) if kv else ()
     entries, dense = {"step" if kv else "encode": made}, dense_steps(graph)
     if dense:
         entries[ENTRY] = dense_twin(made)
-    variants, count = _variants(entries, kv, options, cache or KernelCache(), jobs, tell)
+    variants, count = _variants(entries, kv.get("kv_heads", 0), planes, options, cache or KernelCache(), jobs, tell)
     weights = sum(t.nbytes for t in made.tensors)
-    per_token = 0
-    if kv:
-        pair = row_bytes(kv["key_size"], options.kv) + row_bytes(kv["value_size"], options.kv)
-        bounds = 2 * kv["key_size"] * 4 // kv["page_tokens"] if kv.get("key_bounds") else 0  # beside a page, f32
-        per_token = kv["layers"] * kv["kv_heads"] * (pair + bounds)
+    column = sum(p.page_bytes for p in planes) * kv["layers"] * kv["kv_heads"] if kv else 0
     memory = {
         "weights_bytes": weights,
-        "kv_bytes_per_token": per_token,
+        "kv_bytes_per_token": column // options.page_tokens,
         "workspace_bytes": workspace_bytes(made, options),
     }
     program: dict[str, object] = {"entry": next(iter(entries)), "chunk_tokens": options.chunk_tokens}
     if kv:
         program |= {"empty_rows": True, **rule, **dense}  # kernels over no rows do nothing
-    described = {**kv, "dtype": options.kv} if kv else {}
+    described = {**kv, "dtype": options.kv, "planes": [p.described() for p in planes]} if kv else {}
     return Program(variants, made.tensors, described, program, memory, made, count)
 
 
@@ -122,6 +118,11 @@ def cache_geometry(graph: Graph, options: TvmOptions) -> dict[str, int]:
     heads, key, value = (int(x) for x in shapes[0] if isinstance(x, int))
     return {"layers": len(shapes), "kv_heads": heads, "key_size": key, "value_size": value,
             "page_tokens": options.page_tokens}  # fmt: skip
+
+
+def _planes(kv: Mapping[str, int], options: TvmOptions, made: Plan) -> tuple[Plane, ...]:
+    """Planes of the cache in the order of the step's parameters: keys, values, and what kernels keep beside them."""
+    return (*page_planes(kv["key_size"], kv["value_size"], kv["page_tokens"], options.kv), *made.planes)
 
 
 def workspace_bytes(made: Plan, options: TvmOptions) -> int:
@@ -148,8 +149,8 @@ def workspace_bytes(made: Plan, options: TvmOptions) -> int:
 
 
 def _variants(
-    entries: Mapping[str, Plan], kv: Mapping[str, int], options: TvmOptions, cache: KernelCache, jobs: int,
-    tell: Callable[[str], None],
+    entries: Mapping[str, Plan], heads: int, planes: Sequence[Plane], options: TvmOptions, cache: KernelCache,
+    jobs: int, tell: Callable[[str], None],
 ) -> tuple[dict[str, tuple[bytes, tuple[str, ...]]], KernelCount]:  # fmt: skip
     """Code by variant name, best first. The kernels of all instruction sets are compiled side by side."""
     isas = [Isa(cpu) for cpu in sorted(options.cpus, reverse=True)]  # v4 before v3
@@ -160,6 +161,6 @@ def _variants(
     for isa in isas:
         tell(f"linking {isa.name}")
         objects = {kernel.name: compiled.objects[kernel.key] for kernel in kernels[isa]}
-        code = link_program(emit(entries, kv, options, isa), objects, isa)
+        code = link_program(emit(entries, heads, planes, options, isa), objects, isa)
         variants[f"llvm-{isa.name}"] = (code, REQUIRES[isa.name])
     return variants, KernelCount(len(compiled.objects), len(compiled.seconds))

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import tvm
 from tvm import relax, tirx
 
 from fretsaw.backends.tvm.codegen.objects import kernel_of
 from fretsaw.backends.tvm.kernels.isa import Isa
-from fretsaw.backends.tvm.kernels.kv_pages import TVM_TYPE
-from fretsaw.backends.tvm.kv_storage import KvType, page_shapes
 from fretsaw.backends.tvm.options import TvmOptions
 from fretsaw.backends.tvm.steps import CacheSlot, KernelSpec, Launch, Plan, Tensor
 from fretsaw.ir import Dim, DimLike, TensorType, Value, sym
 from fretsaw.ir.kv import BLOCK
+from fretsaw.ir.planes import Plane
 
-_TVM_DTYPE = {"f32": "float32", "f16": "float16", "bf16": "uint16", "i32": "int32", "i64": "int64", "bool": "int8"}
+_TVM_DTYPE = {"f32": "float32", "f16": "float16", "bf16": "uint16", "i32": "int32", "i64": "int64", "i8": "int8",
+              "bool": "int8"}  # fmt: skip
 
 
 OFFSETS = "B1"  # the size of cu
@@ -64,34 +64,32 @@ class _Dims:
         return relax.TensorType([self.expr(d) for d in kind.shape], _TVM_DTYPE[kind.dtype])
 
 
-def cache_types(kv: Mapping[str, int], storage: KvType, dims: _Dims) -> dict[str, relax.TensorType]:
-    """Types of the runtime's cache arguments, in the order of the step's parameters (docs/artifact.md)."""
+def cache_types(heads: int, planes: Sequence[Plane], dims: _Dims) -> dict[str, relax.TensorType]:
+    """Types of the runtime's cache arguments: the three of rows, then the planes (docs/artifact.md)."""
     b, m, n, lays = (dims.var(name) for name in ("B", "M", "N", "L"))
-    heads = kv["kv_heads"]
-    key, value = page_shapes(kv["key_size"], kv["value_size"], kv["page_tokens"], storage)
     types = {
         "cu": relax.TensorType([dims.var("B1")], "int32"),
         "lens": relax.TensorType([lays, b, heads], "int32"),
         "table": relax.TensorType([lays, b, heads, m], "int32"),
-        "k_pages": relax.TensorType([n, *key], TVM_TYPE[storage]),
-        "v_pages": relax.TensorType([n, *value], TVM_TYPE[storage]),
     }
-    if kv.get("key_bounds"):
-        types["key_bounds"] = relax.TensorType([n, 2 * kv["key_size"]], "float32")
-    return types
+    return types | {p.name: relax.TensorType([n, *p.shape], _TVM_DTYPE[p.dtype]) for p in planes}
 
 
-def emit(entries: Mapping[str, Plan], kv: Mapping[str, int], options: TvmOptions, isa: Isa) -> tvm.IRModule:
+def emit(
+    entries: Mapping[str, Plan], heads: int, planes: Sequence[Plane], options: TvmOptions, isa: Isa
+) -> tvm.IRModule:
     """Return the module: a function for each entry, with parameters as docs/artifact.md lists them.
 
     Args:
         entries: Plans by the name of their function; they read the same tensors.
+        heads: Key-value heads of the cache; 0 without one.
+        planes: Of the cache, in the order of the manifest.
     """
     builder = relax.BlockBuilder()
     functions: dict[KernelSpec, tvm.ir.GlobalVar] = {}
     for name, plan in entries.items():
         if plan.cached:
-            _emit_step(builder, functions, name, plan, kv, options, isa)
+            _emit_step(builder, functions, name, plan, heads, planes, options, isa)
         else:
             _emit_encoder(builder, functions, name, plan, options, isa)
     return builder.get()
@@ -99,25 +97,15 @@ def emit(entries: Mapping[str, Plan], kv: Mapping[str, int], options: TvmOptions
 
 def _emit_step(
     builder: relax.BlockBuilder, functions: dict[KernelSpec, tvm.ir.GlobalVar], name: str, plan: Plan,
-    kv: Mapping[str, int], options: TvmOptions, isa: Isa,
+    heads: int, planes: Sequence[Plane], options: TvmOptions, isa: Isa,
 ) -> None:  # fmt: skip
     """A function of a decoder."""
     dims = _Dims()
     dims.blocks()
     tokens, positions, rows = (relax.Var(v.name, dims.type(v.tensor)) for v in plan.inputs)
-    cache = {name: relax.Var(name, kind) for name, kind in cache_types(kv, options.kv, dims).items()}
+    cache = {name: relax.Var(name, kind) for name, kind in cache_types(heads, planes, dims).items()}
     weights = {t.name: relax.Var(_identifier(t.name), dims.type(t.type)) for t in plan.tensors}
-    params = [
-        tokens,
-        positions,
-        cache["cu"],
-        rows,
-        cache["lens"],
-        cache["table"],
-        cache["k_pages"],
-        cache["v_pages"],
-    ]
-    params += [cache["key_bounds"]] if "key_bounds" in cache else []
+    params = [tokens, positions, cache["cu"], rows, cache["lens"], cache["table"], *(cache[p.name] for p in planes)]
     params += weights.values()
     env: dict[Value, relax.Expr] = dict(zip(plan.inputs, (tokens, positions, rows), strict=True))
     limits = {"T": options.chunk_tokens, "R": options.chunk_tokens}

@@ -34,7 +34,7 @@ def plan(graph: Graph, options: TvmOptions) -> Plan:
             continue
         _cover(ctx, node)
     inputs = tuple(v for v in graph.inputs if not isinstance(v.type, HandleType))
-    return Plan(inputs, ctx.ordered(), graph.outputs, ctx.pool.tensors, ctx.aliases)
+    return Plan(inputs, ctx.ordered(), graph.outputs, ctx.pool.tensors, ctx.aliases, ctx.planes)
 
 
 def _cover(ctx: Context, node: Node) -> None:

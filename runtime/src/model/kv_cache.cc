@@ -27,9 +27,10 @@ std::byte* ReservePages(uint64_t bytes) {
 
 KvCache::KvCache(const KvInfo& kv, int64_t tokens, int64_t sequences)
     : kv_(kv),
+      policy_(MakeCachePolicy(kv)),
       tokens_(tokens),
       sequences_(sequences),
-      pages_per_row_(CeilDiv(tokens, kv.page_tokens)),
+      pages_per_row_(MostColumns(*policy_, kv.page_tokens, tokens)),
       pages_(0) {}
 
 Result<KvCache> KvCache::Create(const KvInfo& kv, int64_t tokens, int64_t sequences) {
@@ -37,9 +38,9 @@ Result<KvCache> KvCache::Create(const KvInfo& kv, int64_t tokens, int64_t sequen
     return Error{Status::kUsage, "a KV cache needs room for at least one token of one sequence"};
   }
   int64_t pages = 0;
-  const bool overflow =
-      __builtin_mul_overflow(CeilDiv(tokens, kv.page_tokens), kv.layers * kv.kv_heads, &pages) ||
-      __builtin_mul_overflow(pages, sequences, &pages);
+  const int64_t columns = MostColumns(*MakeCachePolicy(kv), kv.page_tokens, tokens);
+  const bool overflow = __builtin_mul_overflow(columns, kv.layers * kv.kv_heads, &pages) ||
+                        __builtin_mul_overflow(pages, sequences, &pages);
   return CreateWithPages(kv, tokens, sequences, overflow ? INT64_MAX : pages);
 }
 
@@ -55,19 +56,16 @@ Result<KvCache> KvCache::CreateWithPages(const KvInfo& kv, int64_t tokens, int64
                                            " tokens for " + std::to_string(sequences) +
                                            " sequence(s); choose a smaller context"};
   };
-  if (pages > INT32_MAX || __builtin_mul_overflow(pages, kv.PagePairBytes(), &bytes)) {
+  if (pages > INT32_MAX || __builtin_mul_overflow(pages, kv.PageBytes(), &bytes)) {
     return too_large();
   }
   cache.pages_ = pages;
-  cache.k_pages_ = ReservePages(static_cast<uint64_t>(pages * kv.KeyPageBytes()));
-  cache.v_pages_ = ReservePages(static_cast<uint64_t>(pages * kv.ValuePageBytes()));
   cache.positions_ = reinterpret_cast<int32_t*>(ReservePages(cache.position_bytes()));
-  if (cache.k_pages_ == nullptr || cache.v_pages_ == nullptr || cache.positions_ == nullptr) {
-    return too_large();
-  }
-  if (kv.key_bounds) {
-    cache.key_bounds_ = reinterpret_cast<float*>(ReservePages(cache.bound_bytes()));
-    if (cache.key_bounds_ == nullptr) return too_large();
+  if (cache.positions_ == nullptr) return too_large();
+  for (const PlaneInfo& plane : kv.planes) {
+    std::byte* memory = ReservePages(static_cast<uint64_t>(pages * plane.PageBytes()));
+    if (memory == nullptr) return too_large();
+    cache.planes_.push_back(memory);
   }
   cache.references_.resize(static_cast<size_t>(pages), 0);
   cache.held_.resize(static_cast<size_t>(pages), 0);
@@ -80,33 +78,38 @@ Result<KvCache> KvCache::CreateWithPages(const KvInfo& kv, int64_t tokens, int64
 
 KvCache::KvCache(KvCache&& other) noexcept
     : kv_(other.kv_),
+      policy_(std::move(other.policy_)),
       tokens_(other.tokens_),
       sequences_(other.sequences_),
       pages_per_row_(other.pages_per_row_),
       pages_(other.pages_),
       used_(other.used_),
-      k_pages_(std::exchange(other.k_pages_, nullptr)),
-      v_pages_(std::exchange(other.v_pages_, nullptr)),
-      key_bounds_(std::exchange(other.key_bounds_, nullptr)),
+      planes_(std::exchange(other.planes_, {})),
       positions_(std::exchange(other.positions_, nullptr)),
       free_(std::move(other.free_)),
       references_(std::move(other.references_)),
       held_(std::move(other.held_)) {}
 
 KvCache::~KvCache() {
-  if (k_pages_ != nullptr) munmap(k_pages_, static_cast<size_t>(pages_ * kv_.KeyPageBytes()));
-  if (v_pages_ != nullptr) munmap(v_pages_, static_cast<size_t>(pages_ * kv_.ValuePageBytes()));
-  if (key_bounds_ != nullptr) munmap(key_bounds_, bound_bytes());
+  for (size_t i = 0; i < planes_.size(); ++i) {
+    munmap(planes_[i], static_cast<size_t>(pages_ * kv_.planes[i].PageBytes()));
+  }
   if (positions_ != nullptr) munmap(positions_, position_bytes());
 }
 
-int64_t KvCache::ColumnsFor(int64_t tokens) const { return CeilDiv(tokens, kv_.page_tokens); }
+int64_t KvCache::ColumnsFor(int64_t slots) const { return CeilDiv(slots, kv_.page_tokens); }
 
 int32_t KvCache::Take() {
   const int32_t page = free_.back();
   free_.pop_back();
   references_[static_cast<size_t>(page)] = 1;
   ++used_;
+  return page;
+}
+
+int32_t KvCache::TakeFilled() {
+  const int32_t page = Take();
+  for (size_t i = 0; i < planes_.size(); ++i) FillPage(i, page);
   return page;
 }
 
@@ -129,14 +132,28 @@ void KvCache::Drop(int32_t page) {
   if (references_[i] == 0) free_.push_back(page);
 }
 
+std::byte* KvCache::PageOf(size_t plane, int32_t page) const {
+  return static_cast<std::byte*>(planes_[plane]) + page * kv_.planes[plane].PageBytes();
+}
+
+void KvCache::FillPage(size_t plane, int32_t page) {
+  const std::vector<std::byte>& fill = kv_.planes[plane].fill;
+  if (fill.empty()) return;
+  const auto bytes = static_cast<size_t>(kv_.planes[plane].PageBytes());
+  std::byte* to = PageOf(plane, page);
+  std::memcpy(to, fill.data(), fill.size());
+  for (size_t done = fill.size(); done < bytes; done *= 2) {  // twice as much each time
+    std::memcpy(to + done, to, std::min(done, bytes - done));
+  }
+}
+
 void KvCache::CopyPage(int32_t from, int32_t to) {
-  const auto copy = [&](std::byte* pages, int64_t bytes) {
-    std::memcpy(pages + to * bytes, pages + from * bytes, static_cast<size_t>(bytes));
-  };
-  copy(k_pages_, kv_.KeyPageBytes());
-  copy(v_pages_, kv_.ValuePageBytes());
-  if (key_bounds_ != nullptr) {
-    copy(reinterpret_cast<std::byte*>(key_bounds_), kv_.KeyBoundBytes());
+  for (size_t i = 0; i < planes_.size(); ++i) {
+    if (kv_.planes[i].copied) {
+      std::memcpy(PageOf(i, to), PageOf(i, from), static_cast<size_t>(kv_.planes[i].PageBytes()));
+    } else {
+      FillPage(i, to);
+    }
   }
   std::copy_n(positions_ + from * kv_.page_tokens, kv_.page_tokens,
               positions_ + to * kv_.page_tokens);
@@ -175,9 +192,13 @@ int64_t Sequence::Wanted(int64_t tokens) const {
 
 VoidResult Sequence::Reserve(int64_t tokens) {
   if (tokens > room()) {
-    return Error{Status::kPromptTooLong, std::to_string(length_ + tokens) +
+    return Error{Status::kPromptTooLong, std::to_string(num_computed_tokens_ + tokens) +
                                              " tokens do not fit a context of " +
                                              std::to_string(cache_->tokens())};
+  }
+  if (tokens > step_room()) {
+    return Error{Status::kUsage, std::to_string(tokens) + " tokens in one step, at most " +
+                                     std::to_string(step_room()) + " before the cache evicts some"};
   }
   const int64_t wanted = Wanted(tokens);
   if (wanted > cache_->free_pages()) {
@@ -195,7 +216,7 @@ VoidResult Sequence::Reserve(int64_t tokens) {
       cache_->Unrefer(std::exchange(last, own));
     }
     const int64_t needed = cache_->ColumnsFor(lens_[r] + tokens);
-    while (counts_[r] < needed) row[counts_[r]++] = cache_->Take();
+    while (counts_[r] < needed) row[counts_[r]++] = cache_->TakeFilled();
     longest_row_ = std::max<int64_t>(longest_row_, counts_[r]);
   }
   return Ok{};
@@ -208,7 +229,7 @@ void Sequence::WritePositions(size_t row, int64_t tokens) {
   assert(cache_->ColumnsFor(lens_[row] + tokens) <= counts_[row]);
   const int32_t* page = RowData(row) + lens_[row] / page_tokens;
   int64_t slot = lens_[row] % page_tokens;
-  auto position = static_cast<int32_t>(length_);
+  auto position = static_cast<int32_t>(num_computed_tokens_);
   while (tokens > 0) {
     const int64_t run = std::min(tokens, page_tokens - slot);
     int32_t* to = cache_->positions_ + *page++ * page_tokens + slot;
@@ -221,12 +242,32 @@ void Sequence::WritePositions(size_t row, int64_t tokens) {
 
 void Sequence::Commit(int64_t tokens) {
   for (size_t r = 0; r < lens_.size(); ++r) WritePositions(r, tokens);
+  const int64_t end = cache_->policy().step_end(num_computed_tokens_);
   Lengthen(tokens);
+  if (num_computed_tokens_ == end) Evict();
 }
 
 void Sequence::Lengthen(int64_t tokens) {
-  length_ += tokens;
+  num_computed_tokens_ += tokens;
   for (int32_t& len : lens_) len += static_cast<int32_t>(tokens);
+}
+
+void Sequence::Evict() {
+  const CachePolicy& policy = cache_->policy();
+  for (size_t r = 0; r < lens_.size(); ++r) {
+    const auto row = static_cast<int64_t>(r);
+    Evict(r, policy.Evicted(row, lens_[r], num_computed_tokens_));
+  }
+  longest_row_ = *std::max_element(counts_.begin(), counts_.end());
+}
+
+void Sequence::Evict(size_t row, const Columns& columns) {
+  int32_t* first = RowData(row) + columns.first;
+  int32_t* end = RowData(row) + counts_[row];
+  for (int64_t i = 0; i < columns.count; ++i) cache_->Unrefer(first[i]);
+  std::copy(first + columns.count, end, first);
+  counts_[row] -= static_cast<int32_t>(columns.count);
+  lens_[row] -= static_cast<int32_t>(columns.count * cache_->kv_.page_tokens);
 }
 
 void Sequence::Reset() {
@@ -236,14 +277,14 @@ void Sequence::Reset() {
     while (counts_[r] > 0) cache_->Unrefer(row[--counts_[r]]);
     lens_[r] = 0;
   }
-  length_ = 0;
+  num_computed_tokens_ = 0;
   longest_row_ = 0;
 }
 
 void Sequence::ForkFrom(const Sequence& other) {
   if (this == &other) return;
   Reset();
-  length_ = other.length_;
+  num_computed_tokens_ = other.num_computed_tokens_;
   lens_ = other.lens_;
   for (size_t r = 0; r < lens_.size(); ++r) {
     // Pages that the other one has reserved ahead stay its own.
@@ -257,12 +298,17 @@ void Sequence::ForkFrom(const Sequence& other) {
 }
 
 VoidResult Sequence::Rollback(int64_t tokens) {
-  const int64_t most = *std::min_element(lens_.begin(), lens_.end());
-  if (tokens < 0 || tokens > most) {
-    return Error{Status::kUsage,
-                 "cannot forget " + std::to_string(tokens) + " tokens of " + std::to_string(most)};
+  if (tokens < 0 || tokens > num_computed_tokens_) {
+    return Error{Status::kUsage, "cannot forget " + std::to_string(tokens) + " tokens of " +
+                                     std::to_string(num_computed_tokens_)};
   }
-  length_ -= tokens;
+  const int64_t left = num_computed_tokens_ - tokens;
+  if (!cache_->policy().can_roll_back(num_computed_tokens_, left)) {
+    return Error{Status::kUsage, "cannot forget " + std::to_string(tokens) + " tokens of " +
+                                     std::to_string(num_computed_tokens_) +
+                                     ": the cache has evicted some that were there before them"};
+  }
+  num_computed_tokens_ = left;
   longest_row_ = 0;
   for (size_t r = 0; r < lens_.size(); ++r) {
     lens_[r] -= static_cast<int32_t>(tokens);
@@ -274,6 +320,7 @@ VoidResult Sequence::Rollback(int64_t tokens) {
 }
 
 void Sequence::AppendColumn(std::span<const int32_t> pages) {
+  assert(cache_->policy().keeps_prefix());
   for (size_t r = 0; r < lens_.size(); ++r) {
     cache_->Refer(pages[r]);
     RowData(r)[counts_[r]++] = pages[r];

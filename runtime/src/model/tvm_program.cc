@@ -4,6 +4,7 @@
 #include <tvm/ffi/extra/module.h>
 #include <tvm/ffi/function.h>
 
+#include <algorithm>
 #include <exception>
 #include <utility>
 #include <vector>
@@ -18,7 +19,6 @@ namespace ffi = tvm::ffi;
 
 constexpr DLDevice kCpu{kDLCPU, 0};
 constexpr DLDataType kInt32{kDLInt, 32, 1};
-constexpr DLDataType kInt8{kDLInt, 8, 1};
 constexpr DLDataType kFloat16{kDLFloat, 16, 1};
 constexpr DLDataType kFloat32{kDLFloat, 32, 1};
 
@@ -30,6 +30,8 @@ DLDataType ToDL(DType dtype) {
       return kFloat16;
     case DType::kBF16:
       return {kDLUInt, 16, 1};  // kernels widen the bits themselves
+    case DType::kI8:
+      return {kDLInt, 8, 1};
     case DType::kI32:
       return kInt32;
     case DType::kI64:
@@ -58,14 +60,19 @@ class Argument {
       : tensor_(View(nullptr, std::vector<int64_t>(rank, 0), dtype)) {}
 
   void Set(const void* data, std::initializer_list<int64_t> shape) {
+    Set(data, std::span<const int64_t>(shape.begin(), shape.size()));
+  }
+  // `first` are the dimensions before those of `rest`.
+  void Set(const void* data, std::span<const int64_t> first, std::span<const int64_t> rest = {}) {
     auto* tensor =
         const_cast<ffi::TensorObj*>(static_cast<const ffi::TensorObj*>(tensor_.operator->()));
     tensor->data = const_cast<void*>(data);
+    std::ranges::copy(first, tensor->shape);
+    std::ranges::copy(rest, tensor->shape + first.size());
     int64_t stride = 1;
-    for (size_t i = shape.size(); i-- > 0;) {
-      tensor->shape[i] = shape.begin()[i];
+    for (size_t i = first.size() + rest.size(); i-- > 0;) {
       tensor->strides[i] = stride;
-      stride *= shape.begin()[i];
+      stride *= tensor->shape[i];
     }
   }
 
@@ -75,17 +82,14 @@ class Argument {
   ffi::Tensor tensor_;
 };
 
-// Pages of int8 are rows of bytes: codes, then scales.
-Argument PageArgument(KvStorage storage) {
-  switch (storage) {
-    case KvStorage::kF32:
-      return {3, kFloat32};
-    case KvStorage::kF16:
-      return {3, kFloat16};
-    case KvStorage::kInt8:
-      return {2, kInt8};
+// Planes of the cache; a step has all of them with the number of pages first.
+std::vector<Argument> PlaneArguments(const KvInfo& kv) {
+  std::vector<Argument> arguments;
+  arguments.reserve(kv.planes.size());
+  for (const PlaneInfo& plane : kv.planes) {
+    arguments.emplace_back(plane.shape.size() + 1, ToDL(plane.dtype));
   }
-  return {3, kFloat32};
+  return arguments;
 }
 
 std::vector<ffi::Tensor> WeightViews(const Manifest& manifest, std::span<const uint8_t> weights) {
@@ -168,14 +172,12 @@ class TvmProgram : public Program {
         vocab_size_(manifest.model.vocab_size),
         kv_(manifest.kv),
         threads_(threads),
-        k_pages_(PageArgument(kv_.storage)),
-        v_pages_(PageArgument(kv_.storage)),
+        planes_(PlaneArguments(kv_)),
         weights_(WeightViews(manifest, weights)) {
-    for (const Argument* argument :
-         {&tokens_, &positions_, &cu_, &rows_, &lens_, &table_, &k_pages_, &v_pages_}) {
+    for (const Argument* argument : {&tokens_, &positions_, &cu_, &rows_, &lens_, &table_}) {
       packed_.emplace_back(argument->tensor());
     }
-    if (kv_.key_bounds) packed_.emplace_back(key_bounds_.tensor());
+    for (const Argument& plane : planes_) packed_.emplace_back(plane.tensor());
     for (const ffi::Tensor& tensor : weights_) packed_.emplace_back(tensor);
   }
 
@@ -188,14 +190,9 @@ class TvmProgram : public Program {
     rows_.Set(a.rows.data(), {std::ssize(a.rows)});
     lens_.Set(a.lens.data(), {a.layers, a.batch, a.kv_heads});
     table_.Set(a.table.data(), {a.layers, a.batch, a.kv_heads, a.max_pages});
-    if (kv_.storage == KvStorage::kInt8) {
-      k_pages_.Set(a.k_pages, {a.pages, kv_.KeyPageBytes()});
-      v_pages_.Set(a.v_pages, {a.pages, kv_.ValuePageBytes()});
-    } else {
-      k_pages_.Set(a.k_pages, {a.pages, kv_.key_size, kv_.page_tokens});
-      v_pages_.Set(a.v_pages, {a.pages, kv_.page_tokens, kv_.value_size});
+    for (size_t i = 0; i < planes_.size(); ++i) {
+      planes_[i].Set(a.planes[i], {&a.pages, 1}, kv_.planes[i].shape);
     }
-    key_bounds_.Set(a.key_bounds, {a.pages, 2 * kv_.key_size});
     try {
       logits_ =
           ffi::Tensor();  // before the call: the program may reuse this memory for the new ones
@@ -218,8 +215,8 @@ class TvmProgram : public Program {
   KvInfo kv_;
   int threads_;
   Argument tokens_{1, kInt32}, positions_{1, kInt32}, cu_{1, kInt32}, rows_{1, kInt32};
-  Argument lens_{3, kInt32}, table_{4, kInt32}, k_pages_, v_pages_;
-  Argument key_bounds_{2, kFloat32};  // handed over where the manifest has it
+  Argument lens_{3, kInt32}, table_{4, kInt32};
+  std::vector<Argument> planes_;
   std::vector<ffi::Tensor> weights_;
   std::vector<ffi::AnyView> packed_;  // borrows from the arguments and weights_
   ffi::Tensor logits_;
