@@ -10,11 +10,11 @@
 namespace fretsaw {
 namespace {
 
-constexpr int64_t kMaxId = std::numeric_limits<int32_t>::max();
-constexpr int64_t kMaxSize = int64_t{1} << 20;    // elements of a key or value
+constexpr int64_t kMaxTokens = std::numeric_limits<int32_t>::max();
+constexpr int64_t kMaxWidth = int64_t{1} << 20;   // elements of a key or value
 constexpr int64_t kMaxColumn = int64_t{1} << 40;  // bytes of a page of every layer and head
 constexpr size_t kMaxPlanes = 64;
-constexpr size_t kMaxRank = 7;  // with the pages before it, 8
+constexpr size_t kMaxPlaneRank = 7;  // with the pages before it, 8
 
 // The bits of `value` as a binary float; none if that cannot hold it exactly.
 std::optional<uint32_t> FloatBits(double value, int exponent_bits, int mantissa_bits) {
@@ -88,7 +88,7 @@ PlaneInfo ReadPlane(const Fields& fields) {
   plane.name = fields.String("name", 64);
   if (plane.name.empty()) fields.Fail("name is empty");
   plane.dtype = ReadDType(fields);
-  plane.shape = fields.Ints("shape", 1, kMaxColumn, kMaxRank);
+  plane.shape = fields.Ints("shape", 1, kMaxColumn, kMaxPlaneRank);
   if (plane.shape.empty()) fields.Fail("shape is empty");
   int64_t bytes = DTypeBytes(plane.dtype);
   for (const int64_t extent : plane.shape) {
@@ -120,7 +120,7 @@ PolicyInfo ReadPolicy(const Fields& kv) {
   const std::string name = fields.String("name", 64);
   if (name == "full") return FullPolicy{};
   if (name == "window") {
-    return WindowPolicy{fields.Int("sinks", 0, kMaxId), fields.Int("window", 1, kMaxId)};
+    return WindowPolicy{fields.Int("sinks", 0, kMaxTokens), fields.Int("window", 1, kMaxTokens)};
   }
   throw UnsupportedField{fields.path() + ".name: '" + name + "' is not one of full, window"};
 }
@@ -128,8 +128,8 @@ PolicyInfo ReadPolicy(const Fields& kv) {
 // What describes keys and values to people and to tools. Planes say all that a program needs, but
 // every reader refuses the same manifests.
 void CheckDescription(const Fields& fields) {
-  fields.Int("key_size", 1, kMaxSize);
-  fields.Int("value_size", 1, kMaxSize);
+  fields.Int("key_size", 1, kMaxWidth);
+  fields.Int("value_size", 1, kMaxWidth);
   const std::string dtype = fields.String("dtype", 64);
   if (dtype != "f32" && dtype != "f16" && dtype != "int8") {
     throw UnsupportedField{fields.path() + ".dtype: '" + dtype + "' is not one of f32, f16, int8"};
