@@ -96,7 +96,11 @@ def build(
     program: dict[str, object] = {"entry": next(iter(entries)), "chunk_tokens": options.chunk_tokens}
     if kv:
         program |= {"empty_rows": True, **rule, **dense}  # kernels over no rows do nothing
-    described = {**kv, "dtype": options.kv, "planes": [p.described() for p in planes]} if kv else {}
+    described: dict[str, object] = {}
+    if kv:
+        described = {**kv, "dtype": options.kv, "planes": [p.described() for p in planes]}
+    if made.policy is not None:
+        described["policy"] = made.policy.described()
     return Program(variants, made.tensors, described, program, memory, made, count)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from fretsaw.ir import TensorType, Value
+from fretsaw.ir.cache_policy import CachePolicy
 from fretsaw.ir.planes import Plane
 from fretsaw.ir.types import ITEMSIZE
 
@@ -91,6 +92,7 @@ class Plan:
     tensors: tuple[Tensor, ...]
     aliases: dict[Value, Value] = field(default_factory=dict)  # same memory under another shape
     planes: tuple[Plane, ...] = ()
+    policy: CachePolicy | None = None  # what rows of the cache hold; None: everything
 
     @property
     def cached(self) -> bool:

@@ -9,6 +9,7 @@ from fretsaw.backends.tvm.plan.refuse import refusal
 from fretsaw.backends.tvm.plan.weights import TensorPool
 from fretsaw.backends.tvm.steps import Arg, CacheSlot, KernelSpec, Launch
 from fretsaw.ir import Const, DType, Graph, Node, Shape, TensorType, Value
+from fretsaw.ir.cache_policy import CachePolicy
 from fretsaw.ir.planes import Plane
 
 
@@ -25,6 +26,7 @@ class Context:
         self._launches: list[tuple[int, Launch]] = []
         self._temporaries = 0
         self._planes: dict[str, Plane] = {}
+        self.policy: CachePolicy | None = None  # of the cache; None: rows hold everything
 
     def add(
         self, spec: KernelSpec, inputs: Sequence[Arg], outputs: Sequence[Value], nodes: Sequence[Node], *,

@@ -8,7 +8,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fretsaw.backends.tvm.options import TvmOptions
-from fretsaw.backends.tvm.plan import dense, heads, key_bounds, misc, moe, segments, select, sparse_attention
+from fretsaw.backends.tvm.plan import (
+    cache_policy,
+    dense,
+    heads,
+    key_bounds,
+    misc,
+    moe,
+    segments,
+    select,
+    sparse_attention,
+)
 from fretsaw.backends.tvm.plan.attention import attention_sites
 from fretsaw.backends.tvm.plan.context import Context
 from fretsaw.backends.tvm.plan.refuse import refusal
@@ -34,7 +44,7 @@ def plan(graph: Graph, options: TvmOptions) -> Plan:
             continue
         _cover(ctx, node)
     inputs = tuple(v for v in graph.inputs if not isinstance(v.type, HandleType))
-    return Plan(inputs, ctx.ordered(), graph.outputs, ctx.pool.tensors, ctx.aliases, ctx.planes)
+    return Plan(inputs, ctx.ordered(), graph.outputs, ctx.pool.tensors, ctx.aliases, ctx.planes, ctx.policy)
 
 
 def _cover(ctx: Context, node: Node) -> None:
@@ -60,6 +70,8 @@ def _cover(ctx: Context, node: Node) -> None:
         segments.cover_l2_norm(ctx, node)
     elif node.op == "block_attention":  # a second one of its layer
         sparse_attention.cover_block_attention(ctx, node)
+    elif node.op == "keep_window":
+        cache_policy.cover_keep_window(ctx, node)
     elif node.op in select.SELECT:
         select.cover_select(ctx, node)
     elif node.op == "gather_attention":

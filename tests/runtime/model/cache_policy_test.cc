@@ -52,8 +52,10 @@ TEST_CASE("policy: full keeps everything") {
 
 TEST_CASE("policy: a window and sinks, in any steps, by pages") {
   SplitMix64 random(1);
-  for (const auto& [sinks, window] : std::vector<std::pair<int64_t, int64_t>>{
-           {0, 1}, {0, 4}, {1, 4}, {4, 8}, {5, 6}, {3, 13}, {8, 1}, {100, 3}, {4, 1000}}) {
+  constexpr WindowPolicy kCases[] = {{0, 1},  {0, 4}, {1, 4},   {4, 8},   {5, 6},
+                                     {3, 13}, {8, 1}, {100, 3}, {4, 1000}};
+  for (const WindowPolicy& window_case : kCases) {
+    const int64_t sinks = window_case.sinks, window = window_case.window;
     CAPTURE(sinks);
     CAPTURE(window);
     const KvInfo kv = WindowKv(sinks, window);

@@ -23,7 +23,7 @@ using testing::RandomIds;
 
 constexpr int64_t kSinks = 3, kWindow = 9;
 constexpr int64_t kColumns = (4 + 9 + 4 + 3) / 4;  // of a row at most: head, window, a page
-constexpr int64_t kContext = 64;
+constexpr int64_t kWindowContext = 64;
 
 KvInfo WindowedKv() {
   KvInfo kv = FakeKv();
@@ -35,7 +35,7 @@ KvInfo WindowedKv() {
 Ids WindowOracle(Ids tokens, int64_t count) {
   Ids out;
   std::vector<float> row(kVocab);
-  while (std::ssize(out) < count && std::ssize(tokens) <= kContext) {
+  while (std::ssize(out) < count && std::ssize(tokens) <= kWindowContext) {
     const int64_t last = std::ssize(tokens) - 1;
     uint64_t state = 1;
     for (int64_t r = 0; r < 4; ++r) {
@@ -57,7 +57,7 @@ TEST_CASE("scheduler: with a window, tokens do not depend on the schedule") {
   int64_t cancelled = 0;
   for (int round = 0; round < 200; ++round) {
     SchedulerOptions options;
-    options.context = kContext;
+    options.context = kWindowContext;
     options.max_batch_tokens = 1 + static_cast<int64_t>(random.Next() % 20);
     options.max_sequences = 1 + static_cast<int64_t>(random.Next() % 9);
     options.kv_bytes = kColumnBytes * (static_cast<uint64_t>(kColumns) + random.Next() % 20);
@@ -103,7 +103,7 @@ TEST_CASE("scheduler: with a window, tokens do not depend on the schedule") {
 
 TEST_CASE("scheduler: with a window, a whole context needs the pages of a window") {
   SchedulerOptions options;
-  options.context = kContext;
+  options.context = kWindowContext;
   options.kv_bytes = kColumnBytes * static_cast<uint64_t>(2 * kColumns);
   Fixture f(options, 16, {}, WindowedKv());
   SplitMix64 random(2);
