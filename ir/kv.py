@@ -76,7 +76,7 @@ class ReferenceKvCache:
         self._step: list[tuple[slice, int]] = []
         self._before = [0] * sequences
         self._counts: list[int] = []
-        self.policy: CachePolicy | None = None  # None: rows hold everything
+        self.policies: dict[int, CachePolicy] = {}  # by layer; rows of the others hold everything
 
     def begin_step(self, counts: Sequence[int]) -> None:
         """Say how many tokens of each sequence the next step holds, in order. Evicts what the last step left over."""
@@ -92,12 +92,10 @@ class ReferenceKvCache:
         self._counts, self._step = [], []
 
     def _evict(self) -> None:
-        if self.policy is None:
-            return
-        for layer in self._rows:
-            for seen, rows in zip(self._before, layer, strict=True):
+        for layer, policy in self.policies.items():
+            for seen, rows in zip(self._before, self._rows[layer], strict=True):
                 for head, held in enumerate(rows.lens):
-                    stays = np.flatnonzero(self.policy.holds(rows.row(head)[2], seen))
+                    stays = np.flatnonzero(policy.holds(rows.row(head)[2], seen))
                     if len(stays) < held:
                         rows.retain(head, stays)
 
@@ -136,14 +134,15 @@ class ReferenceKvCache:
         and values [S, K, Ev] that they read, their own last."""
         k, v, positions = self._rows[layer][seq].read()
         start, count = self._before[seq], self._counts[seq]
-        if self.policy is None:
+        policy = self.policies.get(layer)
+        if policy is None:
             yield slice(0, count), k, v
             return
         done = 0
         while done < count:
-            end = min(self.policy.step_end(start + done) - start, count)
+            end = min(policy.step_end(start + done) - start, count)
             own = (positions >= start + done) & (positions < start + end)
-            held = self.policy.holds(positions, start + done) | own
+            held = policy.holds(positions, start + done) | own
             yield slice(done, end), k[held], v[held]
             done = end
 

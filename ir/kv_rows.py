@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fretsaw.ir.planes import Plane
-from fretsaw.ir.types import numpy_dtype
+from fretsaw.ir.types import FLOATS, ITEMSIZE, numpy_dtype
 
 Array = np.ndarray
 Slots = NDArray[np.int64]
@@ -129,6 +129,5 @@ class Rows:
 
 def _new(plane: Plane, pages: int) -> Array:
     """Pages taken anew; without a fill they are such that reading them shows."""
-    dtype = numpy_dtype(plane.dtype)
-    poison = np.nan if dtype.kind == "f" else np.iinfo(dtype).min
-    return np.full((pages, *plane.shape), poison if plane.fill is None else plane.fill, dtype)
+    poison = np.nan if plane.dtype in FLOATS else -(1 << (8 * ITEMSIZE[plane.dtype] - 1))
+    return np.full((pages, *plane.shape), poison if plane.fill is None else plane.fill, numpy_dtype(plane.dtype))

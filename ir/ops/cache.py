@@ -95,14 +95,16 @@ def _window_shape(types: Types, attrs: Attrs) -> Types:
 def _keep_window(operands: Sequence[object], attrs: Attrs) -> Sequence[Array]:
     (kv,) = operands
     assert isinstance(kv, ReferenceKvCache)
-    kv.policy = WindowPolicy(*(int(attrs[name]) for name in ("sinks", "window", "page")))  # type: ignore[arg-type]
+    layer, *window = (int(attrs[name]) for name in ("layer", "sinks", "window", "page"))  # type: ignore[arg-type]
+    kv.policies[layer] = WindowPolicy(*window)
     return []
 
 
 define_op(
     "keep_window", "kv", shape=_window_shape, reference=_keep_window, effects=("kv",), flops=no_flops,
-    attrs={"sinks": AttrSpec(int, required=True), "window": AttrSpec(int, required=True), "page": AttrSpec(int, BLOCK)},
-    doc="From here on rows of the cache hold pages with one of their sequence's first sinks tokens or of its last "
-    "window ones, the others are dropped after a step. Stands before what reads the cache.",
-    example="keep_window(%kv) {sinks = 4, window = 128}",
+    attrs={**LAYER, "sinks": AttrSpec(int, required=True), "window": AttrSpec(int, required=True),
+           "page": AttrSpec(int, BLOCK)},
+    doc="Rows of a layer's cache hold pages with one of their sequence's first sinks tokens or of its last window "
+    "ones; the others are dropped after a step. Stands before what reads the cache.",
+    example="keep_window(%kv) {layer = 0, sinks = 4, window = 128}",
 )  # fmt: skip

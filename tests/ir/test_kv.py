@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fretsaw.ir import ReferenceKvCache
+from fretsaw.ir import Attr, ReferenceKvCache
 from fretsaw.ir.cache_policy import WindowPolicy
 from fretsaw.ir.ops.attention import attend
 from fretsaw.ir.ops.cache import _attention
@@ -87,8 +87,8 @@ def test_any_history_is_that_of_lists(data: st.DataObject) -> None:
                         for head in range(HEADS):
                             row = naive.rows[layer, seq, head]
                             for i in range(counts[seq]):
-                                key = float(k[start + i, head, 0])
-                                row.slots.append((key, -key, naive.seen[seq] + i))
+                                word = float(k[start + i, head, 0])
+                                row.slots.append((word, -word, naive.seen[seq] + i))
                             row.fit()
                 naive.seen = [a + b for a, b in zip(naive.seen, counts, strict=True)]
             case "retain":
@@ -161,9 +161,10 @@ def test_attention_under_a_window_does_not_depend_on_the_steps(data: st.DataObje
     count = data.draw(st.integers(1, 40))
     rng = np.random.default_rng(count)
     q, k, v = (rng.standard_normal((count, heads, 4)) for heads in (4, 2, 2))
-    attrs = {"layer": 0, "scale": 0.5, "value_size": 4}
-    cache, done, parts = ReferenceKvCache(1, page=page), 0, []
-    cache.policy = WindowPolicy(sinks, window, page)
+    attrs: dict[str, Attr] = {"layer": 0, "scale": 0.5, "value_size": 4}
+    cache, done = ReferenceKvCache(1, page=page), 0
+    parts: list[np.ndarray] = []
+    cache.policies[0] = WindowPolicy(sinks, window, page)
     while done < count:
         step = slice(done, done + data.draw(st.integers(1, count - done)))
         cache.begin_step([step.stop - step.start])

@@ -198,7 +198,8 @@ def _cached_attention(g: Maker) -> Choice:
 
 
 def _keep_window(g: Maker) -> Choice:
-    return [g.handle()], {"sinks": g.rng.randint(0, 9), "window": g.rng.randint(1, 9), "page": g.rng.choice((1, 4, 64))}
+    sizes = {"sinks": g.rng.randint(0, 9), "window": g.rng.randint(1, 9), "page": g.rng.choice((1, 4, 64))}
+    return [g.handle()], {"layer": g.rng.randint(0, 3), **sizes}
 
 
 def _segment_attention(g: Maker) -> Choice:

@@ -39,6 +39,7 @@ def plan(graph: Graph, options: TvmOptions) -> Plan:
         if node.op == "segment_attention":
             segments.cover_segment_attention(ctx, node)
     key_bounds.cover_key_bounds(ctx)
+    cache_policy.cover_keep_window(ctx)
     for node in graph.nodes:
         if id(node) in ctx.covered:
             continue
@@ -70,8 +71,6 @@ def _cover(ctx: Context, node: Node) -> None:
         segments.cover_l2_norm(ctx, node)
     elif node.op == "block_attention":  # a second one of its layer
         sparse_attention.cover_block_attention(ctx, node)
-    elif node.op == "keep_window":
-        cache_policy.cover_keep_window(ctx, node)
     elif node.op in select.SELECT:
         select.cover_select(ctx, node)
     elif node.op == "gather_attention":

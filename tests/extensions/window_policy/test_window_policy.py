@@ -10,6 +10,7 @@ import json
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -18,9 +19,14 @@ from transformers import PreTrainedModel
 
 from fretsaw import runtime
 from fretsaw.backends.artifact import Container
+from fretsaw.ir import parse
+from fretsaw.passes.evidence.options import EvidenceOptions
+from fretsaw.passes.kit.registry import Registry
+from fretsaw.passes.pipeline import run_pipeline
 from fretsaw.runtime.batch import Batch
 from fretsaw.tools import cli
 from tests import families
+from tests.passes.llama_text import llama
 
 pytestmark = pytest.mark.native
 PLUGIN = Path(__file__).with_name("window_policy.py")
@@ -84,6 +90,17 @@ def test_the_artifact_says_so(compiled: Compiled) -> None:
     # Measured on a text that is longer than what rows hold, where they begin to drop some.
     assert entry["check"]["first_row"] == MOST_SLOTS
     assert entry["check"]["kl_short"] == 0 and entry["check"]["kl"] > 1e-3
+
+
+@pytest.mark.parametrize("mode", ["whole", "blocks"])
+def test_what_is_lost_is_measured_by_block_too(mode: Literal["whole", "blocks"]) -> None:
+    p = Registry.standard().with_plugin(PLUGIN).find("window_policy").configured({"sinks": SINKS, "window": WINDOW})
+    graph = parse(llama(2), seed=0)
+    options = EvidenceOptions(mode=mode, long_tokens=400)
+    entry = next(e for e in run_pipeline(graph, extra=(p,), check=options).ledger if e.name == "window_policy")
+    assert entry.check["mode"] == mode
+    kl = entry.check["kl"]
+    assert isinstance(kl, float) and kl > 1e-4
 
 
 def test_the_window_matters(compiled: Compiled) -> None:
