@@ -34,7 +34,7 @@ class CachePolicy {
   // Slot i of every row has token i for good, so that the pages of a prefix are what any sequence
   // with that prefix has.
   virtual bool keeps_prefix() const = 0;
-  // Whether a sequence of `from` tokens holds what it held after `to`, and the tokens since.
+  // Whether a sequence of `from` tokens still holds what it held after `to`, and all tokens since.
   virtual bool can_roll_back(int64_t from, int64_t to) const = 0;
 };
 

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <memory>
 #include <set>
 #include <vector>
 
@@ -130,6 +131,97 @@ TEST_CASE("policy: rollback goes as far back as nothing was dropped") {
   a.Reset();
   CHECK(cache.used_pages() == b.pages());
   CHECK(Positions(b, 1) == HeldPositions(18, 4, 6, kSlots));
+}
+
+// A sequence, and every token that it has seen.
+struct Windowed {
+  explicit Windowed(KvCache* cache) : sequence(cache) {}
+
+  float* At(const KvCache& cache, int64_t row, int64_t slot) {
+    const int32_t page = sequence.row(row)[static_cast<size_t>(slot / kSlots)];
+    return static_cast<float*>(cache.planes()[0]) + page * kSlots + slot % kSlots;
+  }
+
+  Sequence sequence;
+  std::vector<int32_t> tokens;
+};
+
+TEST_CASE("policy: forks and rollbacks of windows keep every slot's contents") {
+  constexpr int64_t kSinks = 3, kWindow = 7;
+  SplitMix64 random(5);
+  const auto below = [&](int64_t n) {
+    return static_cast<int64_t>(random.Next() % static_cast<uint64_t>(n));
+  };
+  auto created = KvCache::Create(WindowKv(kSinks, kWindow), 60, 4);
+  REQUIRE(created.ok());
+  KvCache& cache = created.value();
+  {
+    std::vector<std::unique_ptr<Windowed>> all;
+    for (int i = 0; i < 4; ++i) all.push_back(std::make_unique<Windowed>(&cache));
+    int32_t next = 0;
+    int64_t refused = 0, rolled = 0;
+    for (int i = 0; i < 5000; ++i) {
+      Windowed& live = *all[static_cast<size_t>(below(4))];
+      Windowed& other = *all[static_cast<size_t>(below(4))];
+      const int64_t seen = std::ssize(live.tokens);
+      switch (below(8)) {
+        case 0:
+          live.sequence.ForkFrom(other.sequence);
+          live.tokens = other.tokens;
+          break;
+        case 1:
+          if (seen > 40 || below(4) == 0) {
+            live.sequence.Reset();
+            live.tokens.clear();
+          }
+          break;
+        case 2: {
+          const int64_t back = below(seen + 1), left = seen - back;
+          bool lost = false;  // a token that was held after so many, or came since, was dropped
+          for (int64_t t = 0; t < seen; ++t) {
+            const bool had = t >= left || testing::Held(t, left, kSinks, kWindow, kSlots);
+            lost = lost || (had && !testing::Held(t, seen, kSinks, kWindow, kSlots));
+          }
+          REQUIRE(live.sequence.Rollback(back).ok() == !lost);
+          ++(lost ? refused : rolled);
+          if (!lost) live.tokens.resize(static_cast<size_t>(left));
+          break;
+        }
+        default: {
+          const int64_t most = std::min(live.sequence.room(), live.sequence.step_room());
+          if (most == 0) break;
+          const int64_t count = 1 + below(std::min<int64_t>(most, 9));
+          REQUIRE(live.sequence.Reserve(count).ok());
+          for (int64_t row = 0; row < cache.rows(); ++row) {
+            const int64_t len = live.sequence.lens()[static_cast<size_t>(row)];
+            for (int64_t t = 0; t < count; ++t) {
+              *live.At(cache, row, len + t) = static_cast<float>(4 * (next + t) + row);
+            }
+          }
+          for (int64_t t = 0; t < count; ++t) live.tokens.push_back(next++);
+          live.sequence.Commit(count);
+        }
+      }
+      std::set<int32_t> used;
+      for (const auto& one : all) {
+        const auto want = HeldPositions(std::ssize(one->tokens), kSinks, kWindow, kSlots);
+        for (int64_t row = 0; row < cache.rows(); ++row) {
+          REQUIRE(Positions(one->sequence, row) == want);
+          for (size_t slot = 0; slot < want.size(); ++slot) {
+            const int32_t token = one->tokens[static_cast<size_t>(want[slot])];
+            REQUIRE(*one->At(cache, row, static_cast<int64_t>(slot)) ==
+                    static_cast<float>(4 * token + row));
+          }
+          const auto pages = one->sequence.row(row);
+          used.insert(pages.begin(), pages.end());
+        }
+      }
+      REQUIRE(cache.used_pages() == std::ssize(used));
+    }
+    CHECK(refused > 50);
+    CHECK(rolled > 50);
+  }
+  CHECK(cache.free_pages() == cache.pages());
 }
 
 }  // namespace
