@@ -27,7 +27,7 @@ class PhaseSpec:
 
 
 _CACHE = dict.fromkeys(
-    ("kv_append", "cached_attention", "block_attention", "gather_attention", "merge_attention"),
+    ("kv_append", "cached_attention", "keep_window", "block_attention", "gather_attention", "merge_attention"),
     "the cache exists only after packing",
 )
 _SELECTORS = (

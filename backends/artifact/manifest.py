@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 
+from fretsaw.backends.artifact.kv import check_kv
 from fretsaw.backends.artifact.layout import FORMAT_VERSION
 from fretsaw.ir.errors import ArtifactError
 
-TENSOR_BYTES = {"f32": 4, "f16": 2, "bf16": 2, "i32": 4, "i64": 8}
-KV_TYPES = ("f32", "f16", "int8")
+TENSOR_BYTES = {"f32": 4, "f16": 2, "bf16": 2, "i8": 1, "i32": 4, "i64": 8}
 Kinds = type | tuple[type, ...]
 _NONE = type(None)
 
@@ -46,6 +46,9 @@ SCHEMA: Mapping[str, Kinds] = {
     "kv?.value_size": int,
     "kv?.page_tokens": int,
     "kv?.dtype": str,
+    "kv?.planes[].name": str,
+    "kv?.planes[].dtype": str,
+    "kv?.planes[].shape[]": int,
     "embedding?.width": int,
     "embedding?.pooling": (str, _NONE),
     "embedding?.normalize": bool,
@@ -105,8 +108,8 @@ def validate_manifest(manifest: Mapping[str, object], sections: Mapping[str, int
     needed = "embedding" if kind == "encoder" else "kv"
     if needed not in manifest:
         raise ArtifactError(f"manifest: {needed} is missing, which a model of kind {kind} has")
-    if "kv" in manifest and manifest["kv"]["dtype"] not in KV_TYPES:  # type: ignore[index]
-        raise ArtifactError(f"manifest: kv.dtype must be one of {', '.join(KV_TYPES)}, is {manifest['kv']['dtype']!r}")  # type: ignore[index]
+    if "kv" in manifest:
+        check_kv(manifest["kv"], manifest["program"])  # type: ignore[arg-type]
     _check_prompt_rule(manifest["program"], manifest.get("kv", {}).get("page_tokens", 1))  # type: ignore[arg-type, attr-defined]
     for where, name in _named_sections(manifest):
         if name not in sections:

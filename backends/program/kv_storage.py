@@ -19,6 +19,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from fretsaw.ir.planes import Plane
+from fretsaw.ir.types import DType
+
 KvType = Literal["f32", "f16", "int8"]
 Array = NDArray[np.generic]
 Floats = NDArray[np.float32]
@@ -28,6 +31,7 @@ CODES = 127  # codes are -127 ... 127
 # Below this the scale's reciprocal would overflow: such a token is stored as zeros.
 SMALLEST = 1e-30
 ELEMENT: dict[KvType, type[np.generic]] = {"f32": np.float32, "f16": np.float16, "int8": np.int8}
+ELEMENT_DTYPE: dict[KvType, DType] = {"f32": "f32", "f16": "f16", "int8": "i8"}
 _SCALE_BYTES: dict[KvType, int] = {"f32": 0, "f16": 0, "int8": 4}
 
 
@@ -41,6 +45,12 @@ def page_shapes(key: int, value: int, page: int, kv: KvType) -> tuple[tuple[int,
     if kv == "int8":
         return (page * row_bytes(key, kv),), (page * row_bytes(value, kv),)
     return (key, page), (page, value)
+
+
+def page_planes(key: int, value: int, page: int, kv: KvType) -> tuple[Plane, Plane]:
+    """The planes of keys and of values."""
+    keys, values = page_shapes(key, value, page, kv)
+    return Plane("k_pages", ELEMENT_DTYPE[kv], keys), Plane("v_pages", ELEMENT_DTYPE[kv], values)
 
 
 def quantize(x: Floats) -> tuple[NDArray[np.int8], Floats]:

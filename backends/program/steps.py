@@ -9,6 +9,8 @@ from typing import Protocol
 import numpy as np
 
 from fretsaw.ir import TensorType, Value
+from fretsaw.ir.cache_policy import CachePolicy
+from fretsaw.ir.planes import Plane
 from fretsaw.ir.types import ITEMSIZE
 
 
@@ -44,7 +46,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class CacheSlot:
-    """One of the runtime's cache arguments: ``cu``, ``lens``, ``table``, ``k_pages``, ``v_pages`` or ``key_bounds``."""
+    """One of the runtime's cache arguments: ``cu``, ``lens``, ``table``, or a plane of the pages by its name."""
 
     name: str
 
@@ -75,17 +77,15 @@ class Launch:
 
 @dataclass(frozen=True)
 class Plan:
-    """Launches in order, and the tensors they read."""
+    """Launches in order, the tensors they read, and the planes they keep beside keys and values."""
 
     inputs: tuple[Value, ...]
     launches: tuple[Launch, ...]
     outputs: tuple[Value, ...]
     tensors: tuple[Tensor, ...]
     aliases: dict[Value, Value] = field(default_factory=dict)  # same memory under another shape
-
-    def reads(self, slot: str) -> bool:
-        """Some launch reads the cache argument ``slot``."""
-        return any(isinstance(arg, CacheSlot) and arg.name == slot for x in self.launches for arg in x.inputs)
+    planes: tuple[Plane, ...] = ()
+    policy: CachePolicy | None = None  # what rows of the cache hold; None: everything
 
     @property
     def cached(self) -> bool:

@@ -11,7 +11,7 @@ from fretsaw.backends.program.serialize import MAX_DEGREE, MAX_NUMBER, MAX_TERMS
 from fretsaw.ir.dims import DimLike
 from fretsaw.ir.errors import ArtifactError
 
-CACHE = ("cu", "lens", "table", "k_pages", "v_pages", "key_bounds")
+CACHE = ("cu", "lens", "table")  # beside the planes that the manifest lists
 # Symbols and inputs of a decoder, which has a cache, and of an encoder.
 DECODER = (("T", "B", "R", "QB", "KB"), ("tokens", "positions", "rows"))
 ENCODER = (("T", "B"), ("tokens", "positions", "cu"))
@@ -48,7 +48,7 @@ class Beside:
         """From a validated manifest."""
         weights, program, kv = manifest["weights"], manifest["program"], manifest.get("kv", {})
         assert isinstance(weights, dict) and isinstance(program, dict) and isinstance(kv, dict)
-        cache = (CACHE if kv.get("key_bounds") else CACHE[:-1]) if kv else ()
+        cache = (*CACHE, *(plane["name"] for plane in kv["planes"])) if kv else ()
         dense = (program["dense"]["entry"],) if "dense" in program else ()
         return Beside(len(weights["tensors"]), cache, (program["entry"], *dense))
 

@@ -10,7 +10,7 @@ from fretsaw.backends.kernel_cache import KernelCache
 from fretsaw.backends.program.assemble import assemble
 from fretsaw.backends.program.dense_steps import ENTRY, dense_steps, dense_twin
 from fretsaw.backends.program.entry import StepProgram
-from fretsaw.backends.program.kv_storage import row_bytes
+from fretsaw.backends.program.kv_storage import page_planes
 from fretsaw.backends.program.plan import plan
 from fretsaw.backends.program.plan.supported import check_supported
 from fretsaw.backends.program.prompt_rule import prompt_rule
@@ -22,6 +22,7 @@ from fretsaw.backends.tvm.options import TvmOptions
 from fretsaw.ir import Graph
 from fretsaw.ir.errors import LoweringError
 from fretsaw.ir.kv import block_dims
+from fretsaw.ir.planes import Plane
 
 # CPU features that each level needs beyond SSE4.2, by the names that the runtime's detection uses.
 REQUIRES: Mapping[str, tuple[str, ...]] = {
@@ -45,7 +46,7 @@ class Program:
         variants: Code by variant name, best first: (ELF shared object, CPU features it needs).
         steps: The step program, which calls the code's kernels.
         tensors: Packed weights, in the order in which the step program numbers them.
-        kv: Layers, heads and sizes of the cache, as in the manifest; empty for an encoder.
+        kv: Layers, heads, sizes and planes of the cache, as in the manifest; empty for an encoder.
         program: Entry point and limits, as in the manifest.
         memory: Sizes in bytes, as in the manifest.
         plan: The launches, for reports.
@@ -55,7 +56,7 @@ class Program:
     variants: Mapping[str, tuple[bytes, tuple[str, ...]]]
     steps: StepProgram
     tensors: Sequence[Tensor]
-    kv: Mapping[str, int | str]
+    kv: Mapping[str, object]
     program: Mapping[str, object]
     memory: Mapping[str, int]
     plan: Plan
@@ -83,28 +84,27 @@ def build(
     tell("planning kernels")
     made = plan(graph, options)
     kv = cache_geometry(graph, options) if made.cached else {}
-    if made.reads("key_bounds"):
-        kv["key_bounds"] = True
+    planes = _planes(kv, options, made) if kv else ()
     entries, dense = {"step" if kv else "encode": made}, dense_steps(graph)
     if dense:
         entries[ENTRY] = dense_twin(made)
     steps = assemble(entries)
     variants, count = _variants(entries.values(), options, cache or KernelCache(), jobs, tell)
     weights, full = sum(t.nbytes for t in made.tensors), step_sizes(options.chunk_tokens, made.cached)
-    per_token = 0
-    if kv:
-        pair = row_bytes(kv["key_size"], options.kv) + row_bytes(kv["value_size"], options.kv)
-        bounds = 2 * kv["key_size"] * 4 // kv["page_tokens"] if kv.get("key_bounds") else 0  # beside a page, f32
-        per_token = kv["layers"] * kv["kv_heads"] * (pair + bounds)
+    column = sum(p.page_bytes for p in planes) * kv["layers"] * kv["kv_heads"] if kv else 0
     memory = {
         "weights_bytes": weights,
-        "kv_bytes_per_token": per_token,
+        "kv_bytes_per_token": column // options.page_tokens,
         "workspace_bytes": max(e.workspace(full) for e in steps.entries),
     }
     program: dict[str, object] = {"entry": next(iter(entries)), "chunk_tokens": options.chunk_tokens}
     if kv:
         program |= {"empty_rows": True, **rule, **dense}  # kernels over no rows do nothing
-    described = {**kv, "dtype": options.kv} if kv else {}
+    described: dict[str, object] = {}
+    if kv:
+        described = {**kv, "dtype": options.kv, "planes": [p.described() for p in planes]}
+    if made.policy is not None:
+        described["policy"] = made.policy.described()
     return Program(variants, steps, made.tensors, described, program, memory, made, count)
 
 
@@ -126,6 +126,11 @@ def cache_geometry(graph: Graph, options: TvmOptions) -> dict[str, int]:
     heads, key, value = (int(x) for x in shapes[0] if isinstance(x, int))
     return {"layers": len(shapes), "kv_heads": heads, "key_size": key, "value_size": value,
             "page_tokens": options.page_tokens}  # fmt: skip
+
+
+def _planes(kv: Mapping[str, int], options: TvmOptions, made: Plan) -> tuple[Plane, ...]:
+    """Planes of the cache in the order of the step's parameters: keys, values, and what kernels keep beside them."""
+    return (*page_planes(kv["key_size"], kv["value_size"], kv["page_tokens"], options.kv), *made.planes)
 
 
 def step_sizes(tokens: int, cached: bool) -> dict[str, int]:

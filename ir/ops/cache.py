@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from fretsaw.ir.kv import ReferenceKvCache
+from fretsaw.ir.cache_policy import WindowPolicy
+from fretsaw.ir.kv import BLOCK, ReferenceKvCache
 from fretsaw.ir.op import Array, Attr, AttrSpec, ShapeError, define_op, no_flops, sizes, tensor
 from fretsaw.ir.ops.attention import ATTENTION_ATTRS, attend, attention_flops
 from fretsaw.ir.types import HandleType, TensorType, ValueType
@@ -60,10 +61,9 @@ def _attention(operands: Sequence[object], attrs: Attrs) -> Sequence[Array]:
     assert sinks is None or isinstance(sinks, np.ndarray)
     out = np.zeros((*q.shape[:2], int(attrs["value_size"])), q.dtype)  # type: ignore[arg-type]
     for rows, seq in kv.segments():
-        k, v = kv.read(int(attrs["layer"]), seq)  # type: ignore[arg-type]
-        count = rows.stop - rows.start
-        slots = np.arange(k.shape[0] - count, k.shape[0])
-        out[rows] = attend(q[rows], k, v, sinks, slots, attrs)
+        for piece, k, v in kv.pieces(int(attrs["layer"]), seq):  # type: ignore[arg-type]
+            slots = np.arange(k.shape[0] - (piece.stop - piece.start), k.shape[0])
+            out[rows][piece] = attend(q[rows][piece], k, v, sinks, slots, attrs)
     return [out]
 
 
@@ -80,4 +80,31 @@ define_op(
     doc="Attention of this step's queries q [T, H, E] over their sequences' cached keys and values, this step's "
     "included -> [T, H, Ev]. Attributes as in attention.",
     example="cached_attention(%kv, %q) {layer = 0, scale = 0.125, value_size = 64}",
+)  # fmt: skip
+
+
+def _window_shape(types: Types, attrs: Attrs) -> Types:
+    _needs_cache(types[0])
+    for name, least in (("sinks", 0), ("window", 1), ("page", 1)):
+        value = attrs[name]
+        if not isinstance(value, int) or value < least:
+            raise ShapeError(f"{name} must be {least} or more, is {value}", attr=name)
+    return []
+
+
+def _keep_window(operands: Sequence[object], attrs: Attrs) -> Sequence[Array]:
+    (kv,) = operands
+    assert isinstance(kv, ReferenceKvCache)
+    layer, *window = (int(attrs[name]) for name in ("layer", "sinks", "window", "page"))  # type: ignore[arg-type]
+    kv.policies[layer] = WindowPolicy(*window)
+    return []
+
+
+define_op(
+    "keep_window", "kv", shape=_window_shape, reference=_keep_window, effects=("kv",), flops=no_flops,
+    attrs={**LAYER, "sinks": AttrSpec(int, required=True), "window": AttrSpec(int, required=True),
+           "page": AttrSpec(int, BLOCK)},
+    doc="Rows of a layer's cache hold pages with one of their sequence's first sinks tokens or of its last window "
+    "ones; the others are dropped after a step. Stands before what reads the cache.",
+    example="keep_window(%kv) {layer = 0, sinks = 4, window = 128}",
 )  # fmt: skip

@@ -92,6 +92,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
             "value_size": tiny_program.VALUE,
             "page_tokens": tiny_program.PAGE,
             "dtype": "f32",
+            "planes": [
+                {"name": "k_pages", "dtype": "f32", "shape": [tiny_program.KEY, tiny_program.PAGE]},
+                {"name": "v_pages", "dtype": "f32", "shape": [tiny_program.PAGE, tiny_program.VALUE]},
+            ],
         },
         "program": {"section": "program", "entry": "step", "chunk_tokens": 7},
         "variants": [

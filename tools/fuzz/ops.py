@@ -197,6 +197,11 @@ def _cached_attention(g: Maker) -> Choice:
     return [g.handle(), q, *sinks], attrs
 
 
+def _keep_window(g: Maker) -> Choice:
+    sizes = {"sinks": g.rng.randint(0, 9), "window": g.rng.randint(1, 9), "page": g.rng.choice((1, 4, 64))}
+    return [g.handle()], {"layer": g.rng.randint(0, 3), **sizes}
+
+
 def _segment_attention(g: Maker) -> Choice:
     kind, t, e, kv = g.dtype(sorted(FLOATS)), g.dim(), g.dim(), g.rng.randint(1, 2)
     heads = kv * g.rng.randint(1, 3)
@@ -251,7 +256,7 @@ EMITTERS: dict[str, Emitter] = {
     "topk": _topk, "rope": _rope, "attention": _attention, "kv_append": _kv_append,
     "segment_attention": _segment_attention, "pool": lambda g: _pool(g, packed=False),
     "segment_pool": lambda g: _pool(g, packed=True), "l2_norm": lambda g: ([g.pick(sorted(FLOATS), low=1)], {}),
-    "cached_attention": _cached_attention, "router": _router, "experts": _experts,
+    "cached_attention": _cached_attention, "keep_window": _keep_window, "router": _router, "experts": _experts,
     "dequantize": _dequantize,
     **SPARSE,
 }  # fmt: skip

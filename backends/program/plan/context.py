@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from fretsaw.backends.program.options import ProgramOptions
 from fretsaw.backends.program.plan.refuse import refusal
 from fretsaw.backends.program.plan.weights import TensorPool
-from fretsaw.backends.program.steps import Arg, KernelSpec, Launch
+from fretsaw.backends.program.steps import Arg, CacheSlot, KernelSpec, Launch
 from fretsaw.ir import Const, DType, Graph, Node, Shape, TensorType, Value
+from fretsaw.ir.cache_policy import CachePolicy
+from fretsaw.ir.planes import Plane
 
 
 class Context:
@@ -23,6 +25,8 @@ class Context:
         self._position = {id(node): i for i, node in enumerate(graph.nodes)}
         self._launches: list[tuple[int, Launch]] = []
         self._temporaries = 0
+        self._planes: dict[str, Plane] = {}
+        self.policy: CachePolicy | None = None  # of the cache; None: rows hold everything
 
     def add(
         self, spec: KernelSpec, inputs: Sequence[Arg], outputs: Sequence[Value], nodes: Sequence[Node], *,
@@ -34,6 +38,16 @@ class Context:
         covers = tuple(v.name for n in nodes for v in n.results)
         launch = Launch(spec, tuple(inputs), tuple(outputs), tuple(scalars), tuple(writes), covers)
         self._launches.append((place, launch))
+
+    def plane(self, plane: Plane) -> CacheSlot:
+        """The cache argument of a plane beside keys and values, which from now on the cache has."""
+        known = self._planes.setdefault(plane.name, plane)
+        assert known == plane, f"two planes {plane.name}: {known} and {plane}"
+        return CacheSlot(plane.name)
+
+    @property
+    def planes(self) -> tuple[Plane, ...]:
+        return tuple(self._planes.values())
 
     def ordered(self) -> tuple[Launch, ...]:
         """All launches in the order of their places; those of one place keep the order in which they were added."""

@@ -14,8 +14,7 @@ from fretsaw.backends.program.plan.sparse_attention import check_pages
 from fretsaw.backends.program.specs.key_bounds import KeepBoundsSpec, StoredBoundsSpec
 from fretsaw.backends.program.steps import CacheSlot
 from fretsaw.ir import Graph, Node
-
-SLOT = "key_bounds"
+from fretsaw.ir.planes import Plane
 
 
 def cover_key_bounds(ctx: Context) -> None:
@@ -30,13 +29,14 @@ def cover_key_bounds(ctx: Context) -> None:
         heads, size, kv_heads = (
             int(n) for n in (*node["q"].tensor.shape[1:], pools[0].int_attr("kv_heads")) if isinstance(n, int)
         )
+        bounds = ctx.plane(Plane("key_bounds", "f32", (2 * size,)))  # least keys by element, then greatest
         if layer not in kept:
             kept.add(layer)
-            inputs = [CacheSlot(name) for name in ("k_pages", "table", "lens", "cu", SLOT)]
+            inputs = [*(CacheSlot(name) for name in ("k_pages", "table", "lens", "cu")), bounds]
             spec = KeepBoundsSpec(kv_heads, size, ctx.options.kv)
-            ctx.add(spec, inputs, [], pools, at=node, scalars=[layer], writes=[SLOT])
+            ctx.add(spec, inputs, [], pools, at=node, scalars=[layer], writes=[bounds.name])
         scores = StoredBoundsSpec(heads, kv_heads, size, node.float_attr("scale"))
-        cache = [CacheSlot(name) for name in ("table", "lens", "cu", SLOT)]
+        cache = [*(CacheSlot(name) for name in ("table", "lens", "cu")), bounds]
         ctx.add(scores, [*cache, node["q"]], [node.out], [node, *pools], at=node, scalars=[layer])
 
 

@@ -8,7 +8,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fretsaw.backends.program.options import ProgramOptions
-from fretsaw.backends.program.plan import dense, heads, key_bounds, misc, moe, segments, select, sparse_attention
+from fretsaw.backends.program.plan import (
+    cache_policy,
+    dense,
+    heads,
+    key_bounds,
+    misc,
+    moe,
+    segments,
+    select,
+    sparse_attention,
+)
 from fretsaw.backends.program.plan.attention import attention_sites
 from fretsaw.backends.program.plan.context import Context
 from fretsaw.backends.program.plan.refuse import refusal
@@ -29,12 +39,13 @@ def plan(graph: Graph, options: ProgramOptions) -> Plan:
         if node.op == "segment_attention":
             segments.cover_segment_attention(ctx, node)
     key_bounds.cover_key_bounds(ctx)
+    cache_policy.cover_keep_window(ctx)
     for node in graph.nodes:
         if id(node) in ctx.covered:
             continue
         _cover(ctx, node)
     inputs = tuple(v for v in graph.inputs if not isinstance(v.type, HandleType))
-    return Plan(inputs, ctx.ordered(), graph.outputs, ctx.pool.tensors, ctx.aliases)
+    return Plan(inputs, ctx.ordered(), graph.outputs, ctx.pool.tensors, ctx.aliases, ctx.planes, ctx.policy)
 
 
 def _cover(ctx: Context, node: Node) -> None:

@@ -13,7 +13,7 @@ from fretsaw.ir.excerpt import excerpt, place
 
 SEGMENTS = frozenset(("segment_attention", "segment_pool", "l2_norm"))
 STRUCTURAL = frozenset(("linear", "embedding", "rms_norm", "layer_norm", "rope", "kv_append", "cached_attention",
-                        "router", "experts", "take", "reshape", "slice", "clamp", "cast"))  # fmt: skip
+                        "keep_window", "router", "experts", "take", "reshape", "slice", "clamp", "cast"))  # fmt: skip
 SPARSE = frozenset(("block_attention", "gather_attention", "merge_attention"))
 SUPPORTED = STRUCTURAL | SEGMENTS | SPARSE | SELECT | UNARY | BINARY
 

@@ -86,6 +86,14 @@ int64_t Fields::Int(const char* key, int64_t low, int64_t high) const {
   return CheckedInt(At(key), PathOf(key), low, high);
 }
 
+double Fields::Number(const char* key) const {
+  const json& value = At(key);
+  if (!value.is_number()) {
+    throw FieldError{PathOf(key) + ": expected a number, found " + Found(value)};
+  }
+  return value.get<double>();
+}
+
 std::vector<int64_t> Fields::Ints(const char* key, int64_t low, int64_t high,
                                   size_t max_count) const {
   const json& list = CheckedArray(At(key), PathOf(key), max_count);

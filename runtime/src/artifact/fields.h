@@ -16,6 +16,11 @@ struct FieldError {
   std::string message;
 };
 
+// The same for a value that a newer reader may know.
+struct UnsupportedField {
+  std::string message;
+};
+
 class Fields {
  public:
   Fields(const nlohmann::json& value, std::string path);
@@ -25,6 +30,7 @@ class Fields {
   std::vector<Fields> Objects(const char* key, size_t max_count) const;
   std::string String(const char* key, size_t max_bytes = 4096) const;
   int64_t Int(const char* key, int64_t low, int64_t high) const;
+  double Number(const char* key) const;  // finite
   std::vector<int64_t> Ints(const char* key, int64_t low, int64_t high, size_t max_count) const;
   std::vector<std::string> Strings(const char* key, size_t max_count) const;
   bool BoolOr(const char* key, bool fallback) const;

@@ -11,26 +11,10 @@ namespace fretsaw {
 namespace {
 
 constexpr int64_t kMaxId = std::numeric_limits<int32_t>::max();
-constexpr int64_t kMaxSize = int64_t{1} << 20;    // heads, layers, head sizes
+constexpr int64_t kMaxSize = int64_t{1} << 20;    // tokens of a step, width of an embedding
 constexpr int64_t kMaxExtent = int64_t{1} << 40;  // one dimension of a tensor
-constexpr int64_t kMaxColumn = int64_t{1} << 40;  // bytes of a page of every layer and head
 constexpr size_t kMaxTensors = size_t{1} << 20;
 constexpr size_t kMaxRank = 8;
-
-struct Unsupported {
-  std::string message;
-};
-
-DType ReadDType(const Fields& fields) {
-  const std::string name = fields.String("dtype", 64);
-  if (name == "f32") return DType::kF32;
-  if (name == "f16") return DType::kF16;
-  if (name == "bf16") return DType::kBF16;
-  if (name == "i32") return DType::kI32;
-  if (name == "i64") return DType::kI64;
-  throw Unsupported{fields.path() + ".dtype: '" + name +
-                    "' is not one of f32, f16, bf16, i32, i64"};
-}
 
 const Section& ReadSection(const Fields& fields, const char* key, const Container& container) {
   const std::string name = fields.String(key, 64);
@@ -119,32 +103,6 @@ void CheckNoOverlap(const std::vector<TensorInfo>& tensors) {
   }
 }
 
-KvStorage ReadStorage(const Fields& fields) {
-  const std::string name = fields.String("dtype", 64);
-  if (name == "f32") return KvStorage::kF32;
-  if (name == "f16") return KvStorage::kF16;
-  if (name == "int8") return KvStorage::kInt8;
-  throw Unsupported{fields.path() + ".dtype: '" + name + "' is not one of f32, f16, int8"};
-}
-
-KvInfo ReadKv(const Fields& fields) {
-  KvInfo kv;
-  kv.layers = fields.Int("layers", 1, 65536);
-  kv.kv_heads = fields.Int("kv_heads", 1, 65536);
-  kv.key_size = fields.Int("key_size", 1, kMaxSize);
-  kv.value_size = fields.Int("value_size", 1, kMaxSize);
-  kv.page_tokens = fields.Int("page_tokens", 1, 65536);
-  kv.storage = ReadStorage(fields);
-  kv.key_bounds = fields.BoolOr("key_bounds", false);
-  // Each number above may be large, not all of them: sizes of caches are sums and products of this.
-  int64_t column = 0;
-  if (__builtin_mul_overflow(kv.layers * kv.kv_heads, kv.PagePairBytes(), &column) ||
-      column > kMaxColumn) {
-    fields.Fail("a page of every layer and head takes over 1 TiB");
-  }
-  return kv;
-}
-
 EmbeddingInfo ReadEmbedding(const Fields& fields) {
   EmbeddingInfo embedding;
   embedding.width = fields.Int("width", 1, kMaxSize);
@@ -182,6 +140,15 @@ ProgramInfo ReadProgram(const Fields& fields, const Container& container, int64_
   return program;
 }
 
+// What sparse attention reads of a block would depend on what has been evicted before it.
+void CheckPolicy(const PolicyInfo& policy, const ProgramInfo& program) {
+  if (std::holds_alternative<FullPolicy>(policy)) return;
+  if (program.chunk_align != 1 || program.whole_prompts || program.dense) {
+    throw FieldError{
+        "kv.policy: slots are evicted, and the program has chunk_align, whole_prompts or dense"};
+  }
+}
+
 std::vector<VariantInfo> ReadVariants(const Fields& fields, const Container& container) {
   std::vector<VariantInfo> variants;
   std::set<std::string> names;
@@ -217,25 +184,12 @@ Manifest Read(const Fields& root, const Container& container) {
     manifest.kv = ReadKv(root.Object("kv"));
   }
   manifest.program = ReadProgram(root.Object("program"), container, manifest.kv.page_tokens);
+  CheckPolicy(manifest.kv.policy, manifest.program);
   manifest.variants = ReadVariants(root, container);
   return manifest;
 }
 
 }  // namespace
-
-int64_t DTypeBytes(DType dtype) {
-  switch (dtype) {
-    case DType::kF32:
-    case DType::kI32:
-      return 4;
-    case DType::kF16:
-    case DType::kBF16:
-      return 2;
-    case DType::kI64:
-      return 8;
-  }
-  return 0;
-}
 
 Result<Manifest> Manifest::Parse(const Container& container) {
   auto json = ParseJson(container.manifest(), "manifest");
@@ -244,7 +198,7 @@ Result<Manifest> Manifest::Parse(const Container& container) {
     return Read(Fields(json.value(), ""), container);
   } catch (const FieldError& e) {
     return Error{Status::kCorrupt, "corrupt artifact: manifest: " + e.message};
-  } catch (const Unsupported& e) {
+  } catch (const UnsupportedField& e) {
     return Error{Status::kUnsupported, "unsupported artifact: manifest: " + e.message};
   } catch (const std::bad_alloc&) {
     return Error{Status::kOutOfMemory, "manifest: not enough memory to read it"};

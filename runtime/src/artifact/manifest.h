@@ -8,13 +8,11 @@
 #include <vector>
 
 #include "artifact/container.h"
+#include "artifact/dtype.h"
+#include "artifact/kv_info.h"
 #include "base/result.h"
 
 namespace fretsaw {
-
-enum class DType : uint8_t { kF32, kF16, kBF16, kI32, kI64 };
-
-int64_t DTypeBytes(DType dtype);
 
 struct TensorInfo {
   std::string name;
@@ -45,36 +43,6 @@ struct TokenizerInfo {
   std::string section;
   std::string chat_template_section;  // empty when the checkpoint has no chat template
   std::string bos_token, eos_token;   // empty when it has none
-};
-
-// How keys and values are stored. kInt8 is a byte a number and a f32 scale for each token.
-enum class KvStorage : uint8_t { kF32, kF16, kInt8 };
-
-struct KvInfo {
-  int64_t layers = 0, kv_heads = 0;
-  int64_t key_size = 0, value_size = 0;  // elements per token and head
-  int64_t page_tokens = 0;
-  KvStorage storage = KvStorage::kF32;
-  bool key_bounds = false;  // least and greatest keys stand beside every page
-
-  int64_t KeyPageBytes() const { return page_tokens * RowBytes(key_size); }
-  int64_t ValuePageBytes() const { return page_tokens * RowBytes(value_size); }
-  int64_t KeyBoundBytes() const { return key_bounds ? 2 * key_size * 4 : 0; }  // f32 [2 * key_size]
-  // Of a page of keys, its page of values, and what stands beside them but positions.
-  int64_t PagePairBytes() const { return KeyPageBytes() + ValuePageBytes() + KeyBoundBytes(); }
-
- private:
-  int64_t RowBytes(int64_t size) const {
-    switch (storage) {
-      case KvStorage::kF32:
-        return size * 4;
-      case KvStorage::kF16:
-        return size * 2;
-      case KvStorage::kInt8:
-        return size + 4;
-    }
-    return 0;
-  }
 };
 
 // What an encoder gives for a text.

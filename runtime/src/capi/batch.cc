@@ -40,9 +40,7 @@ Result<SchedulerOptions> ReadOptions(const fsw_batch_options* options, const Man
       o.max_batch_tokens != 0 ? o.max_batch_tokens : manifest.program.chunk_tokens;
   if (o.max_sequences != 0) chosen.max_sequences = o.max_sequences;
   if (o.max_queue != 0) chosen.max_queue = o.max_queue;
-  const KvInfo& kv = manifest.kv;
-  const int64_t columns = (chosen.context + kv.page_tokens - 1) / kv.page_tokens;
-  const auto one = static_cast<uint64_t>(columns * kv.layers * kv.kv_heads * kv.PagePairBytes());
+  const uint64_t one = SequenceBytes(manifest.kv, chosen.context);
   chosen.kv_bytes = o.kv_bytes != 0 ? o.kv_bytes : std::max(kDefaultKvBytes, one);
   return chosen;
 }
@@ -165,7 +163,7 @@ fsw_status fsw_batch_get_stats(fsw_batch* batch, fsw_batch_stats* stats) {
     const auto held = capi::Hold(batch);
     const std::lock_guard lock(batch->owner->mutex);
     const SchedulerStats s = batch->scheduler->stats();
-    const auto page_bytes = static_cast<uint64_t>(batch->scheduler->cache().kv().PagePairBytes());
+    const auto page_bytes = static_cast<uint64_t>(batch->scheduler->cache().kv().PageBytes());
     *stats = {sizeof *stats,   s.waiting,         s.running,    s.steps,
               s.prompt_tokens, s.shared_tokens,   s.new_tokens, s.pages,
               s.used_pages,    s.peak_used_pages, page_bytes};

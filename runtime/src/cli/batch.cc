@@ -215,9 +215,7 @@ SchedulerOptions Scheduling(const Options& options, const Manifest& manifest) {
   o.max_sequences = options.max_sequences;
   o.max_queue = 2 * options.max_sequences;
   o.context = options.context.value_or(manifest.model.context);
-  const KvInfo& kv = manifest.kv;
-  const int64_t columns = (o.context + kv.page_tokens - 1) / kv.page_tokens;
-  const auto one = static_cast<uint64_t>(columns * kv.layers * kv.kv_heads * kv.PagePairBytes());
+  const uint64_t one = SequenceBytes(manifest.kv, o.context);
   o.kv_bytes = options.kv_memory.value_or(std::max(kDefaultKvBytes, one));
   return o;
 }
@@ -295,8 +293,8 @@ Result<int> RunBatch(const Options& options, Artifact artifact, Clock::time_poin
   const auto began = Clock::now();
   auto code = batch.Run(scheduler.value().get());
   if (!code) return code.error();
-  auto reported = Report(options, batch, *scheduler.value(), manifest.kv.PagePairBytes(), load_ms,
-                         MsSince(began));
+  auto reported =
+      Report(options, batch, *scheduler.value(), manifest.kv.PageBytes(), load_ms, MsSince(began));
   if (!reported) return reported.error();
   return code;
 }

@@ -37,6 +37,8 @@ std::pair<uint8_t, uint8_t> CodeAndBits(DType type) {
       return {2, 16};
     case DType::kBF16:
       return {1, 16};
+    case DType::kI8:
+      return {0, 8};
     case DType::kI32:
       return {0, 32};
     case DType::kI64:
@@ -94,7 +96,8 @@ Result<std::unique_ptr<Entry>> Entry::Create(const EntryData& data, const Kernel
   entry->cache_shapes_.reserve(cache.size());
   for (const CacheArray& array : cache) {
     entry->cache_shapes_.emplace_back(array.rank, 0);
-    entry->cache_.push_back(TensorOf(&entry->cache_shapes_.back(), array.code, array.bits));
+    const auto [code, bits] = CodeAndBits(array.dtype);
+    entry->cache_.push_back(TensorOf(&entry->cache_shapes_.back(), code, bits));
   }
   for (const LaunchData& launch : data.launches) {
     Launch bound{library.Find(launch.kernel), {}};
@@ -140,9 +143,10 @@ void Entry::SetInput(std::string_view name, const void* data, int64_t size) {
   }
 }
 
-void Entry::SetCache(size_t index, const void* data, std::initializer_list<int64_t> shape) {
+void Entry::SetCache(size_t index, const void* data, std::initializer_list<int64_t> first,
+                     std::span<const int64_t> rest) {
   cache_[index].data = const_cast<void*>(data);
-  std::ranges::copy(shape, cache_shapes_[index].begin());
+  std::ranges::copy(rest, std::ranges::copy(first, cache_shapes_[index].begin()).out);
 }
 
 VoidResult Entry::Place(Workspace* workspace) {

@@ -42,7 +42,7 @@ class Entry {
   // An argument of the cache: name, type and rank.
   struct CacheArray {
     std::string name;
-    uint8_t code = 0, bits = 32;
+    DType dtype = DType::kI32;
     int32_t rank = 0;
   };
 
@@ -56,7 +56,9 @@ class Entry {
   void SetSymbol(std::string_view name, int64_t value);
   // The input of this name; passed over where the entry does not read it.
   void SetInput(std::string_view name, const void* data, int64_t size);
-  void SetCache(size_t index, const void* data, std::initializer_list<int64_t> shape);
+  // Of shape `first`, then `rest`.
+  void SetCache(size_t index, const void* data, std::initializer_list<int64_t> first,
+                std::span<const int64_t> rest = {});
 
   // Runs the launches. Returns the output, [rows, columns]. Errors: kInternal (a kernel refuses its
   // arguments), kOutOfMemory.

@@ -12,19 +12,16 @@ namespace {
 
 constexpr int64_t kBlock = 64;  // positions of a query block (docs/program.md: QB)
 
-// The arguments that a cache has in a step, in the order in which `SetCache` counts them.
-enum CacheIndex : size_t { kCu, kLens, kTable, kKeys, kValues, kBounds };
+// The arguments that a cache has in a step, in the order in which `SetCache` counts them; its
+// planes come after them.
+enum CacheIndex : size_t { kCu, kLens, kTable, kPlanes };
 
 std::vector<Entry::CacheArray> CacheArrays(const KvInfo& kv) {
-  Entry::CacheArray keys{"k_pages", 2, 32, 3}, values{"v_pages", 2, 32, 3};
-  if (kv.storage == KvStorage::kF16) keys.bits = values.bits = 16;
-  if (kv.storage == KvStorage::kInt8) {  // rows of bytes: codes, then scales
-    keys = {"k_pages", 0, 8, 2};
-    values = {"v_pages", 0, 8, 2};
-  }
   std::vector<Entry::CacheArray> arrays{
-      {"cu", 0, 32, 1}, {"lens", 0, 32, 3}, {"table", 0, 32, 4}, keys, values};
-  if (kv.key_bounds) arrays.push_back({"key_bounds", 2, 32, 2});
+      {"cu", DType::kI32, 1}, {"lens", DType::kI32, 3}, {"table", DType::kI32, 4}};
+  for (const PlaneInfo& plane : kv.planes) {
+    arrays.push_back({plane.name, plane.dtype, static_cast<int32_t>(plane.shape.size()) + 1});
+  }
   return arrays;
 }
 
@@ -88,14 +85,9 @@ class StepProgram : public Program {
     entry.SetCache(kCu, a.cu.data(), {std::ssize(a.cu)});
     entry.SetCache(kLens, a.lens.data(), {a.layers, a.batch, a.kv_heads});
     entry.SetCache(kTable, a.table.data(), {a.layers, a.batch, a.kv_heads, a.max_pages});
-    if (kv_.storage == KvStorage::kInt8) {
-      entry.SetCache(kKeys, a.k_pages, {a.pages, kv_.KeyPageBytes()});
-      entry.SetCache(kValues, a.v_pages, {a.pages, kv_.ValuePageBytes()});
-    } else {
-      entry.SetCache(kKeys, a.k_pages, {a.pages, kv_.key_size, kv_.page_tokens});
-      entry.SetCache(kValues, a.v_pages, {a.pages, kv_.page_tokens, kv_.value_size});
+    for (size_t i = 0; i < kv_.planes.size(); ++i) {
+      entry.SetCache(kPlanes + i, a.planes[i], {a.pages}, kv_.planes[i].shape);
     }
-    if (kv_.key_bounds) entry.SetCache(kBounds, a.key_bounds, {a.pages, 2 * kv_.key_size});
     const KernelThreads threads(held_->pool.get());
     return entry.Run(&held_->workspace, std::ssize(a.rows), vocab_size_, "logits");
   }

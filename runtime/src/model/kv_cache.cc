@@ -3,9 +3,8 @@
 #include <sys/mman.h>
 
 #include <algorithm>
-#include <cassert>
 #include <cstring>
-#include <numeric>
+#include <string>
 #include <utility>
 
 namespace fretsaw {
@@ -27,9 +26,10 @@ std::byte* ReservePages(uint64_t bytes) {
 
 KvCache::KvCache(const KvInfo& kv, int64_t tokens, int64_t sequences)
     : kv_(kv),
+      policy_(MakeCachePolicy(kv)),
       tokens_(tokens),
       sequences_(sequences),
-      pages_per_row_(CeilDiv(tokens, kv.page_tokens)),
+      pages_per_row_(MostColumns(*policy_, kv.page_tokens, tokens)),
       pages_(0) {}
 
 Result<KvCache> KvCache::Create(const KvInfo& kv, int64_t tokens, int64_t sequences) {
@@ -37,9 +37,9 @@ Result<KvCache> KvCache::Create(const KvInfo& kv, int64_t tokens, int64_t sequen
     return Error{Status::kUsage, "a KV cache needs room for at least one token of one sequence"};
   }
   int64_t pages = 0;
-  const bool overflow =
-      __builtin_mul_overflow(CeilDiv(tokens, kv.page_tokens), kv.layers * kv.kv_heads, &pages) ||
-      __builtin_mul_overflow(pages, sequences, &pages);
+  const int64_t columns = MostColumns(*MakeCachePolicy(kv), kv.page_tokens, tokens);
+  const bool overflow = __builtin_mul_overflow(columns, kv.layers * kv.kv_heads, &pages) ||
+                        __builtin_mul_overflow(pages, sequences, &pages);
   return CreateWithPages(kv, tokens, sequences, overflow ? INT64_MAX : pages);
 }
 
@@ -55,19 +55,16 @@ Result<KvCache> KvCache::CreateWithPages(const KvInfo& kv, int64_t tokens, int64
                                            " tokens for " + std::to_string(sequences) +
                                            " sequence(s); choose a smaller context"};
   };
-  if (pages > INT32_MAX || __builtin_mul_overflow(pages, kv.PagePairBytes(), &bytes)) {
+  if (pages > INT32_MAX || __builtin_mul_overflow(pages, kv.PageBytes(), &bytes)) {
     return too_large();
   }
   cache.pages_ = pages;
-  cache.k_pages_ = ReservePages(static_cast<uint64_t>(pages * kv.KeyPageBytes()));
-  cache.v_pages_ = ReservePages(static_cast<uint64_t>(pages * kv.ValuePageBytes()));
   cache.positions_ = reinterpret_cast<int32_t*>(ReservePages(cache.position_bytes()));
-  if (cache.k_pages_ == nullptr || cache.v_pages_ == nullptr || cache.positions_ == nullptr) {
-    return too_large();
-  }
-  if (kv.key_bounds) {
-    cache.key_bounds_ = reinterpret_cast<float*>(ReservePages(cache.bound_bytes()));
-    if (cache.key_bounds_ == nullptr) return too_large();
+  if (cache.positions_ == nullptr) return too_large();
+  for (const PlaneInfo& plane : kv.planes) {
+    std::byte* memory = ReservePages(static_cast<uint64_t>(pages * plane.PageBytes()));
+    if (memory == nullptr) return too_large();
+    cache.planes_.push_back(memory);
   }
   cache.references_.resize(static_cast<size_t>(pages), 0);
   cache.held_.resize(static_cast<size_t>(pages), 0);
@@ -80,33 +77,38 @@ Result<KvCache> KvCache::CreateWithPages(const KvInfo& kv, int64_t tokens, int64
 
 KvCache::KvCache(KvCache&& other) noexcept
     : kv_(other.kv_),
+      policy_(std::move(other.policy_)),
       tokens_(other.tokens_),
       sequences_(other.sequences_),
       pages_per_row_(other.pages_per_row_),
       pages_(other.pages_),
       used_(other.used_),
-      k_pages_(std::exchange(other.k_pages_, nullptr)),
-      v_pages_(std::exchange(other.v_pages_, nullptr)),
-      key_bounds_(std::exchange(other.key_bounds_, nullptr)),
+      planes_(std::exchange(other.planes_, {})),
       positions_(std::exchange(other.positions_, nullptr)),
       free_(std::move(other.free_)),
       references_(std::move(other.references_)),
       held_(std::move(other.held_)) {}
 
 KvCache::~KvCache() {
-  if (k_pages_ != nullptr) munmap(k_pages_, static_cast<size_t>(pages_ * kv_.KeyPageBytes()));
-  if (v_pages_ != nullptr) munmap(v_pages_, static_cast<size_t>(pages_ * kv_.ValuePageBytes()));
-  if (key_bounds_ != nullptr) munmap(key_bounds_, bound_bytes());
+  for (size_t i = 0; i < planes_.size(); ++i) {
+    munmap(planes_[i], static_cast<size_t>(pages_ * kv_.planes[i].PageBytes()));
+  }
   if (positions_ != nullptr) munmap(positions_, position_bytes());
 }
 
-int64_t KvCache::ColumnsFor(int64_t tokens) const { return CeilDiv(tokens, kv_.page_tokens); }
+int64_t KvCache::ColumnsFor(int64_t slots) const { return CeilDiv(slots, kv_.page_tokens); }
 
 int32_t KvCache::Take() {
   const int32_t page = free_.back();
   free_.pop_back();
   references_[static_cast<size_t>(page)] = 1;
   ++used_;
+  return page;
+}
+
+int32_t KvCache::TakeFilled() {
+  const int32_t page = Take();
+  for (size_t i = 0; i < planes_.size(); ++i) FillPage(i, page);
   return page;
 }
 
@@ -129,170 +131,31 @@ void KvCache::Drop(int32_t page) {
   if (references_[i] == 0) free_.push_back(page);
 }
 
+std::byte* KvCache::PageOf(size_t plane, int32_t page) const {
+  return static_cast<std::byte*>(planes_[plane]) + page * kv_.planes[plane].PageBytes();
+}
+
+void KvCache::FillPage(size_t plane, int32_t page) {
+  const std::vector<std::byte>& fill = kv_.planes[plane].fill;
+  if (fill.empty()) return;
+  const auto bytes = static_cast<size_t>(kv_.planes[plane].PageBytes());
+  std::byte* to = PageOf(plane, page);
+  std::memcpy(to, fill.data(), fill.size());
+  for (size_t done = fill.size(); done < bytes; done *= 2) {  // twice as much each time
+    std::memcpy(to + done, to, std::min(done, bytes - done));
+  }
+}
+
 void KvCache::CopyPage(int32_t from, int32_t to) {
-  const auto copy = [&](std::byte* pages, int64_t bytes) {
-    std::memcpy(pages + to * bytes, pages + from * bytes, static_cast<size_t>(bytes));
-  };
-  copy(k_pages_, kv_.KeyPageBytes());
-  copy(v_pages_, kv_.ValuePageBytes());
-  if (key_bounds_ != nullptr) {
-    copy(reinterpret_cast<std::byte*>(key_bounds_), kv_.KeyBoundBytes());
+  for (size_t i = 0; i < planes_.size(); ++i) {
+    if (kv_.planes[i].copied) {
+      std::memcpy(PageOf(i, to), PageOf(i, from), static_cast<size_t>(kv_.planes[i].PageBytes()));
+    } else {
+      FillPage(i, to);
+    }
   }
   std::copy_n(positions_ + from * kv_.page_tokens, kv_.page_tokens,
               positions_ + to * kv_.page_tokens);
-}
-
-Sequence::Sequence(KvCache* cache)
-    : cache_(cache),
-      lens_(static_cast<size_t>(cache->rows()), 0),
-      counts_(static_cast<size_t>(cache->rows()), 0),
-      table_(static_cast<size_t>(cache->rows() * cache->pages_per_row()), 0) {}
-
-Sequence::~Sequence() { Reset(); }
-
-std::span<const int32_t> Sequence::row(int64_t row) const {
-  const auto start = static_cast<size_t>(row * cache_->pages_per_row());
-  return std::span(table_).subspan(start, static_cast<size_t>(counts_[static_cast<size_t>(row)]));
-}
-
-bool Sequence::WouldWriteShared(size_t row) const {
-  const int64_t page_tokens = cache_->kv_.page_tokens;
-  if (lens_[row] % page_tokens == 0) return false;
-  const auto start = row * static_cast<size_t>(cache_->pages_per_row());
-  const auto page =
-      static_cast<size_t>(table_[start + static_cast<size_t>(lens_[row] / page_tokens)]);
-  return cache_->references_[page] > 1 || cache_->held_[page] != 0;
-}
-
-int64_t Sequence::Wanted(int64_t tokens) const {
-  int64_t wanted = 0;
-  for (size_t r = 0; r < lens_.size() && tokens > 0; ++r) {
-    wanted += std::max<int64_t>(0, cache_->ColumnsFor(lens_[r] + tokens) - counts_[r]);
-    wanted += WouldWriteShared(r) ? 1 : 0;
-  }
-  return wanted;
-}
-
-VoidResult Sequence::Reserve(int64_t tokens) {
-  if (tokens > room()) {
-    return Error{Status::kPromptTooLong, std::to_string(length_ + tokens) +
-                                             " tokens do not fit a context of " +
-                                             std::to_string(cache_->tokens())};
-  }
-  const int64_t wanted = Wanted(tokens);
-  if (wanted > cache_->free_pages()) {
-    return Error{Status::kOutOfMemory, "the KV cache has " + std::to_string(cache_->free_pages()) +
-                                           " free pages, " + std::to_string(wanted) +
-                                           " are needed"};
-  }
-  if (wanted == 0) return Ok{};
-  for (size_t r = 0; r < lens_.size(); ++r) {
-    int32_t* row = RowData(r);
-    if (WouldWriteShared(r)) {
-      int32_t& last = row[lens_[r] / cache_->kv_.page_tokens];
-      const int32_t own = cache_->Take();
-      cache_->CopyPage(last, own);
-      cache_->Unrefer(std::exchange(last, own));
-    }
-    const int64_t needed = cache_->ColumnsFor(lens_[r] + tokens);
-    while (counts_[r] < needed) row[counts_[r]++] = cache_->Take();
-    longest_row_ = std::max<int64_t>(longest_row_, counts_[r]);
-  }
-  return Ok{};
-}
-
-void Sequence::WritePositions(size_t row, int64_t tokens) {
-  if (tokens == 0) return;
-  assert(!WouldWriteShared(row));
-  const int64_t page_tokens = cache_->kv_.page_tokens;
-  assert(cache_->ColumnsFor(lens_[row] + tokens) <= counts_[row]);
-  const int32_t* page = RowData(row) + lens_[row] / page_tokens;
-  int64_t slot = lens_[row] % page_tokens;
-  auto position = static_cast<int32_t>(length_);
-  while (tokens > 0) {
-    const int64_t run = std::min(tokens, page_tokens - slot);
-    int32_t* to = cache_->positions_ + *page++ * page_tokens + slot;
-    std::iota(to, to + run, position);
-    position += static_cast<int32_t>(run);
-    tokens -= run;
-    slot = 0;
-  }
-}
-
-void Sequence::Commit(int64_t tokens) {
-  for (size_t r = 0; r < lens_.size(); ++r) WritePositions(r, tokens);
-  Lengthen(tokens);
-}
-
-void Sequence::Lengthen(int64_t tokens) {
-  length_ += tokens;
-  for (int32_t& len : lens_) len += static_cast<int32_t>(tokens);
-}
-
-void Sequence::Reset() {
-  // Last row and last page first, so that the stack hands them out in the same order again.
-  for (size_t r = lens_.size(); r-- > 0;) {
-    const int32_t* row = RowData(r);
-    while (counts_[r] > 0) cache_->Unrefer(row[--counts_[r]]);
-    lens_[r] = 0;
-  }
-  length_ = 0;
-  longest_row_ = 0;
-}
-
-void Sequence::ForkFrom(const Sequence& other) {
-  if (this == &other) return;
-  Reset();
-  length_ = other.length_;
-  lens_ = other.lens_;
-  for (size_t r = 0; r < lens_.size(); ++r) {
-    // Pages that the other one has reserved ahead stay its own.
-    const int64_t count = cache_->ColumnsFor(lens_[r]);
-    const auto from = other.row(static_cast<int64_t>(r)).first(static_cast<size_t>(count));
-    std::copy(from.begin(), from.end(), RowData(r));
-    for (const int32_t page : from) cache_->Refer(page);
-    counts_[r] = static_cast<int32_t>(count);
-    longest_row_ = std::max(longest_row_, count);
-  }
-}
-
-VoidResult Sequence::Rollback(int64_t tokens) {
-  const int64_t most = *std::min_element(lens_.begin(), lens_.end());
-  if (tokens < 0 || tokens > most) {
-    return Error{Status::kUsage,
-                 "cannot forget " + std::to_string(tokens) + " tokens of " + std::to_string(most)};
-  }
-  length_ -= tokens;
-  longest_row_ = 0;
-  for (size_t r = 0; r < lens_.size(); ++r) {
-    lens_[r] -= static_cast<int32_t>(tokens);
-    const int64_t keep = cache_->ColumnsFor(lens_[r]);
-    while (counts_[r] > keep) cache_->Unrefer(RowData(r)[--counts_[r]]);
-    longest_row_ = std::max<int64_t>(longest_row_, counts_[r]);
-  }
-  return Ok{};
-}
-
-void Sequence::AppendColumn(std::span<const int32_t> pages) {
-  for (size_t r = 0; r < lens_.size(); ++r) {
-    cache_->Refer(pages[r]);
-    RowData(r)[counts_[r]++] = pages[r];
-    longest_row_ = std::max<int64_t>(longest_row_, counts_[r]);
-  }
-  Lengthen(cache_->kv_.page_tokens);
-}
-
-void Sequence::ReplaceColumn(int64_t column, std::span<const int32_t> pages) {
-  for (size_t r = 0; r < lens_.size(); ++r) {
-    cache_->Refer(pages[r]);
-    cache_->Unrefer(std::exchange(RowData(r)[column], pages[r]));
-  }
-}
-
-int64_t Sequence::pages() const {
-  int64_t sum = 0;
-  for (const int32_t count : counts_) sum += count;
-  return sum;
 }
 
 }  // namespace fretsaw

@@ -1,26 +1,33 @@
 // The KV cache: pages per (layer, kv head), handed to sequences as they grow.
 //
-// A page holds the keys [key_size, page_tokens] or the values [page_tokens, value_size] of one
-// layer and one kv head; page n of the two pools belongs together. Every (layer, sequence, head)
-// has its own length and its own row of pages, so that a policy may keep different tokens in each.
+// A page holds `page_tokens` tokens of one layer and one kv head: an array in each of the planes
+// that the manifest declares, keys and values among them. Every (layer, sequence, head) has its own
+// length and its own row of pages, so that a policy may keep different tokens in each; which they
+// are after a step is up to the policy (model/cache_policy.h).
 //
 // A page may be in several sequences (fork, shared prefix) and is written only by a sequence that
 // has it alone: before a token goes into a page that others see too, the sequence copies the page.
 //
+// A page that a row takes anew holds a plane's fill where the manifest gives one, and anything
+// where it does not. A fork shares pages, and so all planes; a copy has the same contents, or the
+// fill where the plane says so. Slots at and past a row's length, as after a rollback, hold
+// anything: programs do not read them, and write all planes of a slot that they append.
+//
 // Beside every slot of a page stands the rotary position of its token. While no token is taken out
-// of a row, slot i of it has position i; a policy that takes some out moves the positions with what
-// stays. They belong to the page: who shares or copies it has them too. So do the least and the
-// greatest keys of a page, for programs that want them: a step keeps those itself, as it does keys.
+// of a row, slot i of it has position i; what a policy leaves in a row keeps its own. They belong
+// to the page: who shares or copies it has them too.
 #pragma once
 
 #include <cassert>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
 #include "artifact/manifest.h"
 #include "base/result.h"
+#include "model/cache_policy.h"
 
 namespace fretsaw {
 
@@ -41,6 +48,7 @@ class KvCache {
   ~KvCache();
 
   const KvInfo& kv() const { return kv_; }
+  const CachePolicy& policy() const { return *policy_; }
   int64_t rows() const { return kv_.layers * kv_.kv_heads; }
   int64_t pages_per_row() const { return pages_per_row_; }
   int64_t sequences() const { return sequences_; }
@@ -51,25 +59,24 @@ class KvCache {
   int64_t used_pages() const { return used_; }
   // Sequences that hold a page.
   int32_t references(int32_t page) const { return references_[static_cast<size_t>(page)]; }
-  // Pages of one row, or of all rows, for that many tokens.
-  int64_t ColumnsFor(int64_t tokens) const;
-  int64_t PagesFor(int64_t tokens) const { return ColumnsFor(tokens) * rows(); }
+  // Pages of a row that holds that many slots.
+  int64_t ColumnsFor(int64_t slots) const;
+  // Most pages of all rows together that a sequence of that many tokens comes to have.
+  int64_t PagesFor(int64_t tokens) const {
+    return MostColumns(*policy_, kv_.page_tokens, tokens) * rows();
+  }
 
   // Keeps a page of a sequence alive, with its contents, until Drop; at most once a page.
   void Hold(int32_t page);
   void Drop(int32_t page);
-  // Of pages and bounds of keys, which is what limits on the cache count. Positions come on top: 4
-  // bytes a slot, where keys and values of size 64 take 512 (f32), 256 (f16) or 136 (int8).
-  uint64_t bytes() const { return static_cast<uint64_t>(pages_ * kv_.PagePairBytes()); }
+  // Of all planes, which is what limits on the cache count. Positions come on top: 4 bytes a slot,
+  // where keys and values of size 64 take 512 (f32), 256 (f16) or 136 (int8).
+  uint64_t bytes() const { return static_cast<uint64_t>(pages_ * kv_.PageBytes()); }
   uint64_t position_bytes() const {
     return static_cast<uint64_t>(pages_ * kv_.page_tokens) * sizeof(int32_t);
   }
-  uint64_t bound_bytes() const { return static_cast<uint64_t>(pages_ * kv_.KeyBoundBytes()); }
-  // Laid out as docs/artifact.md says for the storage.
-  void* k_pages() const { return k_pages_; }
-  void* v_pages() const { return v_pages_; }
-  // [pages, 2 * key_size]: least keys, then greatest; null without kv().key_bounds.
-  float* key_bounds() const { return key_bounds_; }
+  // In the manifest's order, each [pages, shape...].
+  std::span<void* const> planes() const { return planes_; }
   // [pages, page_tokens]; slots that no sequence has filled hold anything.
   int32_t* positions() const { return positions_; }
 
@@ -77,17 +84,19 @@ class KvCache {
   friend class Sequence;
   KvCache(const KvInfo& kv, int64_t tokens, int64_t sequences);
 
-  int32_t Take();              // a free page, with one reference
+  int32_t Take();              // a free page, with one reference; it holds anything
+  int32_t TakeFilled();        // the same; it holds the planes' fills
   void Refer(int32_t page);    // one reference more
   void Unrefer(int32_t page);  // one less; the last one frees a page that nobody holds
   void CopyPage(int32_t from, int32_t to);
+  void FillPage(size_t plane, int32_t page);
+  std::byte* PageOf(size_t plane, int32_t page) const;
 
   KvInfo kv_;
+  std::unique_ptr<const CachePolicy> policy_;
   int64_t tokens_, sequences_, pages_per_row_, pages_;
   int64_t used_ = 0;
-  std::byte* k_pages_ = nullptr;
-  std::byte* v_pages_ = nullptr;
-  float* key_bounds_ = nullptr;
+  std::vector<void*> planes_;
   int32_t* positions_ = nullptr;
   std::vector<int32_t> free_;        // a stack; the lowest numbers come out first
   std::vector<int32_t> references_;  // [pages]
@@ -103,19 +112,24 @@ class Sequence {
   Sequence& operator=(const Sequence&) = delete;
   ~Sequence();
 
-  // Tokens appended so far; also the rotary position of the next token.
-  int64_t length() const { return length_; }
+  // Tokens seen so far; also the rotary position of the next token. Rows may hold fewer (lens).
+  int64_t num_computed_tokens() const { return num_computed_tokens_; }
   // Tokens that still fit.
-  int64_t room() const { return cache_->tokens() - length_; }
+  int64_t room() const { return cache_->tokens() - num_computed_tokens_; }
+  // Most tokens that may be reserved at once, before the policy has its turn.
+  int64_t step_room() const {
+    return cache_->policy().step_end(num_computed_tokens_) - num_computed_tokens_;
+  }
 
   // Free pages that Reserve(tokens) would take.
   int64_t Wanted(int64_t tokens) const;
   // Makes sure that every row has pages of its own for `tokens` more tokens; the last page is
   // copied if it is partly filled and somebody else's too. No memory is allocated.
-  // Errors: kPromptTooLong (over the capacity), kOutOfMemory (no free pages; nothing changed).
+  // Errors: kPromptTooLong (over the capacity), kUsage (over step_room), kOutOfMemory (no free
+  // pages; nothing changed).
   VoidResult Reserve(int64_t tokens);
-  // Records that `tokens` tokens were appended by a step, and their positions. They must have been
-  // reserved, and no page shared since.
+  // Records that `tokens` tokens were appended by a step, and their positions, and drops what the
+  // policy no longer keeps. They must have been reserved, and no page shared since.
   void Commit(int64_t tokens);
   // Forgets everything and gives all pages back.
   void Reset();
@@ -123,18 +137,19 @@ class Sequence {
   // Takes over what `other`, of the same cache, holds; both go on from there. Pages are shared.
   // Forgets what this sequence had.
   void ForkFrom(const Sequence& other);
-  // Forgets the last `tokens` tokens. Errors: kUsage (fewer than that in some row; nothing
-  // changed).
+  // Forgets the last `tokens` tokens. Errors: kUsage (there are fewer, or the policy has dropped
+  // what the ones before them see; nothing changed).
   VoidResult Rollback(int64_t tokens);
 
   // Appends a page full of tokens that is in the cache already, one page number a row; its
   // positions stay as they are. The length must be a multiple of the page size, without pages
-  // reserved ahead.
+  // reserved ahead, and the policy keep prefixes.
   void AppendColumn(std::span<const int32_t> pages);
   // Takes these pages for full page `column` of every row in place of its own of the same contents.
   void ReplaceColumn(int64_t column, std::span<const int32_t> pages);
 
-  std::span<const int32_t> lens() const { return lens_; }  // [layers * kv_heads]
+  // Slots held, [layers * kv_heads].
+  std::span<const int32_t> lens() const { return lens_; }
   // Pages of row `layer * kv_heads + head`, in order.
   std::span<const int32_t> row(int64_t row) const;
   // Rotary position of the token in slot `slot` of the row, below lens()[row].
@@ -156,11 +171,14 @@ class Sequence {
   void WritePositions(size_t row, int64_t tokens);
   // Lengthens all rows.
   void Lengthen(int64_t tokens);
+  // Drops what the policy no longer keeps.
+  void Evict();
+  void Evict(size_t row, const Columns& columns);
   // Whether the next token of the row would be written into a page that is not ours alone.
   bool WouldWriteShared(size_t row) const;
 
   KvCache* cache_;
-  int64_t length_ = 0;
+  int64_t num_computed_tokens_ = 0;
   int64_t longest_row_ = 0;
   std::vector<int32_t> lens_;    // [rows]
   std::vector<int32_t> counts_;  // [rows], pages held

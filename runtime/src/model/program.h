@@ -18,9 +18,7 @@ struct StepArgs {
   std::span<const int32_t> lens;       // [L, B, K]
   std::span<const int32_t> table;      // [L, B, K, M], page numbers
   int64_t layers = 0, batch = 0, kv_heads = 0, max_pages = 0;
-  void* k_pages = nullptr;  // [pages, key_size, page_tokens], changed in place; KvStorage says how
-  void* v_pages = nullptr;  // [pages, page_tokens, value_size], changed in place
-  float* key_bounds = nullptr;  // [pages, 2 * key_size], changed in place; null without them
+  std::span<void* const> planes;  // in the manifest's order, [pages, shape...], changed in place
   int64_t pages = 0;
   bool dense = false;  // the step is one of the manifest's dense ones (DenseSteps)
 };

@@ -38,7 +38,8 @@ VoidResult Session::Append(std::span<const int32_t> tokens, LogitRows rows,
   for (size_t at = 0, count = 0; at < tokens.size(); at += count) {
     if (cancel != nullptr && cancel->load()) return Error{Status::kCancelled, "cancelled"};
     const auto remaining = static_cast<int64_t>(tokens.size() - at);
-    count = static_cast<size_t>(NextChunk(rule, length(), remaining, chunk));
+    const int64_t most = std::min(chunk, sequence_.step_room());
+    count = static_cast<size_t>(NextChunk(rule, length(), remaining, most));
     const bool last = at + count == tokens.size();
     const LogitRows wanted = rows == LogitRows::kLast && !last ? LogitRows::kNone : rows;
     const BatchEntry entry{&sequence_, tokens.subspan(at, count), wanted};

@@ -31,7 +31,7 @@ class Session {
                                             const std::atomic<bool>* cancel = nullptr);
 
   void Reset() { sequence_.Reset(); }
-  int64_t length() const { return sequence_.length(); }
+  int64_t length() const { return sequence_.num_computed_tokens(); }
   int64_t room() const { return sequence_.room(); }
   uint64_t kv_bytes() const { return cache_.bytes(); }
   Model& model() { return *model_; }

@@ -55,7 +55,7 @@ bool Stepper::IsDense(std::span<const BatchEntry> batch) const {
   return std::ranges::all_of(batch, [&rule](const BatchEntry& entry) {
     const int64_t count = std::ssize(entry.tokens);
     return (count == 1 ? rule.single : rule.prompts) ||
-           entry.sequence->length() + count <= rule.until;
+           entry.sequence->num_computed_tokens() + count <= rule.until;
   });
 }
 
@@ -67,7 +67,7 @@ void Stepper::FillTokens(std::span<const BatchEntry> batch) {
   for (const BatchEntry& entry : batch) {
     const auto first = static_cast<int32_t>(tokens_.size());
     const auto count = static_cast<int32_t>(entry.tokens.size());
-    const auto position = static_cast<int32_t>(entry.sequence->length());
+    const auto position = static_cast<int32_t>(entry.sequence->num_computed_tokens());
     tokens_.insert(tokens_.end(), entry.tokens.begin(), entry.tokens.end());
     for (int32_t i = 0; i < count; ++i) positions_.push_back(position + i);
     cu_.push_back(first + count);
@@ -118,9 +118,7 @@ Result<std::span<const float>> Stepper::Step(const KvCache& cache,
   args.batch = std::ssize(batch);
   args.kv_heads = kv_.kv_heads;
   args.max_pages = max_pages;
-  args.k_pages = cache.k_pages();
-  args.v_pages = cache.v_pages();
-  args.key_bounds = cache.key_bounds();
+  args.planes = cache.planes();
   args.pages = cache.pages();
   args.dense = IsDense(batch);
   auto logits = code_->Step(args);

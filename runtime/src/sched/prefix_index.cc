@@ -32,7 +32,7 @@ PrefixIndex::Key PrefixIndex::KeyAt(std::span<const int32_t> tokens,
 int64_t PrefixIndex::Extend(std::span<const int32_t> tokens, int64_t most, Sequence* sequence,
                             PrefixCursor* cursor) {
   const int64_t page = cache_->kv().page_tokens;
-  if (sequence->length() != cursor->column * page) return 0;
+  if (sequence->num_computed_tokens() != cursor->column * page) return 0;
   const int64_t end = std::min<int64_t>(most, std::ssize(tokens));
   int64_t appended = 0;
   while ((cursor->column + 1) * page <= end) {
@@ -50,7 +50,7 @@ int64_t PrefixIndex::Extend(std::span<const int32_t> tokens, int64_t most, Seque
 void PrefixIndex::Publish(std::span<const int32_t> tokens, Sequence* sequence,
                           PrefixCursor* cursor) {
   const int64_t page = cache_->kv().page_tokens;
-  const int64_t end = std::min<int64_t>(sequence->length(), std::ssize(tokens));
+  const int64_t end = std::min<int64_t>(sequence->num_computed_tokens(), std::ssize(tokens));
   while ((cursor->column + 1) * page <= end) {
     auto [found, fresh] = found_.try_emplace(KeyAt(tokens, *cursor), -1);
     if (fresh) {

@@ -25,8 +25,8 @@ Scheduler::Scheduler(Stepper* stepper, const GenerationRules& rules,
       cache_(std::move(cache)),
       prefixes_(&cache_) {
   // What a whole prompt is read by may depend on its last tokens, so its first ones are nobody
-  // else's.
-  if (rule_.whole) options_.share_prefixes = false;
+  // else's. Nor are those of a prompt that the cache does not keep.
+  if (rule_.whole || !cache_.policy().keeps_prefix()) options_.share_prefixes = false;
   stepper_->Prepare(cache_);
   stats_.pages = cache_.pages();
 }
@@ -58,11 +58,11 @@ Result<std::unique_ptr<Scheduler>> Scheduler::Create(Stepper* stepper, const KvI
                                      std::to_string(2 * align)};
   }
   const int64_t rows = kv.layers * kv.kv_heads;
-  const int64_t columns = (options.context + kv.page_tokens - 1) / kv.page_tokens;
+  const int64_t columns = MostColumns(*MakeCachePolicy(kv), kv.page_tokens, options.context);
   int64_t pages = 0;
   if (__builtin_mul_overflow(rows * columns, options.max_sequences, &pages)) pages = INT64_MAX;
   if (options.kv_bytes > 0) {
-    const auto column_bytes = static_cast<uint64_t>(kv.PagePairBytes() * rows);
+    const auto column_bytes = static_cast<uint64_t>(kv.PageBytes() * rows);
     const uint64_t whole_columns = options.kv_bytes / column_bytes;
     if (whole_columns == 0) {
       return Error{Status::kUsage, "kv-memory: " + std::to_string(options.kv_bytes) +
@@ -89,7 +89,7 @@ Result<int64_t> Scheduler::Submit(ScheduledRequest request) {
   const int64_t pages = cache_.PagesFor(prompt + most);
   if (pages > cache_.pages()) {
     const auto size = [&](int64_t count) {
-      const int64_t bytes = count * cache_.kv().PagePairBytes();
+      const int64_t bytes = count * cache_.kv().PageBytes();
       constexpr int64_t kMiB = 1 << 20;
       return bytes < kMiB ? std::to_string(bytes) + " bytes"
                           : std::to_string((bytes + kMiB - 1) / kMiB) + " MiB";
@@ -166,7 +166,7 @@ bool Scheduler::TryAdmit(Request* request) {
     request->cursor = {};
     return false;
   }
-  request->fed = request->sequence->length();
+  request->fed = request->sequence->num_computed_tokens();
   stats_.shared_tokens += request->fed;
   request->admitted = Now();
   return true;
@@ -260,7 +260,7 @@ void Scheduler::PlanPrefills() {
       if (FollowsAnother(*request)) continue;
     }
     reading.push_back(request.get());
-    remaining.push_back(request->remaining());
+    remaining.push_back(std::min(request->remaining(), request->sequence->step_room()));
   }
   const auto chunks = DividePrefill(budget, remaining, rule_);
   for (size_t i = 0; i < reading.size(); ++i) {
@@ -268,7 +268,7 @@ void Scheduler::PlanPrefills() {
     Request* request = reading[i];
     const auto tokens = request->prompt().subspan(static_cast<size_t>(request->fed),
                                                   static_cast<size_t>(chunks[i]));
-    const bool last = chunks[i] == remaining[i];
+    const bool last = chunks[i] == request->remaining();
     entries_.push_back({&*request->sequence, tokens, last ? LogitRows::kLast : LogitRows::kNone});
     batch_.push_back(request);
   }

@@ -40,7 +40,9 @@ def test_programs_of_models(name: str, packed: Packed) -> None:
     program = assemble({"step": made})
     assert from_bytes(to_bytes(program)) == program
     kernels = {launch.spec.name for launch in made.launches}
-    verify_program(program, Beside(len(made.tensors), CACHE if made.cached else (), ("step",), kernels))
+    verify_program(
+        program, Beside(len(made.tensors), (*CACHE, "k_pages", "v_pages") if made.cached else (), ("step",), kernels)
+    )
 
 
 def edited(path: str, change: object) -> bytes:

@@ -134,7 +134,7 @@ def test_what_the_manifest_says_of_the_program() -> None:
     manifest = {
         "weights": {"tensors": [{}, {}, {}]},
         "program": {"entry": "step", "dense": {"entry": "step_dense"}},
-        "kv": {"layers": 1, "key_bounds": True},
+        "kv": {"layers": 1, "planes": [{"name": "k_pages"}, {"name": "v_pages"}, {"name": "key_bounds"}]},
     }
     wide = Beside.of(manifest)
     assert (wide.tensors, tuple(wide.entries)) == (3, ("step", "step_dense")) and "key_bounds" in wide.cache

@@ -16,7 +16,7 @@ from fretsaw.backends.tvm.options import TvmOptions
 from fretsaw.ir.errors import LoweringError
 from tests import families
 from tests.backends.tvm.conftest import Packed
-from tests.backends.tvm.paged import PagedRunner
+from tests.backends.tvm.paged import PagedRunner, sizes_of
 
 V3 = "llvm-x86-64-v3"
 COMPILED = ("llama", "llama_llama3", "llama_yarn", "qwen3", "gemma3", "phi3", "gpt_neox", "mixtral", "qwen3_moe",
@@ -103,7 +103,7 @@ def test_narrow_caches_stay_near_and_chunks_do_not_show(name: str, kv: KvType, p
     cuts = [0, 1, 2, 64, 65, 129, LENGTH]
     parts = [chunked.step([ids[a:b].tolist(), ids[:2].tolist()])[: b - a] for a, b in zip(cuts, cuts[1:], strict=False)]
     np.testing.assert_array_equal(np.concatenate(parts), whole)
-    layers, kv_heads, key, value = (int(program.kv[n]) for n in ("layers", "kv_heads", "key_size", "value_size"))
+    layers, kv_heads, key, value = sizes_of(program, "layers", "kv_heads", "key_size", "value_size")
     heads, size = layers * kv_heads, key + value
     assert program.kv["dtype"] == kv
     assert program.memory["kv_bytes_per_token"] == heads * (2 * size if kv == "f16" else size + 2 * 4)

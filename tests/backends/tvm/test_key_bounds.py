@@ -13,8 +13,9 @@ from fretsaw.backends.program.kv_storage import KvType, row_bytes
 from fretsaw.backends.program.plan import plan
 from fretsaw.backends.tvm.build import build
 from fretsaw.ir import Graph, Node, ReferenceKvCache, make_node, run
+from fretsaw.ir.planes import Plane
 from tests.backends.tvm.conftest import Packed
-from tests.backends.tvm.paged import PagedRunner
+from tests.backends.tvm.paged import PagedRunner, planes_of, sizes_of
 from tests.backends.tvm.test_sparse_attention import V3, options
 from tests.passes.sparse.layers import sparse
 
@@ -42,8 +43,8 @@ def test_scores_of_rows_that_decode_read_what_is_kept(packed: Packed) -> None:
     assert names.count("keepbounds") == names.count("storedbounds") == layers
     assert "pool_keys" not in names and "bound_scores" not in names
     assert names.index("append") < names.index("keepbounds") < names.index("storedbounds")
-    assert plan(sparse(graph, **QUEST), options()).reads("key_bounds")
-    assert not plan(graph, options()).reads("key_bounds")
+    assert [p.name for p in plan(sparse(graph, **QUEST), options()).planes] == ["key_bounds"]
+    assert plan(graph, options()).planes == ()
 
 
 def test_the_dense_entry_keeps_bounds_and_scores_nothing(packed: Packed) -> None:
@@ -85,11 +86,10 @@ def test_prompts_by_the_dense_entry_then_decoding_by_lists(kv: KvType, packed: P
     graph, model = packed("llama")
     small = sparse(graph, **QUEST)
     program = build(small, replace(options(), kv=kv))
-    assert program.kv["key_bounds"] is True
-    sizes = [int(program.kv[name]) for name in ("key_size", "value_size")]
-    bounds = 2 * sizes[0] * 4 // 64
-    rows = int(program.kv["layers"]) * int(program.kv["kv_heads"])
-    assert program.memory["kv_bytes_per_token"] == rows * (sum(row_bytes(n, kv) for n in sizes) + bounds)
+    layers, heads, *sizes = sizes_of(program, "layers", "kv_heads", "key_size", "value_size")
+    assert planes_of(program)[2] == Plane("key_bounds", "f32", (2 * sizes[0],))
+    page = 64 * sum(row_bytes(n, kv) for n in sizes) + 2 * sizes[0] * 4  # bytes; bounds are f32
+    assert program.memory["kv_bytes_per_token"] == layers * heads * page // 64
     one, two = (PagedRunner(program, V3, sequences=2) for _ in range(2))
     rng = np.random.default_rng(3)
     cache, at = ReferenceKvCache(sum(n.op == "kv_append" for n in graph.nodes), 2), [0, 0]

@@ -19,7 +19,9 @@ inline constexpr const char* kManifest = R"({"format_version": 2,
   "weights": {"section": "weights", "tensors": [
     {"name": "a", "dtype": "f32", "shape": [2, 3], "offset": 0, "bytes": 24},
     {"name": "b", "dtype": "f16", "shape": [5], "offset": 64, "bytes": 10}]},
-  "kv": {"layers": 2, "kv_heads": 1, "key_size": 4, "value_size": 4, "page_tokens": 4, "dtype": "f32"},
+  "kv": {"layers": 2, "kv_heads": 1, "key_size": 4, "value_size": 4, "page_tokens": 4, "dtype": "f32",
+    "planes": [{"name": "k_pages", "dtype": "f32", "shape": [4, 4]},
+               {"name": "v_pages", "dtype": "f32", "shape": [4, 4]}]},
   "program": {"section": "program", "entry": "step", "chunk_tokens": 4},
   "variants": [{"name": "llvm-x", "section": "code/x", "requires": []}]})";
 

@@ -28,34 +28,36 @@ TEST_CASE("manifest: values arrive typed") {
   REQUIRE(m.tensors.size() == 2);
   CHECK(m.tensors[1].dtype == DType::kF16);
   CHECK(m.tensors[1].offset == 64);
-  CHECK(m.kv.PagePairBytes() == 4 * 8 * 4);
+  REQUIRE(m.kv.planes.size() == 2);
+  CHECK(m.kv.planes[0].name == "k_pages");
+  CHECK(m.kv.planes[1].shape == std::vector<int64_t>{4, 4});
+  CHECK(m.kv.planes[1].fill.empty());
+  CHECK(m.kv.planes[1].copied);
+  CHECK(m.kv.PageBytes() == 4 * 8 * 4);
+  CHECK(std::holds_alternative<FullPolicy>(m.kv.policy));
   CHECK_FALSE(m.program.empty_rows);
   CHECK(m.program.chunk_align == 1);
   CHECK_FALSE(m.program.whole_prompts);
 }
 
-TEST_CASE("manifest: the storage of the cache decides its bytes") {
-  const std::pair<const char*, int64_t> cases[] = {
-      {"f32", 4 * 8 * 4}, {"f16", 4 * 8 * 2}, {"int8", 4 * (8 + 2 * 4)}};
-  for (const auto& [name, bytes] : cases) {
-    std::string text = test::kManifest;
-    text.replace(text.find("\"dtype\": \"f32\"}"), 14, std::string("\"dtype\": \"") + name + "\"");
-    auto parsed = Parse(text);
-    REQUIRE(parsed.ok());
-    CHECK(parsed.value().kv.PagePairBytes() == bytes);
-    CHECK(parsed.value().kv.KeyPageBytes() == bytes / 2);
-  }
-}
-
-TEST_CASE("manifest: bounds of keys beside pages") {
-  CHECK(Parse(test::kManifest).value().kv.KeyBoundBytes() == 0);
+TEST_CASE("manifest: planes of a page, and the policy of rows") {
+  const std::string was = "\"shape\": [4, 4]}]}";
   std::string text = test::kManifest;
-  text.replace(text.find("\"dtype\": \"f32\"}"), 15, "\"dtype\": \"f32\", \"key_bounds\": true}");
+  text.replace(
+      text.find(was), was.size(),
+      "\"shape\": [4, 4]}, {\"name\": \"n\", \"dtype\": \"i8\", \"shape\": [3], \"fill\": -2, "
+      "\"copy\": \"fill\"}], \"policy\": {\"name\": \"window\", \"sinks\": 4, \"window\": 128}}");
   auto parsed = Parse(text);
   REQUIRE(parsed.ok());
-  CHECK(parsed.value().kv.key_bounds);
-  CHECK(parsed.value().kv.KeyBoundBytes() == 2 * 4 * 4);
-  CHECK(parsed.value().kv.PagePairBytes() == 4 * 8 * 4 + 2 * 4 * 4);
+  const KvInfo& kv = parsed.value().kv;
+  REQUIRE(kv.planes.size() == 3);
+  CHECK(kv.planes[2].dtype == DType::kI8);
+  CHECK(kv.planes[2].fill == std::vector<std::byte>{std::byte{0xfe}});
+  CHECK_FALSE(kv.planes[2].copied);
+  CHECK(kv.PageBytes() == 64 + 64 + 3);
+  REQUIRE(std::holds_alternative<WindowPolicy>(kv.policy));
+  CHECK(std::get<WindowPolicy>(kv.policy).sinks == 4);
+  CHECK(std::get<WindowPolicy>(kv.policy).window == 128);
 }
 
 TEST_CASE("manifest: how prompts may be cut") {
@@ -91,6 +93,8 @@ TEST_CASE("manifest: each inconsistency is refused with its path") {
     const char *from, *to, *words;
     Status status = Status::kCorrupt;
   };
+  // The second plane, from its dtype on.
+  constexpr const char* kPlane = "\"dtype\": \"f32\", \"shape\": [4, 4]}]}";
   const Case cases[] = {
       {"\"context\": 16", "\"context\": 0", "model.context: expected an integer from 1 to"},
       {"\"context\": 16", "\"context\": 18446744073709551615",
@@ -111,22 +115,76 @@ TEST_CASE("manifest: each inconsistency is refused with its path") {
       {"[2, 3]", "[1099511627776, 1099511627776]", "shape of 'a' overflows"},
       {"[2, 3]", "[1,1,1,1,1,1,1,2,3]", "9 entries, at most 8"},
       {"\"page_tokens\": 4", "\"page_tokens\": 0", "kv.page_tokens: expected"},
-      {"\"dtype\": \"f32\"}", "\"dtype\": \"bf16\"}",
+      {"4, \"dtype\": \"f32\",\n", "4, \"dtype\": \"bf16\",\n",
        "kv.dtype: 'bf16' is not one of f32, f16, int8", Status::kUnsupported},
-      {"\"dtype\": \"f32\"}", "\"dtype\": 8}", "kv.dtype: expected a string"},
-      {"\"dtype\": \"f32\"}", "\"dtype\": \"f32\", \"key_bounds\": 64}",
-       "kv.key_bounds: expected true or false"},
-      // 2^29 pages of 2048 bytes are 1 TiB, which is allowed; the bounds beside them are too much.
-      {"\"layers\": 2, \"kv_heads\": 1, \"key_size\": 4, \"value_size\": 4, \"page_tokens\": 4, ",
-       "\"layers\": 65536, \"kv_heads\": 8192, \"key_size\": 64, \"value_size\": 64, "
-       "\"page_tokens\": 4, \"key_bounds\": true, ",
+      {"4, \"dtype\": \"f32\",\n", "4, \"dtype\": 8,\n", "kv.dtype: expected a string"},
+      {"\"planes\"", "\"plane\"", "kv.planes: missing"},
+      {"\"planes\": [", "\"planes\": [1, ", "kv.planes[0]: expected an object, found 1"},
+      {"\"planes\": [", "\"planes\": [], \"p\": [", "kv: planes is empty"},
+      {"\"v_pages\"", "\"k_pages\"", "kv.planes[1]: a second plane 'k_pages'"},
+      {"\"v_pages\"", "\"\"", "kv.planes[1]: name is empty"},
+      {kPlane, "\"dtype\": \"int8\", \"shape\": [4, 4]}]}",
+       "kv.planes[1].dtype: 'int8' is not one of f32, f16, bf16, i8, i32, i64",
+       Status::kUnsupported},
+      {kPlane, "\"dtype\": \"f32\", \"shape\": []}]}", "kv.planes[1]: shape is empty"},
+      {kPlane, "\"dtype\": \"f32\", \"shape\": [4, 0]}]}",
+       "kv.planes[1].shape: expected an integer from 1 to 1099511627776, found 0"},
+      {kPlane, "\"dtype\": \"f32\", \"shape\": [4, -1]}]}",
+       "kv.planes[1].shape: expected an integer"},
+      {kPlane, "\"dtype\": \"f32\", \"shape\": [1, 1, 1, 1, 1, 1, 1, 1]}]}",
+       "8 entries, at most 7"},
+      {kPlane, "\"dtype\": \"f32\", \"shape\": [1099511627776, 1099511627776, 1099511627776]}]}",
+       "kv.planes[1]: a page of 'v_pages' takes over 1 TiB"},
+      {kPlane, "\"dtype\": \"f32\", \"shape\": [4, 4], \"fill\": 0.1}]}",
+       "kv.planes[1]: fill has no exact value in the plane's dtype"},
+      {kPlane, "\"dtype\": \"f32\", \"shape\": [4, 4], \"fill\": 1e39}]}",
+       "fill has no exact value"},
+      {kPlane, "\"dtype\": \"f32\", \"shape\": [4, 4], \"fill\": 1e-46}]}",
+       "fill has no exact value"},
+      {kPlane, "\"dtype\": \"f16\", \"shape\": [4, 4], \"fill\": 65505}]}",
+       "fill has no exact value"},
+      {kPlane, "\"dtype\": \"bf16\", \"shape\": [4, 4], \"fill\": 257}]}",
+       "fill has no exact value"},
+      {kPlane, "\"dtype\": \"f32\", \"shape\": [4, 4], \"fill\": \"0\"}]}",
+       "kv.planes[1].fill: expected a number, found a value of type string"},
+      {kPlane, "\"dtype\": \"f32\", \"shape\": [4, 4], \"fill\": false}]}",
+       "kv.planes[1].fill: expected a number, found false"},
+      {kPlane, "\"dtype\": \"i8\", \"shape\": [4, 4], \"fill\": 128}]}",
+       "kv.planes[1].fill: expected an integer from -128 to 127, found 128"},
+      {kPlane, "\"dtype\": \"i32\", \"shape\": [4, 4], \"fill\": 0.5}]}",
+       "kv.planes[1].fill: expected an integer"},
+      {kPlane, "\"dtype\": \"f32\", \"shape\": [4, 4], \"copy\": \"share\"}]}",
+       "kv.planes[1].copy: 'share' is not one of page, fill", Status::kUnsupported},
+      {kPlane, "\"dtype\": \"f32\", \"shape\": [4, 4], \"copy\": \"fill\"}]}",
+       "kv.planes[1]: copy is 'fill', and there is no fill"},
+      {kPlane, "\"dtype\": \"f32\", \"shape\": [4, 4]}], \"policy\": {\"name\": \"lru\"}}",
+       "kv.policy.name: 'lru' is not one of full, window", Status::kUnsupported},
+      {kPlane,
+       "\"dtype\": \"f32\", \"shape\": [4, 4]}], \"policy\": {\"name\": \"window\", \"sinks\": 0}}",
+       "kv.policy.window: missing"},
+      {kPlane,
+       "\"dtype\": \"f32\", \"shape\": [4, 4]}], \"policy\": {\"name\": \"window\", \"sinks\": -1, "
+       "\"window\": 4}}",
+       "kv.policy.sinks: expected an integer from 0"},
+      {kPlane,
+       "\"dtype\": \"f32\", \"shape\": [4, 4]}], \"policy\": {\"name\": \"window\", \"sinks\": 0, "
+       "\"window\": 0}}",
+       "kv.policy.window: expected an integer from 1"},
+      {"\"shape\": [4, 4]}]},\n  \"program\": {",
+       "\"shape\": [4, 4]}], \"policy\": {\"name\": \"window\", \"sinks\": 0, \"window\": 4}},\n  "
+       "\"program\": {\"whole_prompts\": true, ",
+       "kv.policy: slots are evicted, and the program has chunk_align, whole_prompts or dense"},
+      // 2^32 pages of 128 bytes are 2^39; of 256 and more, 2^40 and over.
+      {"\"layers\": 2, \"kv_heads\": 1, \"key_size\": 4, \"value_size\": 4, \"page_tokens\": 4, "
+       "\"dtype\": \"f32\",\n"
+       "    \"planes\": [{\"name\": \"k_pages\", \"dtype\": \"f32\", \"shape\": [4, 4]}",
+       "\"layers\": 65536, \"kv_heads\": 65536, \"key_size\": 4, \"value_size\": 4, "
+       "\"page_tokens\": 4, "
+       "\"dtype\": \"f32\",\n    \"planes\": [{\"name\": \"k_pages\", \"dtype\": \"f32\", "
+       "\"shape\": [4, 13]}",
        "kv: a page of every layer and head takes over 1 TiB"},
       {"\"layers\": 2, \"kv_heads\": 1, \"key_size\": 4",
-       "\"layers\": 65536, \"kv_heads\": 65536, \"key_size\": 1048576",
-       "kv: a page of every layer and head takes over 1 TiB"},
-      {"\"layers\": 2, \"kv_heads\": 1, \"key_size\": 4, \"value_size\": 4",
-       "\"layers\": 65536, \"kv_heads\": 4096, \"key_size\": 128, \"value_size\": 129",
-       "kv: a page of every layer and head takes over 1 TiB"},
+       "\"layers\": 2, \"kv_heads\": 1, \"key_size\": 0", "kv.key_size: expected"},
       {"\"chunk_tokens\": 4", "\"chunk_tokens\": 4, \"empty_rows\": 1",
        "program.empty_rows: expected true or false"},
       {"\"chunk_tokens\": 4", "\"chunk_tokens\": 4, \"whole_prompts\": 1",

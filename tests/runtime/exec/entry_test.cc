@@ -82,7 +82,8 @@ struct Fixture {
     manifest.model.vocab_size = 4;
     manifest.program.section = "program";
     manifest.program.entry = "step";
-    manifest.kv = {1, 1, 4, 4, 64, KvStorage::kF32, false};
+    manifest.kv.layers = manifest.kv.kv_heads = 1;
+    manifest.kv.page_tokens = 64;
     manifest.tensors.push_back({"w", DType::kF32, {4}, 0, 16});
   }
 

@@ -6,74 +6,24 @@
 #include <algorithm>
 #include <cstddef>
 #include <set>
-#include <span>
 #include <utility>
 #include <vector>
+
+#include "model/plane_case.h"
 
 namespace fretsaw {
 namespace {
 
-KvInfo SmallKv() {
-  KvInfo kv;
-  kv.layers = 2;
-  kv.kv_heads = 3;
-  kv.key_size = 4;
-  kv.value_size = 5;
-  kv.page_tokens = 8;
-  return kv;
-}
+using testing::PageOf;
 
-constexpr KvStorage kStorages[] = {KvStorage::kF32, KvStorage::kF16, KvStorage::kInt8};
-
-KvInfo StoredAs(KvStorage storage) {
-  KvInfo kv = SmallKv();
-  kv.storage = storage;
-  return kv;
-}
-
-std::span<std::byte> KeyPage(const KvCache& cache, int32_t page) {
-  const auto bytes = static_cast<size_t>(cache.kv().KeyPageBytes());
-  return {static_cast<std::byte*>(cache.k_pages()) + static_cast<size_t>(page) * bytes, bytes};
-}
-
-std::span<std::byte> ValuePage(const KvCache& cache, int32_t page) {
-  const auto bytes = static_cast<size_t>(cache.kv().ValuePageBytes());
-  return {static_cast<std::byte*>(cache.v_pages()) + static_cast<size_t>(page) * bytes, bytes};
-}
-
-std::span<std::byte> Bounds(const KvCache& cache, int32_t page) {
-  const auto bytes = static_cast<size_t>(cache.kv().KeyBoundBytes());
-  return {reinterpret_cast<std::byte*>(cache.key_bounds()) + static_cast<size_t>(page) * bytes,
-          bytes};
-}
-
-TEST_CASE("kv: bounds of keys are there if the program wants them") {
-  auto without = KvCache::Create(SmallKv(), 17, 2);
-  REQUIRE(without.ok());
-  CHECK(without.value().key_bounds() == nullptr);
-  CHECK(without.value().bound_bytes() == 0);
-  KvInfo kv = SmallKv();
-  kv.key_bounds = true;
-  auto cache = KvCache::Create(kv, 17, 2);
-  REQUIRE(cache.ok());
-  REQUIRE(cache.value().key_bounds() != nullptr);
-  CHECK(cache.value().bytes() == without.value().bytes() + 36 * 2 * 4 * 4);
-  Bounds(cache.value(), 35).back() = std::byte{1};  // the last byte is ours
-  const KvCache moved = std::move(cache).value();
-  CHECK(Bounds(moved, 35).back() == std::byte{1});
-}
+KvInfo SmallKv() { return testing::PlainKv(2, 3, 4, 5, 8); }
 
 TEST_CASE("kv: size follows the tokens") {
-  const uint64_t token_bytes[] = {9 * 4, 9 * 2, 9 + 2 * 4};
-  for (const KvStorage storage : kStorages) {
-    auto cache = KvCache::Create(StoredAs(storage), 17, 2);
-    REQUIRE(cache.ok());
-    CHECK(cache.value().pages_per_row() == 3);
-    CHECK(cache.value().pages() == 3 * 6 * 2);
-    CHECK(cache.value().bytes() == 36 * 8 * token_bytes[static_cast<size_t>(storage)]);
-    KeyPage(cache.value(), 35).back() = std::byte{1};  // the last byte is ours
-    ValuePage(cache.value(), 35).back() = std::byte{1};
-  }
+  auto cache = KvCache::Create(SmallKv(), 17, 2);
+  REQUIRE(cache.ok());
+  CHECK(cache.value().pages_per_row() == 3);
+  CHECK(cache.value().pages() == 3 * 6 * 2);
+  CHECK(cache.value().bytes() == 36 * 8 * 9 * 4);
 }
 
 TEST_CASE("kv: no page is in two rows, and all come back") {
@@ -96,7 +46,7 @@ TEST_CASE("kv: no page is in two rows, and all come back") {
     CHECK(cache.free_pages() == 0);
     a.Reset();
     CHECK(cache.free_pages() == 18);
-    CHECK(a.length() == 0);
+    CHECK(a.num_computed_tokens() == 0);
   }
   CHECK(cache.free_pages() == cache.pages());
 }
@@ -137,16 +87,16 @@ TEST_CASE("kv: a fork shares pages until one of the two writes") {
   const auto held = cache.used_pages();
   b.ForkFrom(a);
   CHECK(cache.used_pages() == held);
-  CHECK(b.length() == 12);
+  CHECK(b.num_computed_tokens() == 12);
   CHECK(b.pages() == 12);
   CHECK(b.Wanted(1) == 6);
   const int32_t shared = a.row(5)[1];
-  std::fill_n(KeyPage(cache, shared).begin(), 5, std::byte{7});
+  std::fill_n(PageOf(cache, "k_pages", shared).begin(), 5, std::byte{7});
   REQUIRE(b.Reserve(1).ok());
   CHECK(b.row(5)[0] == a.row(5)[0]);
   CHECK(b.row(5)[1] != shared);
   CHECK(a.row(5)[1] == shared);
-  CHECK(KeyPage(cache, b.row(5)[1])[4] == std::byte{7});
+  CHECK(PageOf(cache, "k_pages", b.row(5)[1])[4] == std::byte{7});
   CHECK(cache.references(shared) == 1);
   CHECK(a.Wanted(1) == 0);  // alone again: writes in place
   c.ForkFrom(b);
@@ -156,46 +106,6 @@ TEST_CASE("kv: a fork shares pages until one of the two writes") {
   CHECK(c.Wanted(1) == 0);
   c.Reset();
   CHECK(cache.free_pages() == cache.pages());
-}
-
-TEST_CASE("kv: a copied page has every byte of the old one, and no neighbour changes") {
-  for (const KvStorage storage : kStorages) {
-    CAPTURE(static_cast<int>(storage));
-    KvInfo kv = StoredAs(storage);
-    kv.key_bounds = true;
-    auto created = KvCache::Create(kv, 24, 2);
-    REQUIRE(created.ok());
-    KvCache& cache = created.value();
-    const auto fill = [&](int32_t page) {
-      for (auto bytes : {KeyPage(cache, page), ValuePage(cache, page), Bounds(cache, page)}) {
-        for (size_t i = 0; i < bytes.size(); ++i) {
-          bytes[i] = static_cast<std::byte>(i * 7 + static_cast<size_t>(page));
-        }
-      }
-    };
-    const auto holds = [&](int32_t page, int32_t what) {
-      for (auto bytes : {KeyPage(cache, page), ValuePage(cache, page), Bounds(cache, page)}) {
-        for (size_t i = 0; i < bytes.size(); ++i) {
-          if (bytes[i] != static_cast<std::byte>(i * 7 + static_cast<size_t>(what))) return false;
-        }
-      }
-      return true;
-    };
-    for (int32_t page = 0; page < cache.pages(); ++page) fill(page);
-    Sequence a(&cache), b(&cache);
-    REQUIRE(a.Reserve(12).ok());
-    a.Commit(12);
-    b.ForkFrom(a);
-    REQUIRE(b.Reserve(1).ok());
-    std::set<int32_t> copies;
-    for (int64_t row = 0; row < cache.rows(); ++row) {
-      CHECK(holds(b.row(row)[1], a.row(row)[1]));
-      copies.insert(b.row(row)[1]);
-    }
-    for (int32_t page = 0; page < cache.pages(); ++page) {
-      if (!copies.contains(page)) CHECK(holds(page, page));
-    }
-  }
 }
 
 TEST_CASE("kv: rollback gives pages back and never spoils somebody else's") {
@@ -209,12 +119,12 @@ TEST_CASE("kv: rollback gives pages back and never spoils somebody else's") {
   CHECK(b.Rollback(18).error().message == "cannot forget 18 tokens of 17");
   CHECK(b.Rollback(-1).error().status == Status::kUsage);
   REQUIRE(b.Rollback(5).ok());  // into the middle of a page that a has too
-  CHECK(b.length() == 12);
+  CHECK(b.num_computed_tokens() == 12);
   CHECK(b.longest_row() == 2);
   REQUIRE(b.Reserve(1).ok());
   CHECK(b.row(0)[1] != a.row(0)[1]);
   REQUIRE(a.Rollback(17).ok());
-  CHECK(a.length() == 0);
+  CHECK(a.num_computed_tokens() == 0);
   CHECK(a.longest_row() == 0);
   CHECK(cache.used_pages() == b.pages());
 }
@@ -237,7 +147,7 @@ TEST_CASE("kv: a held page outlives its sequence and is copied before it is writ
   CHECK(cache.free_pages() == cache.pages() - 6);
   Sequence b(&cache);
   b.AppendColumn(column);
-  CHECK(b.length() == 8);
+  CHECK(b.num_computed_tokens() == 8);
   CHECK(b.Wanted(1) == 6);
   REQUIRE(b.Rollback(1).ok());
   REQUIRE(b.Reserve(1).ok());
@@ -249,7 +159,7 @@ TEST_CASE("kv: a held page outlives its sequence and is copied before it is writ
 // Whether the slots of every row have the positions 0, 1, 2 and so on.
 bool InOrder(const KvCache& cache, const Sequence& sequence) {
   for (int64_t row = 0; row < cache.rows(); ++row) {
-    for (int64_t slot = 0; slot < sequence.length(); ++slot) {
+    for (int64_t slot = 0; slot < sequence.num_computed_tokens(); ++slot) {
       if (sequence.position(row, slot) != slot) return false;
     }
   }

@@ -8,6 +8,8 @@
 #include <cstdlib>
 #include <new>
 
+#include "model/plane_case.h"
+
 namespace {
 std::atomic<int64_t> allocations{0};
 }
@@ -31,15 +33,7 @@ namespace {
 
 constexpr int64_t kVocab = 16;
 
-KvInfo SmallKv() {
-  KvInfo kv;
-  kv.layers = 2;
-  kv.kv_heads = 2;
-  kv.key_size = 1;
-  kv.value_size = 1;
-  kv.page_tokens = 4;
-  return kv;
-}
+KvInfo SmallKv() { return testing::PlainKv(2, 2, 1, 1, 4); }
 
 // Keeps the arguments of the last step and returns zeros.
 class Recorder : public Program {
@@ -98,8 +92,8 @@ TEST_CASE("stepper: a mixed batch is laid out as the program's page says") {
       CHECK(at(1, 1) == 0);
     }
   }
-  CHECK(a.length() == 6);
-  CHECK(b.length() == 2);
+  CHECK(a.num_computed_tokens() == 6);
+  CHECK(b.num_computed_tokens() == 2);
 }
 
 TEST_CASE("stepper: a step is dense where every sequence of it is") {
@@ -151,7 +145,7 @@ TEST_CASE("stepper: refusals leave the sequence as it was") {
   CHECK(step(std::vector<int32_t>(9, 1)).status == Status::kUsage);
   f.recorder->fail = true;
   CHECK(step({1, 2}).message == "made to fail");
-  CHECK(a.length() == 0);
+  CHECK(a.num_computed_tokens() == 0);
   CHECK(a.lens()[0] == 0);
   CHECK(f.stepper.Step(f.cache, {}).error().status == Status::kUsage);
 }

@@ -14,6 +14,7 @@
 
 #include "artifact/manifest.h"
 #include "model/generation.h"
+#include "model/plane_case.h"
 #include "model/program.h"
 #include "model/stepper.h"
 
@@ -23,15 +24,7 @@ inline constexpr int64_t kVocab = 97;
 inline constexpr int32_t kEos = 96;
 inline constexpr int64_t kPage = 4;
 
-inline KvInfo FakeKv() {
-  KvInfo kv;
-  kv.layers = 2;
-  kv.kv_heads = 2;
-  kv.key_size = 1;
-  kv.value_size = 1;
-  kv.page_tokens = kPage;
-  return kv;
-}
+inline KvInfo FakeKv() { return PlainKv(2, 2, 1, 1, kPage); }
 
 inline uint64_t Mix(uint64_t state, int32_t token, int64_t position) {
   state ^= static_cast<uint64_t>(token) * 0x9e3779b97f4a7c15u + static_cast<uint64_t>(position);
@@ -67,9 +60,9 @@ class FakeProgram : public Program {
       const int32_t begin = a.cu[static_cast<size_t>(b)], end = a.cu[static_cast<size_t>(b) + 1];
       for (int64_t row = 0; row < rows; ++row) {
         for (int32_t t = begin; t < end; ++t) {
-          *At(a, a.k_pages, b, row, Len(a, b, row) + t - begin) =
+          *At(a, a.planes[0], b, row, Len(a, b, row) + t - begin) =
               static_cast<float>(a.tokens[static_cast<size_t>(t)] + 128 * row);
-          *At(a, a.v_pages, b, row, Len(a, b, row) + t - begin) = static_cast<float>(
+          *At(a, a.planes[1], b, row, Len(a, b, row) + t - begin) = static_cast<float>(
               a.positions[static_cast<size_t>(t)] + MarkAt(a, begin, end, t, Len(a, b, row)));
         }
       }
@@ -78,8 +71,8 @@ class FakeProgram : public Program {
         uint64_t state = 1;
         for (int64_t row = 0; row < rows; ++row) {
           for (int64_t i = 0; i < Len(a, b, row) + a.rows[r] - begin + 1; ++i) {
-            state = Mix(state, static_cast<int32_t>(*At(a, a.k_pages, b, row, i) - 128 * row),
-                        static_cast<int64_t>(*At(a, a.v_pages, b, row, i)));
+            state = Mix(state, static_cast<int32_t>(*At(a, a.planes[0], b, row, i) - 128 * row),
+                        static_cast<int64_t>(*At(a, a.planes[1], b, row, i)));
           }
         }
         FakeLogits(state, std::span(logits_).subspan(r * kVocab, kVocab));

@@ -29,7 +29,7 @@ struct Churn {
 
   float* At(const Live& live, int64_t row, int64_t token) {
     const int32_t page = live.sequence.row(row)[static_cast<size_t>(token / kPage)];
-    return static_cast<float*>(cache.k_pages()) + page * kPage + token % kPage;
+    return static_cast<float*>(cache.planes()[0]) + page * kPage + token % kPage;
   }
 
   int32_t* PositionAt(const Live& live, int64_t row, int64_t token) {
@@ -45,16 +45,16 @@ struct Churn {
   bool Append(Live* live, const Ids& tokens) {
     index.Reclaim(live->sequence.Wanted(std::ssize(tokens)));
     if (!live->sequence.Reserve(std::ssize(tokens))) return false;
-    const int64_t before = live->sequence.length();
+    const int64_t before = live->sequence.num_computed_tokens();
     for (int64_t row = 0; row < cache.rows(); ++row) {
       for (int64_t i = 0; i < std::ssize(tokens); ++i) {
-        *At(*live, row, live->sequence.length() + i) =
+        *At(*live, row, live->sequence.num_computed_tokens() + i) =
             static_cast<float>(tokens[static_cast<size_t>(i)] * 8 + row);
       }
     }
     live->sequence.Commit(std::ssize(tokens));
     for (int64_t row = 0; row < cache.rows(); ++row) {
-      for (int64_t i = before; i < live->sequence.length(); ++i) {
+      for (int64_t i = before; i < live->sequence.num_computed_tokens(); ++i) {
         REQUIRE(live->sequence.position(row, i) == i);
         // From here on as in a row that tokens were taken out of: positions that no slot number and
         // no other row has.
@@ -69,10 +69,10 @@ struct Churn {
     std::set<int32_t> used;
     for (const auto& live : all) {
       const Sequence& sequence = live->sequence;
-      REQUIRE(sequence.length() == std::ssize(live->tokens));
+      REQUIRE(sequence.num_computed_tokens() == std::ssize(live->tokens));
       for (int64_t row = 0; row < cache.rows(); ++row) {
-        REQUIRE(std::ssize(sequence.row(row)) >= cache.ColumnsFor(sequence.length()));
-        for (int64_t i = 0; i < sequence.length(); ++i) {
+        REQUIRE(std::ssize(sequence.row(row)) >= cache.ColumnsFor(sequence.num_computed_tokens()));
+        for (int64_t i = 0; i < sequence.num_computed_tokens(); ++i) {
           REQUIRE(*At(*live, row, i) ==
                   static_cast<float>(live->tokens[static_cast<size_t>(i)] * 8 + row));
           REQUIRE(sequence.position(row, i) == Moved(row, i));
@@ -113,10 +113,10 @@ TEST_CASE("kv: random churn keeps every sequence's contents and positions and lo
           break;
         }
         case 1: {  // rollback
-          const int64_t n = below(live.sequence.length() + 1);
+          const int64_t n = below(live.sequence.num_computed_tokens() + 1);
           REQUIRE(live.sequence.Rollback(n).ok());
           live.tokens.resize(live.tokens.size() - static_cast<size_t>(n));
-          if (live.cursor.column * kPage > live.sequence.length()) {
+          if (live.cursor.column * kPage > live.sequence.num_computed_tokens()) {
             // Start over along what is left, as nothing of it needs to be in the index any more.
             live.sequence.Reset();
             live.tokens.clear();
@@ -129,11 +129,11 @@ TEST_CASE("kv: random churn keeps every sequence's contents and positions and lo
           churn.all.pop_back();
           break;
         case 3: {  // share a prefix
-          if (live.sequence.length() > 0) break;
+          if (live.sequence.num_computed_tokens() > 0) break;
           live.cursor = {};
           const Ids prompt(static_cast<size_t>(1 + below(kContext)), 1 + below(2));
           found += churn.index.Extend(prompt, std::ssize(prompt), &live.sequence, &live.cursor);
-          live.tokens.assign(prompt.begin(), prompt.begin() + live.sequence.length());
+          live.tokens.assign(prompt.begin(), prompt.begin() + live.sequence.num_computed_tokens());
           break;
         }
         default: {  // append, and tell the index

@@ -33,7 +33,7 @@ TEST_CASE("prefix: full pages of equal tokens are shared, at most `most` tokens 
   CHECK(at_a.column == 2);
   const Ids same = {1, 2, 3, 4, 5, 6, 7, 8, 10};
   CHECK(f.index.Extend(same, 8, &b, &at_b) == 8);
-  CHECK(b.length() == 8);
+  CHECK(b.num_computed_tokens() == 8);
   for (int64_t row = 0; row < 4; ++row) {
     CHECK(b.row(row)[0] == a.row(row)[0]);
     CHECK(b.row(row)[1] == a.row(row)[1]);

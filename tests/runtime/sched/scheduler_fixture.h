@@ -21,10 +21,11 @@ using Ids = std::vector<int32_t>;
 inline constexpr uint64_t kColumnBytes = 4 * 4 * 2 * 4;
 
 struct Fixture {
-  explicit Fixture(SchedulerOptions options = {}, int64_t chunk = 16, ChunkRule rule = {})
+  explicit Fixture(SchedulerOptions options = {}, int64_t chunk = 16, ChunkRule rule = {},
+                   const KvInfo& kv = FakeKv())
       : model(chunk, rule) {
     if (options.context == 0) options.context = 64;
-    auto created = Scheduler::Create(&model.stepper, FakeKv(), model.rules(), options);
+    auto created = Scheduler::Create(&model.stepper, kv, model.rules(), options);
     REQUIRE(created.ok());
     scheduler = std::move(created).value();
   }
