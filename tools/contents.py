@@ -17,10 +17,11 @@ from fretsaw.ir.errors import LoweringError
 from fretsaw.passes.evidence.feeds import vocabulary
 
 if TYPE_CHECKING:
-    from fretsaw.backends.tvm.build import Program
-    from fretsaw.backends.tvm.steps import Tensor
+    from fretsaw.backends.built import Built
+    from fretsaw.backends.tensor import Tensor
     from fretsaw.frontend.checkpoint import Checkpoint
     from fretsaw.passes.pipeline import PipelineResult
+    from fretsaw.tools.chosen_backend import ChosenBackend
 
 FORMAT_VERSION = 1
 Chunks = Iterable[memoryview]
@@ -34,7 +35,7 @@ class Contents:
     sections: Sequence[tuple[str, Chunks]]
 
     @staticmethod
-    def of(checkpoint: Checkpoint, result: PipelineResult, program: Program) -> Contents:
+    def of(checkpoint: Checkpoint, result: PipelineResult, chosen: ChosenBackend, built: Built) -> Contents:
         """Contents for a compiled model.
 
         Raises:
@@ -50,12 +51,12 @@ class Contents:
             sections.append(("tokenizer.json", [memoryview(_minified(checkpoint.tokenizer_json))]))
         if checkpoint.chat_template is not None:
             sections.append(("chat_template", [_utf8(checkpoint.chat_template)]))
-        sections += [(f"code/{name}", [memoryview(code)]) for name, (code, _) in program.variants.items()]
-        placed, total = _place(program.tensors)
-        manifest = _manifest(checkpoint, result, program, placed)
+        sections += [(f"code/{variant.name}", [memoryview(variant.code)]) for variant in built.variants]
+        placed, total = _place(built.tensors)
+        manifest = _manifest(checkpoint, result, chosen, built, placed)
         sizes = {name: 0 for name, _ in sections} | {"weights": total}
         validate_manifest(manifest, sizes)
-        sections.append(("weights", _weight_chunks(program.tensors, placed)))
+        sections.append(("weights", _weight_chunks(built.tensors, placed)))
         return Contents(manifest, sections)
 
 
@@ -67,24 +68,26 @@ def _minified(text: bytes) -> bytes:
         return text
 
 
-def producer() -> dict[str, str]:
+def producer(built: Built) -> dict[str, str]:
     """Versions of everything that shaped the artifact."""
-    packages = {"fretsaw": "fretsaw", "torch": "torch", "transformers": "transformers", "tvm": "apache-tvm"}
+    packages = {"fretsaw": "fretsaw", "torch": "torch", "transformers": "transformers"}
     found = {}
     for key, package in packages.items():
         try:
             found[key] = version(package)
         except PackageNotFoundError:  # a source tree on the path
             found[key] = "0.1.0" if key == "fretsaw" else "unknown"
-    return found
+    return found | dict(built.producer)
 
 
 def _manifest(
-    checkpoint: Checkpoint, result: PipelineResult, program: Program, placed: Sequence[Mapping[str, object]]
-) -> dict[str, object]:
+    checkpoint: Checkpoint, result: PipelineResult, chosen: ChosenBackend, built: Built,
+    placed: Sequence[Mapping[str, object]],
+) -> dict[str, object]:  # fmt: skip
     manifest: dict[str, object] = {
         "format_version": FORMAT_VERSION,
-        "producer": producer(),
+        "producer": producer(built),
+        "backend": chosen.to_json(),
         "model": {
             "family": checkpoint.family,
             "architecture": checkpoint.architecture,
@@ -108,13 +111,10 @@ def _manifest(
         }
     manifest |= {
         "weights": {"section": "weights", "tensors": list(placed)},
-        **({"kv": dict(program.kv)} if checkpoint.kind == "decoder" else {"embedding": _embedding(checkpoint, result)}),
-        "program": dict(program.program),
-        "variants": [
-            {"name": name, "section": f"code/{name}", "requires": list(requires)}
-            for name, (_, requires) in program.variants.items()
-        ],
-        "memory": dict(program.memory),
+        **_cache_or_embedding(checkpoint, result, built),
+        "program": dict(built.program),
+        "variants": [variant.to_json() for variant in built.variants],
+        "memory": dict(built.memory),
         "passes": [
             {
                 "name": e.name, "phase": e.phase, "keeps": e.keeps, "options": dict(e.options), "hit": e.hit,
@@ -133,6 +133,13 @@ def checks_of(result: PipelineResult) -> str:
     if result.checks["status"] == "unchecked: --no-check":
         return "off"
     return "passed" if all(entry.check["status"] == "passed" for entry in result.ledger) else "partial"
+
+
+def _cache_or_embedding(checkpoint: Checkpoint, result: PipelineResult, built: Built) -> dict[str, object]:
+    """What a decoder keeps between steps, or what an encoder gives."""
+    if checkpoint.kind == "decoder":
+        return {"kv": dict(built.cache)}
+    return {"embedding": _embedding(checkpoint, result)}
 
 
 def _embedding(checkpoint: Checkpoint, result: PipelineResult) -> dict[str, object]:

@@ -20,6 +20,8 @@ _NONE = type(None)
 SCHEMA: Mapping[str, Kinds] = {
     "format_version": int,
     "producer": dict,
+    "backend?.name": str,
+    "backend?.options": dict,
     "model.family": str,
     "model.architecture": str,
     "model.kind": str,
@@ -58,6 +60,7 @@ SCHEMA: Mapping[str, Kinds] = {
     "program.dense?.single": bool,
     "variants[].name": str,
     "variants[].section": str,
+    "variants[].loader?": str,
     "variants[].requires[]": str,
     "memory.weights_bytes": int,
     "memory.kv_bytes_per_token": int,

@@ -15,7 +15,6 @@ from fretsaw.backends.tvm.kernels.isa import Isa
 from fretsaw.backends.tvm.kv_storage import row_bytes
 from fretsaw.backends.tvm.options import TvmOptions
 from fretsaw.backends.tvm.plan import plan
-from fretsaw.backends.tvm.plan.supported import check_supported
 from fretsaw.backends.tvm.prompt_rule import prompt_rule
 from fretsaw.backends.tvm.steps import Plan, Tensor
 from fretsaw.ir import Dim, Graph, Value
@@ -71,11 +70,10 @@ def build(
         jobs: Kernels compiled at the same time.
 
     Raises:
-        LoweringError: an op or a combination that this backend cannot lower, by name and place.
+        LoweringError: a combination of ops that this backend cannot lower, by name and place.
     """
     options = options or TvmOptions()
     tell = progress or (lambda _: None)
-    check_supported(graph)
     rule = prompt_rule(graph, options)
     tell("planning kernels")
     made = plan(graph, options)
@@ -152,7 +150,7 @@ def _variants(
     tell: Callable[[str], None],
 ) -> tuple[dict[str, tuple[bytes, tuple[str, ...]]], KernelCount]:  # fmt: skip
     """Code by variant name, best first. The kernels of all instruction sets are compiled side by side."""
-    isas = [Isa(cpu) for cpu in sorted(options.cpus, reverse=True)]  # v4 before v3
+    isas = [Isa(cpu) for cpu in sorted(set(options.cpus), reverse=True)]  # v4 before v3
     specs = list(dict.fromkeys(launch.spec for plan in entries.values() for launch in plan.launches))
     kernels = {isa: [kernel_of(spec, isa) for spec in specs] for isa in isas}
     compiled = compile_kernels([k for isa in isas for k in kernels[isa]], cache, jobs, tell)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from fretsaw.backends.tvm.plan.context import Context
 from fretsaw.backends.tvm.plan.sparse_attention import check_pages
-from fretsaw.backends.tvm.specs_select import BUILDERS, SelectSpec
+from fretsaw.backends.tvm.specs_select import SelectSpec
 from fretsaw.backends.tvm.steps import Arg, CacheSlot
 from fretsaw.ir import Node, TensorType, Value
 from fretsaw.ir.op import get_op
-
-SELECT = frozenset(BUILDERS)
 
 
 def cover_select(ctx: Context, node: Node) -> None:
