@@ -9,8 +9,8 @@ from importlib.metadata import version
 from fretsaw.backends.backend import Backend, ModelFacts, Work
 from fretsaw.backends.built import Built, Variant
 from fretsaw.backends.lowering import Answer
+from fretsaw.backends.tvm.covers import COVERS
 from fretsaw.backends.tvm.options import TvmOptions
-from fretsaw.backends.tvm.plan.covers import COVERS
 from fretsaw.ir import Graph
 from fretsaw.ir.errors import UsageError
 

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from fretsaw.backends.tvm.kv_storage import KvType
-    from fretsaw.backends.tvm.options import WeightType
     from fretsaw.passes.api import Pass
     from fretsaw.passes.evidence.options import EvidenceOptions
     from fretsaw.passes.kit.recipe import Recipe
@@ -82,8 +80,8 @@ def command(
     checkpoint: Path,
     output: Path,
     backends: tuple[str, ...],
-    weights: WeightType,
-    kv: KvType,
+    weights: str,
+    kv: str,
     cpus: tuple[str, ...],
     chunk: int | None,
     passes: tuple[str, ...],

@@ -5,11 +5,11 @@ A launch stands where its last node stood, so all it reads exists by then and ef
 
 from __future__ import annotations
 
+from fretsaw.backends.tvm.covers import COVERS, Cover
 from fretsaw.backends.tvm.options import TvmOptions
 from fretsaw.backends.tvm.plan import heads, key_bounds, segments
 from fretsaw.backends.tvm.plan.attention import attention_sites
 from fretsaw.backends.tvm.plan.context import Context
-from fretsaw.backends.tvm.plan.covers import COVERS, Cover
 from fretsaw.backends.tvm.steps import Plan
 from fretsaw.ir import Graph, HandleType, Node
 

@@ -7,10 +7,10 @@ import pytest
 from safetensors.numpy import save_file
 
 from fretsaw.backends.lowering import Lowering, Refusal
+from fretsaw.backends.tvm.covers import COVERS, Cover
 from fretsaw.backends.tvm.expr import BINARY, UNARY
 from fretsaw.backends.tvm.options import TvmOptions
 from fretsaw.backends.tvm.plan import plan
-from fretsaw.backends.tvm.plan.covers import COVERS, Cover
 from fretsaw.backends.tvm.specs_select import BUILDERS
 from fretsaw.ir import Graph, parse
 from fretsaw.ir.phases import SELECTORS

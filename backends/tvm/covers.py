@@ -21,10 +21,12 @@ if TYPE_CHECKING:
 
     CoverFn = Callable[[Context, Node], None]
 
+PLAN = "fretsaw.backends.tvm.plan"  # its modules load TVM
+
 
 @dataclass(frozen=True)
 class Cover(Lowering):
-    """A lowering by a function of this folder.
+    """A lowering by a function of the planner.
 
     Args:
         function: ``module.function``; it takes the context and a node that no site has covered.
@@ -35,7 +37,7 @@ class Cover(Lowering):
     def load(self) -> CoverFn:
         """The function itself."""
         module, name = self.function.split(".")
-        return cast("CoverFn", getattr(import_module(f"{__package__}.{module}"), name))
+        return cast("CoverFn", getattr(import_module(f"{PLAN}.{module}"), name))
 
 
 ELEMENTWISE = Cover("an epilogue of the kernel before it, or a pass over memory", "misc.cover_elementwise")
