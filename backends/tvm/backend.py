@@ -10,7 +10,7 @@ from fretsaw.backends.backend import Backend, ModelFacts, Work
 from fretsaw.backends.built import Built, Variant
 from fretsaw.backends.lowering import Answer
 from fretsaw.backends.tvm.covers import COVERS
-from fretsaw.backends.tvm.options import TvmOptions
+from fretsaw.backends.tvm.options import CPUS, TvmOptions
 from fretsaw.ir import Graph
 from fretsaw.ir.errors import UsageError
 
@@ -26,12 +26,13 @@ class CpuBackend(Backend[TvmOptions]):
         return COVERS
 
     def settle(self, options: TvmOptions, model: ModelFacts) -> TvmOptions:
-        """Steps hold the longest text of an encoder, which cannot be cut.
+        """Instruction sets once each, best first; steps that hold the longest text of an encoder, which cannot be cut.
 
         Raises:
             UsageError: a storage of keys and values where none are kept, or a text may be longer than a step can be.
         """
         check_cache(options, model.kind)
+        options = replace(options, cpus=tuple(cpu for cpu in CPUS if cpu in options.cpus))
         if model.kind == "decoder":
             return options
         return replace(options, chunk_tokens=max(options.chunk_tokens, model.context))

@@ -150,7 +150,7 @@ def _variants(
     tell: Callable[[str], None],
 ) -> tuple[dict[str, tuple[bytes, tuple[str, ...]]], KernelCount]:  # fmt: skip
     """Code by variant name, best first. The kernels of all instruction sets are compiled side by side."""
-    isas = [Isa(cpu) for cpu in sorted(set(options.cpus), reverse=True)]  # v4 before v3
+    isas = [Isa(cpu) for cpu in sorted(options.cpus, reverse=True)]  # v4 before v3
     specs = list(dict.fromkeys(launch.spec for plan in entries.values() for launch in plan.launches))
     kernels = {isa: [kernel_of(spec, isa) for spec in specs] for isa in isas}
     compiled = compile_kernels([k for isa in isas for k in kernels[isa]], cache, jobs, tell)

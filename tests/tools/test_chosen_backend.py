@@ -73,6 +73,15 @@ def test_the_model_settles_options() -> None:
     assert chosen("sheet").settled(ModelFacts("decoder", 9)).options == Options(9)
 
 
+def test_the_cpu_backend_settles_its_own() -> None:
+    """Instruction sets once each and best first; a step holds the longest text of an encoder."""
+    asked = choose("cpu:cpus=x86-64-v3,x86-64-v4,x86-64-v3,chunk_tokens=64")
+    decoder, encoder = (asked.settled(ModelFacts(kind, 100)).to_json()["options"] for kind in ("decoder", "encoder"))
+    assert isinstance(decoder, dict) and isinstance(encoder, dict)
+    assert decoder["cpus"] == ("x86-64-v4", "x86-64-v3") and decoder["chunk_tokens"] == 64
+    assert encoder["chunk_tokens"] == 100
+
+
 def test_what_cannot_be_chosen() -> None:
     has = "size (an integer, 3), names (texts separated by commas, (empty))"
     assert refusal("shet") == ("there is no backend shet", "--backend shet", "did you mean sheet? there are: sheet")

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from fretsaw.tools.chosen_backend import ChosenBackend
 
 FILE = click.Path(path_type=Path, dir_okay=False)
-# Parameters of the command that are short for an option of the backend -> that option.
+# Parameters of the command that are short for an option of the backend -> that option. They are read from the context,
+# where one that was given can be told from one that was not.
 SHORT = {"weights": "weights", "kv": "kv", "cpus": "cpus", "chunk": "chunk_tokens"}
 
 
@@ -27,7 +28,7 @@ SHORT = {"weights": "weights", "kv": "kv", "cpus": "cpus", "chunk": "chunk_token
     "backends",
     multiple=True,
     metavar="NAME[:K=V,...]",
-    help="What to compile for, with options; `fretsaw backends` lists them. Default: the first one.",
+    help="What to compile for, with options. Default: the first one that `fretsaw backends` lists.",
 )
 @click.option(
     "--weights",

@@ -93,7 +93,8 @@ def test_what_the_artifact_says(llama: Compiled, capsys: pytest.CaptureFixture[s
     ]
     assert manifest["producer"]["numpy"] == np.__version__ and "tvm" not in manifest["producer"]  # type: ignore[index, operator]
     assert cli.run(["inspect", str(llama.artifact)]) == 0 == cli.run(["verify", str(llama.artifact)])
-    assert "loader numpy" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "loader numpy" in out and "numpy:chunk_tokens=5" in out
 
 
 @pytest.mark.native
