@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -125,6 +126,12 @@ def test_nothing_outside_its_folder_names_it(root: Path) -> None:
     outside = [p for p in files if p.suffix in SOURCES and HERE not in p.parents and "__pycache__" not in p.parts]
     lines = [line for p in outside for line in p.read_text(encoding="utf-8").splitlines() if NAME in line]
     assert len(outside) > 500 and len(lines) == 0
+
+
+def test_the_page_shows_this_code(root: Path) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (root / "docs" / "backends.md").read_text(encoding="utf-8"), re.S)
+    source = (HERE / "backend.py").read_text(encoding="utf-8")
+    assert len(blocks) == 3 and all(block in source for block in blocks)
 
 
 @pytest.mark.parametrize("file", ["backend.py", "runner.py"])
