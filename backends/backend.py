@@ -6,6 +6,7 @@ wants of it, it asks through the methods below; `registry.py` finds it by name, 
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -57,24 +58,29 @@ class Backend(Protocol[O]):
     ``fretsaw backends`` says of it."""
 
     @property
+    @abstractmethod
     def name(self) -> str:
         """The name that it is registered and chosen by."""
         ...
 
     @property
+    @abstractmethod
     def options(self) -> type[O]:
         """A frozen dataclass, every field with a default: ``--backend NAME:field=value``."""
         ...
 
     @property
+    @abstractmethod
     def phase(self) -> str:
         """The phase that it lowers from; the pipeline runs up to it."""
         ...
 
+    @abstractmethod
     def lowerings(self) -> Mapping[str, Answer]:
         """An answer for every op that is legal in the phase. Must not load the target's library."""
         ...
 
+    @abstractmethod
     def build(self, graph: Graph, options: O, model: ModelFacts, work: Work) -> Built:
         """Compile a graph, whose ops all have a lowering.
 

@@ -84,6 +84,8 @@ def test_an_unknown_name_lists_those_that_exist(install: Install) -> None:
          "cannot be loaded: ModuleNotFoundError: No module named 'there_is_no_such_module'"),
         ("from dataclasses", "raise SystemExit(3)\nfrom dataclasses", "cannot be loaded: SystemExit: 3"),
         ("backend = Paper()", "", f"cannot be loaded: AttributeError: module '{MODULE}' has no attribute 'backend'"),
+        ("    def build(self, graph, options, model, work): ...", "",
+         "cannot be loaded: TypeError: Can't instantiate abstract class Paper with abstract method build"),
         ("backend = Paper()", "backend = Paper", "is a class, not a backend"),
         ("backend = Paper()", "backend = 7",
          "is int, not a backend, it has no name, options, phase, passes, lowerings, settle, build"),
