@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from fretsaw.ir.errors import VerifyError
 from fretsaw.ir.excerpt import excerpt, place
 from fretsaw.ir.node import Graph
+from fretsaw.ir.op import catalogue
 
 PHASES = ("captured", "canonical", "fused", "packed")
 
@@ -30,7 +31,7 @@ _CACHE = dict.fromkeys(
     ("kv_append", "cached_attention", "keep_window", "block_attention", "gather_attention", "merge_attention"),
     "the cache exists only after packing",
 )
-_SELECTORS = (
+SELECTORS = (
     "causal_blocks", "forced_blocks", "span_blocks", "strided_blocks", "union_blocks", "pick_heads", "compact_blocks",
     "pool_queries", "pool_keys", "block_scores", "band_scores", "bound_scores", "antidiagonal_scores", "line_scores",
     "compressed_scores", "softmax_blocks", "pool_heads", "line_blocks", "line_tokens", "block_tokens",
@@ -39,7 +40,7 @@ _SELECTORS = (
     "elastic_blocks", "prompt_blocks", "flex_switch", "halving_blocks", "gate_queries", "gate_keys", "earlier_blocks",
     "representative_keys", "chunk_keys", "hash_scores", "sampled_blocks",
 )  # fmt: skip
-_CACHE |= dict.fromkeys(_SELECTORS, "blocks of a step exist only after packing")
+_CACHE |= dict.fromkeys(SELECTORS, "blocks of a step exist only after packing")
 _CACHE |= dict.fromkeys(("segment_attention", "segment_pool"), "segments exist only after packing")
 _PADDED = {"attention": "a packed program reads the KV cache", "pool": "a packed program pools segments"}
 _RAISED = dict.fromkeys(("cos", "sin"), "left over from a rotary embedding that no rule recognised")
@@ -58,6 +59,11 @@ SPECS: Mapping[str, PhaseSpec] = {
     "fused": PhaseSpec("fused", {**_CACHE, **_RAISED}),
     "packed": PhaseSpec("packed", {**_RAISED, **_PADDED}),
 }
+
+
+def legal_ops(phase: str) -> tuple[str, ...]:
+    """The ops that may stand in a graph of ``phase``, in the order of the catalogue."""
+    return tuple(op for op in catalogue() if op not in SPECS[phase].banned)
 
 
 def check_phase(graph: Graph, *, when: str = "") -> None:

@@ -19,6 +19,7 @@ COMMANDS = {
     "example": "Write an example checkpoint directory.",
     "compile": "Compile a checkpoint directory to one artifact.",
     "passes": "List the passes, or show one.",
+    "backends": "List the backends, or show one.",
     "new-pass": "Write a pass, its test and a recipe.",
     "inspect": "Show what is in an artifact.",
     "explain": "Show why a pass did not fire.",

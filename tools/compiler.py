@@ -13,17 +13,15 @@ from fretsaw.passes.evidence.options import EvidenceOptions
 from fretsaw.tools.capturing import captured_graph
 from fretsaw.tools.progress import Lines
 from fretsaw.tools.reporter import Phase, PhaseRecord, Reporter
-from fretsaw.tools.without_torch import without_torch
 
 if TYPE_CHECKING:
-    from fretsaw.backends.tvm.build import Program
-    from fretsaw.backends.tvm.options import TvmOptions
+    from fretsaw.backends.backend import ModelFacts
+    from fretsaw.backends.built import Built
     from fretsaw.frontend.checkpoint import Checkpoint
     from fretsaw.ir import Graph
     from fretsaw.passes.api import Pass
     from fretsaw.passes.pipeline import PipelineResult
-
-PHASES = ("canonical", "fused", "packed")
+    from fretsaw.tools.chosen_backend import ChosenBackend
 
 
 @dataclass(frozen=True)
@@ -31,6 +29,7 @@ class CompileOptions:
     """What ``fretsaw compile`` is told.
 
     Args:
+        chosen: The backend, with its options.
         passes: The requested ones, in order, configured and known to go together.
         evidence: Checks and limits; ``calib`` is filled from the file below.
         calib: Text on which passes are checked, or None.
@@ -39,7 +38,7 @@ class CompileOptions:
         jobs: Kernels compiled at the same time.
     """
 
-    tvm: TvmOptions
+    chosen: ChosenBackend
     passes: tuple[Pass, ...] = ()
     evidence: EvidenceOptions = EvidenceOptions()
     calib: Path | None = None
@@ -54,39 +53,17 @@ def compile_checkpoint(source: Path, output: Path, options: CompileOptions, repo
     Raises:
         FretsawError: whatever stands in the way; ``output`` is then as it was before.
     """
+    from fretsaw.backends.backend import ModelFacts
+
     check_output(output)
     checkpoint = _load(source, reporter)
-    check_cache(options.tvm, checkpoint.kind)
-    options = replace(options, evidence=_with_calibration(options, checkpoint))
+    facts = ModelFacts(checkpoint.kind, checkpoint.context)
+    options = replace(options, chosen=options.chosen.settled(facts), evidence=_with_calibration(options, checkpoint))
     graph = _capture(checkpoint, reporter)
-    with reporter.phase("load compiler"), without_torch():
-        from fretsaw.backends.kernel_cache import KernelCache
-        from fretsaw.backends.program.prompt_rule import check_whole_prompts
-        from fretsaw.backends.tvm.build import build
     options = _with_plans(graph, options, output, reporter)
     result = _run_passes(graph, options, reporter)
-    check_whole_prompts(result.graph, options.tvm, checkpoint.context)
-    cache = KernelCache()
-    with reporter.phase("generate code") as phase:
-        step = _step_size(options.tvm, checkpoint)
-        program = build(result.graph, step, lambda note: phase.progress(0, note=note), cache, options.jobs)
-        phase.record.nodes = len(program.plan.launches)
-        phase.record.nbytes = sum(len(code) for code, _ in program.variants.values())
-        phase.record.detail = f"{program.kernels.used} kernels, {program.kernels.compiled} compiled"
-    for trouble in cache.troubles:
-        reporter.note(trouble)
-    return _write(output, checkpoint, result, program, reporter)
-
-
-def _step_size(options: TvmOptions, checkpoint: Checkpoint) -> TvmOptions:
-    """The options, with steps that hold the longest text of an encoder, which cannot be cut.
-
-    Raises:
-        UsageError: a text may be longer than a step can be.
-    """
-    if checkpoint.kind == "decoder":
-        return options
-    return replace(options, chunk_tokens=max(options.chunk_tokens, checkpoint.context))
+    built = _build(result.graph, options, facts, reporter)
+    return _write(output, checkpoint, result, options.chosen, built, reporter)
 
 
 def check_output(output: Path) -> None:
@@ -99,17 +76,6 @@ def check_output(output: Path) -> None:
         raise UsageError(f"{output} is a folder", hint="name the file to write, for example model.fsaw")
     if not output.parent.is_dir():
         raise UsageError(f"the folder {output.parent} does not exist", hint="make it, or choose another one")
-
-
-def check_cache(options: TvmOptions, kind: str) -> None:
-    """Refuse a storage for keys and values where none are kept.
-
-    Raises:
-        UsageError: the model has no cache.
-    """
-    if options.kv != "f32" and kind != "decoder":
-        what = f"--kv {options.kv} would change nothing: a model of kind {kind} keeps no keys and values"
-        raise UsageError(what, hint="leave --kv out")
 
 
 def _load(source: Path, reporter: Reporter) -> Checkpoint:
@@ -179,8 +145,12 @@ def _with_plans(graph: Graph, options: CompileOptions, output: Path, reporter: R
 
 def _run_passes(graph: Graph, options: CompileOptions, reporter: Reporter) -> PipelineResult:
     """The pipeline, with one reporter phase per phase of it."""
+    from fretsaw.ir.phases import PHASES
     from fretsaw.passes.pipeline import Event, run_pipeline
+    from fretsaw.tools.chosen_backend import with_backend_passes
 
+    passes = with_backend_passes(options.passes, options.chosen)
+    phases = PHASES[1 : PHASES.index(options.chosen.backend.phase) + 1]  # the first one is what capture gives
     records: dict[str, PhaseRecord] = {}
     with ExitStack() as running:
         shown: dict[str, Phase] = {}
@@ -197,7 +167,7 @@ def _run_passes(graph: Graph, options: CompileOptions, reporter: Reporter) -> Pi
                 lines.note(note)
 
         result = run_pipeline(
-            graph, PHASES, options.passes, observe, options.evidence,
+            graph, phases, passes, observe, options.evidence,
             dump=_Dump(options.dump_ir) if options.dump_ir is not None else None, debug=options.debug,
         )  # fmt: skip
     for phase, after in result.stages[1:]:
@@ -220,12 +190,34 @@ class _Dump:
         self.number += 1
 
 
-def _write(output: Path, checkpoint: Checkpoint, result: PipelineResult, program: Program, reporter: Reporter) -> int:
+def _build(graph: Graph, options: CompileOptions, facts: ModelFacts, reporter: Reporter) -> Built:
+    """The backend's program, after its table was asked about every op."""
+    from fretsaw.backends.backend import Work
+    from fretsaw.backends.lowering import check_lowerings
+
+    backend = options.chosen.backend
+    notes: list[str] = []
+    with reporter.phase("generate code") as phase:
+        check_lowerings(graph, backend.name, backend.phase, backend.lowerings())
+        work = Work(lambda note: phase.progress(0, note=note), notes.append, options.jobs)
+        built = backend.build(graph, options.chosen.options, facts, work)
+        phase.record.nodes = built.launches
+        phase.record.nbytes = sum(len(variant.code) for variant in built.variants)
+        phase.record.detail = built.detail
+    for note in notes:
+        reporter.note(note)
+    return built
+
+
+def _write(
+    output: Path, checkpoint: Checkpoint, result: PipelineResult, chosen: ChosenBackend, built: Built,
+    reporter: Reporter,
+) -> int:  # fmt: skip
     from fretsaw.backends.artifact import write_container
     from fretsaw.tools.contents import Contents
 
-    contents = Contents.of(checkpoint, result, program)
-    with reporter.phase("pack and write", total=program.memory["weights_bytes"]) as phase:
+    contents = Contents.of(checkpoint, result, chosen, built)
+    with reporter.phase("pack and write", total=sum(tensor.nbytes for tensor in built.tensors)) as phase:
 
         def counted(chunks: Iterator[memoryview]) -> Iterator[memoryview]:
             for chunk in chunks:

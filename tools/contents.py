@@ -12,17 +12,16 @@ import numpy as np
 
 from fretsaw.backends.artifact import validate_manifest
 from fretsaw.backends.artifact.layout import FORMAT_VERSION, align
-from fretsaw.backends.program.serialize import SECTION, to_bytes
-from fretsaw.backends.program.verify import Beside, verify_program
 from fretsaw.ir import to_text
 from fretsaw.ir.errors import LoweringError
 from fretsaw.passes.evidence.feeds import vocabulary
 
 if TYPE_CHECKING:
-    from fretsaw.backends.program.steps import Tensor
-    from fretsaw.backends.tvm.build import Program
+    from fretsaw.backends.built import Built
+    from fretsaw.backends.tensor import Tensor
     from fretsaw.frontend.checkpoint import Checkpoint
     from fretsaw.passes.pipeline import PipelineResult
+    from fretsaw.tools.chosen_backend import ChosenBackend
 
 Chunks = Iterable[memoryview]
 
@@ -35,7 +34,7 @@ class Contents:
     sections: Sequence[tuple[str, Chunks]]
 
     @staticmethod
-    def of(checkpoint: Checkpoint, result: PipelineResult, program: Program) -> Contents:
+    def of(checkpoint: Checkpoint, result: PipelineResult, chosen: ChosenBackend, built: Built) -> Contents:
         """Contents for a compiled model.
 
         Raises:
@@ -51,14 +50,14 @@ class Contents:
             sections.append(("tokenizer.json", [memoryview(_minified(checkpoint.tokenizer_json))]))
         if checkpoint.chat_template is not None:
             sections.append(("chat_template", [_utf8(checkpoint.chat_template)]))
-        sections.append((SECTION, [memoryview(to_bytes(program.steps))]))
-        sections += [(f"code/{name}", [memoryview(code)]) for name, (code, _) in program.variants.items()]
-        placed, total = _place(program.tensors)
-        manifest = _manifest(checkpoint, result, program, placed)
+        sections += [(name, [memoryview(data)]) for name, data in built.sections]
+        sections += [(f"code/{variant.name}", [memoryview(variant.code)]) for variant in built.variants]
+        placed, total = _place(built.tensors)
+        manifest = _manifest(checkpoint, result, chosen, built, placed)
         sizes = {name: 0 for name, _ in sections} | {"weights": total}
         validate_manifest(manifest, sizes)
-        verify_program(program.steps, Beside.of(manifest))
-        sections.append(("weights", _weight_chunks(program.tensors, placed)))
+        built.verify(manifest)
+        sections.append(("weights", _weight_chunks(built.tensors, placed)))
         return Contents(manifest, sections)
 
 
@@ -70,24 +69,26 @@ def _minified(text: bytes) -> bytes:
         return text
 
 
-def producer() -> dict[str, str]:
+def producer(built: Built) -> dict[str, str]:
     """Versions of everything that shaped the artifact."""
-    packages = {"fretsaw": "fretsaw", "torch": "torch", "transformers": "transformers", "tvm": "apache-tvm"}
+    packages = {"fretsaw": "fretsaw", "torch": "torch", "transformers": "transformers"}
     found = {}
     for key, package in packages.items():
         try:
             found[key] = version(package)
         except PackageNotFoundError:  # a source tree on the path
             found[key] = "0.1.0" if key == "fretsaw" else "unknown"
-    return found
+    return found | dict(built.producer)
 
 
 def _manifest(
-    checkpoint: Checkpoint, result: PipelineResult, program: Program, placed: Sequence[Mapping[str, object]]
-) -> dict[str, object]:
+    checkpoint: Checkpoint, result: PipelineResult, chosen: ChosenBackend, built: Built,
+    placed: Sequence[Mapping[str, object]],
+) -> dict[str, object]:  # fmt: skip
     manifest: dict[str, object] = {
         "format_version": FORMAT_VERSION,
-        "producer": producer(),
+        "producer": producer(built),
+        "backend": chosen.to_json(),
         "model": {
             "family": checkpoint.family,
             "architecture": checkpoint.architecture,
@@ -111,13 +112,10 @@ def _manifest(
         }
     manifest |= {
         "weights": {"section": "weights", "tensors": list(placed)},
-        **({"kv": dict(program.kv)} if checkpoint.kind == "decoder" else {"embedding": _embedding(checkpoint, result)}),
-        "program": {"section": SECTION, **program.program},
-        "variants": [
-            {"name": name, "section": f"code/{name}", "requires": list(requires)}
-            for name, (_, requires) in program.variants.items()
-        ],
-        "memory": dict(program.memory),
+        **_cache_or_embedding(checkpoint, result, built),
+        "program": dict(built.program),
+        "variants": [variant.to_json() for variant in built.variants],
+        "memory": dict(built.memory),
         "passes": [
             {
                 "name": e.name, "phase": e.phase, "keeps": e.keeps, "options": dict(e.options), "hit": e.hit,
@@ -136,6 +134,13 @@ def checks_of(result: PipelineResult) -> str:
     if result.checks["status"] == "unchecked: --no-check":
         return "off"
     return "passed" if all(entry.check["status"] == "passed" for entry in result.ledger) else "partial"
+
+
+def _cache_or_embedding(checkpoint: Checkpoint, result: PipelineResult, built: Built) -> dict[str, object]:
+    """What a decoder keeps between steps, or what an encoder gives."""
+    if checkpoint.kind == "decoder":
+        return {"kv": dict(built.cache)}
+    return {"embedding": _embedding(checkpoint, result)}
 
 
 def _embedding(checkpoint: Checkpoint, result: PipelineResult) -> dict[str, object]:

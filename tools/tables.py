@@ -36,9 +36,19 @@ def model_rows(manifest: Manifest, file_bytes: int) -> Rows:
         _output_row(manifest),
         *_sparse_rows(manifest["program"], model["context"]),
         ("checkpoint", f"sha256 {model['checkpoint_sha256']}"),
+        *_backend_rows(manifest),
         ("made by", ", ".join(f"{k} {v}" for k, v in manifest["producer"].items())),
         ("file", f"{size(file_bytes)}, format version {number(manifest['format_version'])}"),
     ]
+
+
+def _backend_rows(manifest: Manifest) -> Rows:
+    """What built the artifact, as ``--backend`` takes it; nothing where the artifact does not say."""
+    if "backend" not in manifest:
+        return []
+    options = manifest["backend"]["options"].items()
+    said = ",".join(f"{k}={','.join(map(str, v)) if isinstance(v, list) else str(v)}" for k, v in options)
+    return [("backend", ":".join(filter(None, [manifest["backend"]["name"], said])))]
 
 
 def _output_row(manifest: Manifest) -> tuple[str, str]:

@@ -21,6 +21,8 @@ _NONE = type(None)
 SCHEMA: Mapping[str, Kinds] = {
     "format_version": int,
     "producer": dict,
+    "backend?.name": str,
+    "backend?.options": dict,
     "model.family": str,
     "model.architecture": str,
     "model.kind": str,
@@ -52,7 +54,7 @@ SCHEMA: Mapping[str, Kinds] = {
     "embedding?.width": int,
     "embedding?.pooling": (str, _NONE),
     "embedding?.normalize": bool,
-    "program.section": str,
+    "program.section?": str,
     "program.entry": str,
     "program.chunk_tokens": int,
     "program.chunk_align?": int,
@@ -63,6 +65,7 @@ SCHEMA: Mapping[str, Kinds] = {
     "program.dense?.single": bool,
     "variants[].name": str,
     "variants[].section": str,
+    "variants[].loader?": str,
     "variants[].requires[]": str,
     "memory.weights_bytes": int,
     "memory.kv_bytes_per_token": int,
@@ -158,7 +161,7 @@ def _check_tensors(found: list[Tensor], section_bytes: int) -> None:
 def _named_sections(manifest: Mapping[str, object]) -> Iterator[tuple[str, object]]:
     for path in (
         "weights.section",
-        "program.section",
+        "program.section?",
         "tokenizer?.section",
         "tokenizer?.chat_template",
         "variants[].section",

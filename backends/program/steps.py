@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import numpy as np
-
-from fretsaw.ir import TensorType, Value
+from fretsaw.backends.tensor import Tensor as Tensor
+from fretsaw.ir import Value
 from fretsaw.ir.cache_policy import CachePolicy
 from fretsaw.ir.planes import Plane
-from fretsaw.ir.types import ITEMSIZE
 
 
 class KernelSpec(Protocol):
@@ -23,25 +20,6 @@ class KernelSpec(Protocol):
         ...
 
     def __hash__(self) -> int: ...
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """A weight as the kernels read it: packed at compile time, stored in the artifact, mapped at run time.
-
-    Args:
-        name: Unique in the artifact.
-        type: dtype and static shape of the packed array.
-        make: Computes the packed array (bf16 as uint16 bits). Called once, when the artifact is written.
-    """
-
-    name: str
-    type: TensorType
-    make: Callable[[], np.ndarray] = field(compare=False, repr=False)
-
-    @property
-    def nbytes(self) -> int:
-        return int(np.prod([int(d) for d in self.type.shape if isinstance(d, int)])) * ITEMSIZE[self.type.dtype]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from fretsaw.backends.program.dense_steps import ENTRY, dense_steps, dense_twin
 from fretsaw.backends.program.entry import StepProgram
 from fretsaw.backends.program.kv_storage import page_planes
 from fretsaw.backends.program.plan import plan
-from fretsaw.backends.program.plan.supported import check_supported
 from fretsaw.backends.program.prompt_rule import prompt_rule
 from fretsaw.backends.program.steps import Plan, Tensor
 from fretsaw.backends.tvm.codegen.link import link_kernels
@@ -75,11 +74,10 @@ def build(
         jobs: Kernels compiled at the same time.
 
     Raises:
-        LoweringError: an op or a combination that this backend cannot lower, by name and place.
+        LoweringError: a combination of ops that this backend cannot lower, by name and place.
     """
     options = options or TvmOptions()
     tell = progress or (lambda _: None)
-    check_supported(graph)
     rule = prompt_rule(graph, options)
     tell("planning kernels")
     made = plan(graph, options)

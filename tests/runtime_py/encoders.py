@@ -11,7 +11,7 @@ import numpy as np
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedModel
 
-from fretsaw.backends.tvm.options import TvmOptions
+from fretsaw.tools.chosen_backend import choose
 from fretsaw.tools.compiler import CompileOptions, compile_checkpoint
 from fretsaw.tools.reporter import Reporter
 from tests.families import VOCAB, save
@@ -72,6 +72,6 @@ def compile_small(name: str, kind: str, folder: Path) -> Small:
     made.save(str(source / "tokenizer.json"))
     (source / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
     artifact = folder / f"{name}-{kind}.fsaw"
-    compile_checkpoint(source, artifact, CompileOptions(TvmOptions(cpus=("x86-64-v3",))), Reporter())
+    compile_checkpoint(source, artifact, CompileOptions(choose("cpu:cpus=x86-64-v3")), Reporter())
     made.enable_truncation(LONGEST)
     return Small(artifact, made, model, kind)

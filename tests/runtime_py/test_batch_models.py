@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from fretsaw import runtime
-from fretsaw.backends.tvm.options import TvmOptions
+from fretsaw.tools.chosen_backend import choose
 from fretsaw.tools.compiler import CompileOptions, compile_checkpoint
 from fretsaw.tools.reporter import Reporter
 from tests import families
@@ -69,7 +69,7 @@ def compiled(request: pytest.FixtureRequest, binary: Path, tmp_path_factory: pyt
     model = families.save(request.param, folder / "model")
     artifact = folder / "model.fsaw"
     compile_checkpoint(
-        folder / "model", artifact, CompileOptions(TvmOptions(cpus=("x86-64-v3",), chunk_tokens=128)), Reporter()
+        folder / "model", artifact, CompileOptions(choose("cpu:cpus=x86-64-v3,chunk_tokens=128")), Reporter()
     )
     asked = requests(model.config.vocab_size)
     return Compiled(artifact, asked, [alone(binary, artifact, r) for r in asked])

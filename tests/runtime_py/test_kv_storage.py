@@ -11,7 +11,7 @@ import pytest
 
 from fretsaw.backends.artifact import Container
 from fretsaw.backends.program.kv_storage import KvType, row_bytes
-from fretsaw.backends.tvm.options import TvmOptions
+from fretsaw.tools.chosen_backend import choose
 from fretsaw.tools.compiler import CompileOptions, compile_checkpoint
 from fretsaw.tools.reporter import Reporter
 from tests import families
@@ -31,7 +31,7 @@ def test_tokens_do_not_depend_on_the_batch(binary: Path, tmp_path: Path, family:
     """Prompts share pages, are cut into chunks and copied on write: the tokens are those of single runs."""
     model = families.save(family, tmp_path / "model")
     artifact, source, out = (tmp_path / name for name in ("model.fsaw", "in.jsonl", "out.jsonl"))
-    options = CompileOptions(TvmOptions(cpus=("x86-64-v3",), chunk_tokens=128, kv=kv))
+    options = CompileOptions(choose(f"cpu:cpus=x86-64-v3,chunk_tokens=128,kv={kv}"))
     compile_checkpoint(tmp_path / "model", artifact, options, Reporter(quiet=True))
     asked = requests(model.config.vocab_size)[5:]  # prompts that begin alike, with and without draws
     source.write_text("".join(json.dumps(r) + "\n" for r in asked))

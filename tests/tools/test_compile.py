@@ -51,6 +51,10 @@ def test_contents(artifact: Path, checkpoint: Path) -> None:
     assert list(container.sections) == [*(f"ir/{p}" for p in phases), *others]
     assert bytes(container.section("code/llvm-x86-64-v3")[:4]) == b"\x7fELF"
     assert container.manifest["generation"] == {"bos_token_id": 1, "eos_token_ids": [2], "pad_token_id": None}
+    assert container.manifest["backend"] == {
+        "name": "cpu",
+        "options": {"weights": "f32", "cpus": ["x86-64-v3"], "chunk_tokens": 512, "page_tokens": 64, "kv": "f32"},
+    }
     assert "tokenizer" not in container.manifest
     program = from_bytes(container.section("program"))
     verify_program(program, Beside.of(container.manifest))
@@ -69,7 +73,9 @@ def test_ir_of_an_artifact_parses(artifact: Path) -> None:
 
 
 def test_same_bytes_twice(artifact: Path, checkpoint: Path, tmp_path: Path) -> None:
-    assert compile_to(tmp_path / "again.fsaw", checkpoint) == 0
+    """The second time with the backend named and its option in the long form."""
+    again = ["-o", str(tmp_path / "again.fsaw"), "--backend", "cpu:cpus=x86-64-v3", "--quiet"]
+    assert cli.run(["compile", str(checkpoint), *again]) == 0
     first, second = (hashlib.sha256(p.read_bytes()).hexdigest() for p in (artifact, tmp_path / "again.fsaw"))
     assert first == second
 

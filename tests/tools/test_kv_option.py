@@ -8,9 +8,9 @@ import pytest
 
 from fretsaw.backends.artifact import validate_manifest
 from fretsaw.backends.program.kv_storage import KvType
+from fretsaw.backends.tvm.backend import check_cache
 from fretsaw.backends.tvm.options import TvmOptions
 from fretsaw.ir.errors import ArtifactError, UsageError
-from fretsaw.tools.compiler import check_cache
 from fretsaw.tools.tables import memory_rows
 from tests.tools.test_cli import MANIFEST
 

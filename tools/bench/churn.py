@@ -50,7 +50,7 @@ def _compile(folder: Path) -> None:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from fretsaw.backends.tvm.options import TvmOptions
+    from fretsaw.tools.chosen_backend import choose
     from fretsaw.tools.compiler import CompileOptions, compile_checkpoint
     from fretsaw.tools.reporter import Reporter
 
@@ -65,7 +65,7 @@ def _compile(folder: Path) -> None:
         max_position_embeddings=512,
     )
     LlamaForCausalLM(config).save_pretrained(folder / "model")
-    options = CompileOptions(TvmOptions(chunk_tokens=128))
+    options = CompileOptions(choose("cpu:chunk_tokens=128"))
     compile_checkpoint(folder / "model", folder / "tiny.fsaw", options, Reporter())
 
 

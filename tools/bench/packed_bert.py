@@ -33,7 +33,7 @@ def prepare(folder: Path, chunk: int) -> None:
     import torch
     from transformers import BertConfig, BertModel
 
-    from fretsaw.backends.tvm.options import TvmOptions
+    from fretsaw.tools.chosen_backend import choose
     from fretsaw.tools.compiler import CompileOptions, compile_checkpoint
     from fretsaw.tools.reporter import Reporter
 
@@ -48,7 +48,9 @@ def prepare(folder: Path, chunk: int) -> None:
         modules = [{"path": path, "type": f"sentence_transformers.models.{kind}"} for kind, path in kinds.items()]
         (source / "modules.json").write_text(json.dumps(modules))
     if not (folder / "bert.fsaw").is_file():
-        compile_checkpoint(source, folder / "bert.fsaw", CompileOptions(TvmOptions(chunk_tokens=chunk)), Reporter())
+        compile_checkpoint(
+            source, folder / "bert.fsaw", CompileOptions(choose(f"cpu:chunk_tokens={chunk}")), Reporter()
+        )
 
 
 def batch_of(longest: int) -> list[list[int]]:

@@ -9,18 +9,27 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from fretsaw.backends.program.kv_storage import KvType
-    from fretsaw.backends.program.options import WeightType
     from fretsaw.passes.api import Pass
     from fretsaw.passes.evidence.options import EvidenceOptions
     from fretsaw.passes.kit.recipe import Recipe
+    from fretsaw.tools.chosen_backend import ChosenBackend
 
 FILE = click.Path(path_type=Path, dir_okay=False)
+# Parameters of the command that are short for an option of the backend -> that option. They are read from the context,
+# where one that was given can be told from one that was not.
+SHORT = {"weights": "weights", "kv": "kv", "cpus": "cpus", "chunk": "chunk_tokens"}
 
 
 @click.command("compile", short_help="Compile a checkpoint directory to one artifact.")
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The artifact to write.")
+@click.option(
+    "--backend",
+    "backends",
+    multiple=True,
+    metavar="NAME[:K=V,...]",
+    help="What to compile for, with options. Default: the first one that `fretsaw backends` lists.",
+)
 @click.option(
     "--weights",
     type=click.Choice(["f32", "f16", "bf16"]),
@@ -39,10 +48,9 @@ FILE = click.Path(path_type=Path, dir_okay=False)
     "--cpu",
     "cpus",
     multiple=True,
-    type=click.Choice(["x86-64-v4", "x86-64-v3"]),
-    help="Instruction set to generate code for; repeat for several. Default: both.",
+    help="Instruction set to generate code for; repeat for several. Default: all that the backend has.",
 )
-@click.option("--chunk", default=512, show_default=True, help="Most tokens in one step of the program.")
+@click.option("--chunk", type=int, help="Most tokens in one step of the program. Default: the backend's.")
 @click.option(
     "--pass",
     "passes",
@@ -67,13 +75,16 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--jobs", type=click.IntRange(min=1), help="Kernels compiled at the same time. Default: one a core.")
 @click.option("--json", "as_json", is_flag=True, help="Print the table as one JSON object.")
 @click.option("--quiet", is_flag=True, help="No progress and no table.")
+@click.pass_context
 def command(
+    ctx: click.Context,
     checkpoint: Path,
     output: Path,
-    weights: WeightType,
-    kv: KvType,
+    backends: tuple[str, ...],
+    weights: str,
+    kv: str,
     cpus: tuple[str, ...],
-    chunk: int,
+    chunk: int | None,
     passes: tuple[str, ...],
     plugins: tuple[Path, ...],
     recipe: Path | None,
@@ -90,31 +101,49 @@ def command(
     """Compile the Hugging Face style directory CHECKPOINT to one artifact.
 
     The file appears only when it is whole; the same checkpoint gives the same bytes. Compiled kernels are kept for the
-    next compile: see `fretsaw cache`.
+    next compile: see `fretsaw cache`. --weights, --kv, --cpu and --chunk are short for options of the backend.
 
     \b
     Examples:
       fretsaw compile smollm2 -o smollm2.fsaw
       fretsaw compile smollm2 -o small.fsaw --weights f16 --kv int8 --cpu x86-64-v3
+      fretsaw compile smollm2 -o small.fsaw --backend cpu:cpus=x86-64-v3,chunk_tokens=1024
       fretsaw compile smollm2 -o smollm2.fsaw --dump-ir build/ir
       fretsaw compile smollm2 -o smollm2.fsaw --plugin my_pass.py --pass my_pass:strength=2
       fretsaw compile smollm2 -o smollm2.fsaw --recipe recipe.toml --max-kl 0.01
     """
-    from fretsaw.backends.tvm.options import CPUS, TvmOptions
     from fretsaw.tools.compiler import CompileOptions, check_output, compile_checkpoint
     from fretsaw.tools.reporter import Reporter
 
     check_output(output)
+    chosen = chosen_backend(ctx, backends)
     asked = read_recipe(recipe, passes)
     requested = resolve(asked, plugins)
     evidence = limits(asked, max_kl, min_top1, check=not no_check)
     reporter = Reporter(quiet=quiet or as_json)
-    chosen = tuple(cpu for cpu in CPUS if cpu in cpus) or CPUS
-    tvm = TvmOptions(weights=weights, cpus=chosen, chunk_tokens=chunk, kv=kv)
     cores = jobs or len(os.sched_getaffinity(0))
-    options = CompileOptions(tvm, requested, evidence, calib, dump_ir, debug_rules, cores)
+    options = CompileOptions(chosen, requested, evidence, calib, dump_ir, debug_rules, cores)
     size = compile_checkpoint(checkpoint, output, options, reporter)
     _show(reporter, output, size, as_json=as_json, quiet=quiet)
+
+
+def chosen_backend(ctx: click.Context, asked: tuple[str, ...]) -> ChosenBackend:
+    """The backend, with the options that were given in either form.
+
+    Raises:
+        UsageError: two backends, or one that cannot be as it was asked for.
+    """
+    from click.core import ParameterSource
+
+    from fretsaw.ir.errors import UsageError
+    from fretsaw.tools.chosen_backend import Short, choose
+
+    if len(asked) > 1:
+        what = f"--backend is given {len(asked)} times, and one backend makes an artifact"
+        raise UsageError(what, where=f"--backend {asked[1]}", hint="compile once for each")
+    flags = {p.name: p.opts[0] for p in ctx.command.params}
+    given = [name for name in SHORT if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    return choose(asked[0] if asked else "", [Short(flags[n], SHORT[n], ctx.params[n]) for n in given])
 
 
 def read_recipe(path: Path | None, passes: tuple[str, ...]) -> Recipe:

@@ -25,13 +25,14 @@ def command(artifact: Path, as_json: bool, quiet: bool) -> None:
 
     from fretsaw.backends.artifact import Container, validate_manifest
     from fretsaw.tools.reporter import Reporter, human_bytes
-    from fretsaw.tools.step_program import read_step_program
+    from fretsaw.tools.step_program import has_step_program, read_step_program
 
     container = Container.open(artifact)
     validate_manifest(container.manifest, {e.name: e.nbytes for e in container.sections.values()})
     with Reporter(quiet=quiet or as_json).phase("verify", total=container.header.file_bytes) as phase:
         container.verify(phase.advance)
-    read_step_program(container)  # after the digests: damage is named as such
+    if has_step_program(container):
+        read_step_program(container)  # after the digests: damage is named as such
     size, count = container.header.file_bytes, len(container.sections)
     if as_json:
         sections = {e.name: {"bytes": e.nbytes, "sha256": e.digest.hex()} for e in container.sections.values()}

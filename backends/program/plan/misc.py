@@ -69,6 +69,11 @@ def cover_take(ctx: Context, node: Node) -> None:
     ctx.add(TakeSpec(width), [source, rows], [picked], [node])
 
 
+def cover_reshape(ctx: Context, node: Node) -> None:
+    """No launch: the value is another name for the same memory."""
+    ctx.alias(node)
+
+
 def cover_slice(ctx: Context, node: Node) -> None:
     """Columns of a value [T, W] that no kernel reads in place."""
     x = node["x"]

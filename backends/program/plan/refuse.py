@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from fretsaw.ir import Graph, Node
 from fretsaw.ir.errors import LoweringError
 from fretsaw.ir.excerpt import excerpt, place
+
+if TYPE_CHECKING:
+    from fretsaw.backends.program.plan.context import Context
 
 CAPTURED = "this architecture can be captured and run by the reference interpreter, not compiled yet"
 
@@ -20,3 +25,12 @@ def refusal(
     """
     context = excerpt(graph, node, slot=slot, attr=attr)
     return LoweringError(what, where=place(node), when="lowering for tvm", context=context, hint=hint)
+
+
+def refuse_stray(ctx: Context, node: Node) -> None:
+    """Refuse a node that is lowered as a part of a layer's attention and belongs to none.
+
+    Raises:
+        LoweringError: always.
+    """
+    raise refusal(ctx.graph, node, f"{node.op} stands where no kernel of the tvm backend covers it")

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from fretsaw.backends.program.plan.context import Context
 from fretsaw.backends.program.plan.sparse_attention import check_pages
-from fretsaw.backends.program.specs.select import OPS, SelectSpec
+from fretsaw.backends.program.specs.select import SelectSpec
 from fretsaw.backends.program.steps import Arg, CacheSlot
 from fretsaw.ir import Node, TensorType, Value
 from fretsaw.ir.op import get_op
-
-SELECT = OPS
 
 
 def cover_select(ctx: Context, node: Node) -> None:

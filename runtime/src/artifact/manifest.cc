@@ -122,7 +122,8 @@ DenseSteps ReadDenseSteps(const Fields& fields) {
 
 ProgramInfo ReadProgram(const Fields& fields, const Container& container, int64_t page_tokens) {
   ProgramInfo program;
-  program.section = ReadSection(fields, "section", container).name;
+  // Variants that are not native code may do without.
+  if (fields.Has("section")) program.section = ReadSection(fields, "section", container).name;
   program.entry = fields.String("entry", 256);
   program.chunk_tokens = fields.Int("chunk_tokens", 1, kMaxSize);
   program.empty_rows = fields.BoolOr("empty_rows", false);

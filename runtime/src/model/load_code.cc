@@ -28,6 +28,9 @@ Result<LoadedCode> LoadCode(const Artifact& artifact, bool verify, const std::st
   const VariantInfo& chosen = manifest.variants[index.value()];
   const Section& section = *container.Find(chosen.section);  // proved by Manifest::Parse
   if (auto ok = Container::VerifySection(section); !ok) return ok.error();
+  if (manifest.program.section.empty()) {
+    return Error{Status::kCorrupt, "corrupt artifact: manifest: program.section: missing"};
+  }
   auto program = artifact.Text(manifest.program.section);  // checks its digest
   if (!program) return program.error();
   auto code = StepCode::Load(program.value(), section.bytes, manifest);

@@ -19,7 +19,7 @@ from fretsaw.ir.kv import ReferenceKvCache
 from tests.backends.program.conftest import Packed
 from tests.backends.program.walk import Code, poisoned
 from tests.backends.tvm.encoder import EncoderRunner
-from tests.backends.tvm.paged import PagedRunner
+from tests.backends.tvm.paged import PagedRunner, sizes_of
 from tests.families import VOCAB
 
 CPU = "llvm-x86-64-v3"
@@ -65,7 +65,7 @@ def test_steps_compute_the_reference(family: str, name: str, packed: Packed) -> 
     program = build(graph, OPTIONS)
     sequences = len(STEPS[name][0])
     runner = PagedRunner(program, CPU, sequences)
-    reference = Reference(graph, int(program.kv["layers"]), sequences)
+    reference = Reference(graph, sizes_of(program, "layers")[0], sequences)
     for tokens in STEPS[name]:
         want, got = reference.step(tokens), runner.step(tokens)
         assert np.isfinite(got).all()  # whatever was read before it was written is NaN
