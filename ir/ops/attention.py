@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from fretsaw.ir.op import Array, Attr, AttrSpec, ShapeError, define_op, sizes, tensor
+from fretsaw.ir.traits import Legal
 from fretsaw.ir.types import TensorType, ValueType
 
 ATTENTION_ATTRS = {
@@ -123,6 +124,19 @@ def seen_pairs(queries: int, keys: int, attrs: Mapping[str, Attr]) -> int:
     return int(seen.sum())
 
 
+def attention_scratch(queries: int, keys: int, group: int, attrs: Mapping[str, Attr], item: int) -> int:
+    """Bytes of the scores of ``group`` heads that share keys, a mask and its parts; a causal text goes band by band."""
+    rows = min(queries, BAND) if attrs.get("causal", True) else queries
+    return keys * rows * (3 * item * group + 24)
+
+
+def _attention_scratch(
+    operands: Sequence[ValueType], results: Sequence[ValueType], attrs: Mapping[str, Attr], item: int
+) -> int:
+    (_, queries, heads, _), (_, keys, shared, _) = sizes(operands[0]), sizes(operands[1])
+    return attention_scratch(queries, keys, heads // shared, attrs, item)
+
+
 def _attention_flops(operands: Sequence[ValueType], results: Sequence[ValueType], attrs: Mapping[str, Attr]) -> int:
     (batch, queries, heads, size), keys = sizes(operands[0]), sizes(operands[1])[1]
     return batch * attention_flops(heads, queries, keys, size + sizes(operands[2])[-1], attrs)
@@ -130,7 +144,8 @@ def _attention_flops(operands: Sequence[ValueType], results: Sequence[ValueType]
 
 define_op(
     "attention", "q k v sinks?", shape=_attention_shape, reference=_attention, attrs=ATTENTION_ATTRS,
-    flops=_attention_flops,
+    flops=_attention_flops, scratch=_attention_scratch, kind="attention",
+    legal=Legal(last="fused", why="a packed program reads the KV cache"),
     doc="Softmax attention, q [B, S, H, E], k [B, S, K, E], v [B, S, K, Ev] -> [B, S, H, Ev]. A causal window w sees "
     "the last w slots, a bidirectional one |distance| < w; 0 means none. softcap c maps a logit x to c*tanh(x/c). "
     "sinks [H] are extra logits with no value.",

@@ -15,7 +15,7 @@ import numpy as np
 from fretsaw.ir.dims import sym
 from fretsaw.ir.kv import BLOCK, QueryBlock, ReferenceKvCache
 from fretsaw.ir.op import Array, Attr, AttrSpec, ShapeError, define_op, sizes, tensor
-from fretsaw.ir.ops.cache import KV_CACHE, LAYER
+from fretsaw.ir.ops.cache import IN_CACHE, KV_CACHE, LAYER, OF_LAYER, cached_scratch
 from fretsaw.ir.types import TensorType, ValueType
 
 Types = Sequence[ValueType]
@@ -146,8 +146,8 @@ def _flops(operands: Types, results: Types, attrs: Attrs) -> int:
 
 
 define_op(
-    "block_attention", "kv q idx cnt sinks?", shape=_shape, reference=_reference, attrs=ATTRS, effects=("kv",),
-    flops=_flops,
+    "block_attention", "kv q idx cnt sinks?", shape=_shape, reference=_reference, attrs=ATTRS, reads=OF_LAYER,
+    flops=_flops, scratch=cached_scratch, legal=IN_CACHE, kind="attention",
     doc="Attention of this step's queries q [T, H, E] over listed key blocks of the cache -> [T, H, Ev], and with lse "
     "the natural logarithm of each row's sum, f32[T, H]. Lists: idx i32[QB, G, KB] of which cnt i32[QB, G] count, "
     "ascending. sink and window (per head, in tokens; none: no span) leave the first and the last keys of what is "

@@ -8,13 +8,18 @@ import numpy as np
 
 from fretsaw.ir.kv import ReferenceKvCache
 from fretsaw.ir.op import Array, Attr, AttrSpec, ShapeError, define_op, no_flops, sizes, tensor
-from fretsaw.ir.ops.attention import ATTENTION_ATTRS, attend, attention_flops
+from fretsaw.ir.ops.attention import ATTENTION_ATTRS, attend, attention_flops, attention_scratch
+from fretsaw.ir.traits import Access, Legal
 from fretsaw.ir.types import HandleType, TensorType, ValueType
 
 Types = Sequence[ValueType]
 Attrs = Mapping[str, Attr]
 LAYER = {"layer": AttrSpec(int, required=True)}
 KV_CACHE = HandleType("kv_cache")
+OF_LAYER = (Access("kv", "layer", by="layer"),)  # keys and values of one layer
+# How many tokens each sequence has, before a step and in it, which no node changes.
+OF_LENGTHS = (Access("kv", "lengths"),)
+IN_CACHE = Legal("packed", why="the cache exists only after packing")
 
 
 def _needs_cache(t: ValueType) -> None:
@@ -38,7 +43,8 @@ def _append(operands: Sequence[object], attrs: Attrs) -> Sequence[Array]:
 
 
 define_op(
-    "kv_append", "kv k v", flops=no_flops, shape=_append_shape, reference=_append, attrs=LAYER, effects=("kv",),
+    "kv_append", "kv k v", flops=no_flops, shape=_append_shape, reference=_append, attrs=LAYER, writes=OF_LAYER,
+    legal=IN_CACHE, kind="attention",
     doc="Append this step's keys and values to a layer's cache, each token to its own sequence.",
     example="kv_append(%kv, %k, %v) {layer = 0}",
 )  # fmt: skip
@@ -73,9 +79,15 @@ def _attention_flops(operands: Types, results: Types, attrs: Attrs) -> int:
     return attention_flops(heads, count, count, size + sizes(results[0])[-1], attrs)
 
 
+def cached_scratch(operands: Types, results: Types, attrs: Attrs, item: int) -> int:
+    """Of a step whose tokens are one sequence from its start, as in ``flops``; all heads may share their keys."""
+    count, heads, _ = sizes(operands[1])
+    return attention_scratch(count, count, heads, attrs, item)
+
+
 define_op(
-    "cached_attention", "kv q sinks?", shape=_attention_shape, reference=_attention, effects=("kv",),
-    flops=_attention_flops,
+    "cached_attention", "kv q sinks?", shape=_attention_shape, reference=_attention, reads=OF_LAYER,
+    flops=_attention_flops, scratch=cached_scratch, legal=IN_CACHE, kind="attention",
     attrs={**ATTENTION_ATTRS, **LAYER, "value_size": AttrSpec(int, required=True)},
     doc="Attention of this step's queries q [T, H, E] over their sequences' cached keys and values, this step's "
     "included -> [T, H, Ev]. Attributes as in attention.",

@@ -18,7 +18,7 @@ import numpy as np
 from fretsaw.ir.kv import ReferenceKvCache
 from fretsaw.ir.op import Array, Attr, AttrSpec, ShapeError, define_op, no_flops, sizes, tensor
 from fretsaw.ir.ops.block_attention import check_lists, head_groups, softmax_mix
-from fretsaw.ir.ops.cache import KV_CACHE, LAYER
+from fretsaw.ir.ops.cache import IN_CACHE, KV_CACHE, LAYER, OF_LAYER, cached_scratch
 from fretsaw.ir.ops.rope import rotate
 from fretsaw.ir.types import TensorType, ValueType
 
@@ -102,8 +102,8 @@ def _gather_flops(operands: Types, results: Types, attrs: Attrs) -> int:
 
 
 define_op(
-    "gather_attention", "kv q ids cnt inv_freq?", shape=_gather_shape, reference=_gather, attrs=ATTRS, effects=("kv",),
-    flops=_gather_flops,
+    "gather_attention", "kv q ids cnt inv_freq?", shape=_gather_shape, reference=_gather, attrs=ATTRS, reads=OF_LAYER,
+    flops=_gather_flops, scratch=cached_scratch, legal=IN_CACHE, kind="attention",
     doc="Attention of this step's queries q [T, H, E] over listed tokens of the cache -> [T, H, Ev], and the natural "
     "logarithm of each row's sum, f32[T, H]. Lists: positions ids i32[QB, G, N] of which cnt i32[QB, G] count, "
     "ascending; a query sees those up to its own. A sequence with one token in the step sees nothing unless decode is "
@@ -135,6 +135,7 @@ def _merge(operands: Sequence[object], attrs: Attrs) -> Sequence[Array]:
 
 define_op(
     "merge_attention", "o1 lse1 o2 lse2", shape=_merge_shape, reference=_merge, flops=no_flops,
+    legal=IN_CACHE, kind="attention",
     attrs={"lse": AttrSpec(bool, False)},
     doc="Two attentions of the same queries over keys that do not overlap, o [T, H, Ev] with the natural logarithms of "
     "their sums lse f32[T, H] -> attention over all of the keys, and with lse its logarithms. Where one side saw "

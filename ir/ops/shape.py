@@ -40,7 +40,8 @@ def _reshape_shape(types: Types, attrs: Attrs) -> Types:
 
 
 define_op(
-    "reshape", "x", flops=no_flops, shape=_reshape_shape, attrs={"shape": SHAPE},
+    "reshape", "x", kind="layout", view=True,
+    flops=no_flops, shape=_reshape_shape, attrs={"shape": SHAPE},
     reference=lambda a, at: [a[0].reshape(_ints(at["shape"]))],
     doc="Same elements in row-major order under another shape.", example="reshape(%x) {shape = [B*S, 8]}",
 )  # fmt: skip
@@ -54,7 +55,8 @@ def _transpose_shape(types: Types, attrs: Attrs) -> Types:
 
 
 define_op(
-    "transpose", "x", flops=no_flops, shape=_transpose_shape, attrs={"perm": AttrSpec(tuple, required=True)},
+    "transpose", "x", kind="layout", view=True,
+    flops=no_flops, shape=_transpose_shape, attrs={"perm": AttrSpec(tuple, required=True)},
     reference=lambda a, at: [a[0].transpose(_ints(at["perm"]))],
     doc="Axis i of the result is axis perm[i] of x.", example="transpose(%x) {perm = [0, 2, 1, 3]}",
 )  # fmt: skip
@@ -68,7 +70,8 @@ def _expand_shape(types: Types, attrs: Attrs) -> Types:
 
 
 define_op(
-    "expand", "x", flops=no_flops, shape=_expand_shape, attrs={"shape": SHAPE},
+    "expand", "x", kind="layout", view=True,
+    flops=no_flops, shape=_expand_shape, attrs={"shape": SHAPE},
     reference=lambda a, at: [np.broadcast_to(a[0], _ints(at["shape"]))],
     doc="Broadcast x to a shape.", example="expand(%x) {shape = [B, S, 8]}",
 )  # fmt: skip
@@ -103,7 +106,8 @@ def _slice(arrays: Sequence[Array], attrs: Attrs) -> Sequence[Array]:
 
 
 define_op(
-    "slice", "x", flops=no_flops, shape=_slice_shape, reference=_slice,
+    "slice", "x", kind="layout", rows="axis", view=True,
+    flops=no_flops, shape=_slice_shape, reference=_slice,
     attrs={"axis": AXIS, "start": AttrSpec(int, required=True), "end": AttrSpec(int, required=True),
            "step": AttrSpec(int, 1)},
     doc="Elements start, start+step, ... below end along an axis. Bounds are in range, never negative.",
@@ -125,7 +129,8 @@ def _concat_shape(types: Types, attrs: Attrs) -> Types:
 
 
 define_op(
-    "concat", "xs*", flops=no_flops, shape=_concat_shape, attrs={"axis": AXIS},
+    "concat", "xs*", kind="layout", rows="axis",
+    flops=no_flops, shape=_concat_shape, attrs={"axis": AXIS},
     reference=lambda a, at: [np.concatenate(a, axis=cast(int, at["axis"]))],
     doc="Join along an axis.", example="concat(%a, %b) {axis = 0}",
 )  # fmt: skip
@@ -142,7 +147,8 @@ def _gather_shape(types: Types, attrs: Attrs) -> Types:
 
 
 define_op(
-    "gather", "x index", flops=no_flops, shape=_gather_shape, attrs={"axis": AXIS},
+    "gather", "x index", kind="index", rows="axis", indices={"index": ""},
+    flops=no_flops, shape=_gather_shape, attrs={"axis": AXIS},
     reference=lambda a, at: [np.take_along_axis(a[0], a[1], axis=cast(int, at["axis"]))],
     doc="Pick along an axis with an index of the same rank (torch.gather).",
     example="gather(%x, %index) {axis = 1}",
@@ -164,7 +170,8 @@ def _scatter(arrays: Sequence[Array], attrs: Attrs) -> Sequence[Array]:
 
 
 define_op(
-    "scatter", "x index src", flops=no_flops, shape=_scatter_shape, attrs={"axis": AXIS}, reference=_scatter,
+    "scatter", "x index src", kind="index", rows="axis", indices={"index": ""},
+    flops=no_flops, shape=_scatter_shape, attrs={"axis": AXIS}, reference=_scatter,
     doc="x with src written at index along an axis (torch.scatter); indices along a row are distinct.",
     example="scatter(%x, %index, %src) {axis = 1}",
 )  # fmt: skip
@@ -178,7 +185,8 @@ def _take_shape(types: Types, attrs: Attrs) -> Types:
 
 
 define_op(
-    "take", "x index", flops=no_flops, shape=_take_shape, reference=lambda a, at: [a[0][a[1]]],
+    "take", "x index", kind="index", indices={"index": "x"},
+    flops=no_flops, shape=_take_shape, reference=lambda a, at: [a[0][a[1]]],
     doc="Rows x[index] (torch.index_select along axis 0, any index shape).", example="take(%x, %index)",
 )  # fmt: skip
 
@@ -188,7 +196,8 @@ def _iota(arrays: Sequence[Array], attrs: Attrs) -> Sequence[Array]:
 
 
 define_op(
-    "iota", "", flops=no_flops, reference=_iota,
+    "iota", "", kind="source",
+    flops=no_flops, reference=_iota,
     shape=lambda ts, at: [TensorType(at["dtype"], (at["size"],))],  # type: ignore[arg-type]
     attrs={"size": AttrSpec(int, required=True), "dtype": AttrSpec(str, "i64", choices=NUMBERS)},
     doc="0, 1, ..., size - 1.", example='iota() {dtype = "i64", size = S}',
@@ -200,7 +209,8 @@ def _full(arrays: Sequence[Array], attrs: Attrs) -> Sequence[Array]:
 
 
 define_op(
-    "full", "", flops=no_flops, reference=_full,
+    "full", "", kind="source",
+    flops=no_flops, reference=_full,
     shape=lambda ts, at: [TensorType(at["dtype"], at["shape"])],  # type: ignore[arg-type]
     attrs={"shape": SHAPE, "value": AttrSpec((float, int, bool), required=True),
            "dtype": AttrSpec(str, "f32", choices=DTYPES)},

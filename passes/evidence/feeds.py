@@ -72,11 +72,10 @@ def vocabulary(graph: Graph) -> int:
 
 def index_limit(graph: Graph, value: Value) -> int:
     """Rows of the smallest table that integer input ``value`` indexes directly."""
-    tables = {"embedding": ("ids", "table"), "take": ("index", "x")}
     rows: list[int] = []
     for use in graph.uses(value):
-        index, table = tables.get(use.node.op, ("", ""))
-        if use.slot == index:
+        table = get_op(use.node.op).indices.get(use.slot)
+        if table:
             size = use.node[table].tensor.shape[0]
             rows += [size] if isinstance(size, int) else []
     return min(rows, default=SMALL)

@@ -9,8 +9,6 @@ from fretsaw.ir import Attr, GraphBuilder, Node, Shape, Value, get_op
 from fretsaw.passes.packed.token_axes import Lead, TokenAxes
 
 Packed = tuple[str, list[Value], dict[str, Attr]]
-ROWWISE = ("linear", "rms_norm", "layer_norm", "l2_norm", "embedding", "router", "experts", "rope")
-ALONG_AXIS = ("slice", "softmax", "concat", "sum", "mean", "max", "cumsum", "gather", "scatter")
 
 
 def pack_node(axes: TokenAxes, node: Node, operands: Sequence[Value], build: GraphBuilder) -> Packed:
@@ -21,9 +19,10 @@ def pack_node(axes: TokenAxes, node: Node, operands: Sequence[Value], build: Gra
     """
     for value in node.results:
         axes.packed(value.tensor.shape, node)
-    if get_op(node.op).elementwise:
+    op = get_op(node.op)
+    if op.elementwise:
         return node.op, _aligned(axes, node, operands, build), dict(node.attrs)
-    handler = HANDLERS.get(node.op)
+    handler = HANDLERS.get(node.op) or BY_ROWS.get(op.rows)
     if handler is None:
         raise axes.mixes(node, "no packed form is known for this op")
     return node.op, list(operands), handler(axes, node)
@@ -113,9 +112,9 @@ def _matmul(axes: TokenAxes, node: Node) -> dict[str, Attr]:
     return {}
 
 
-HANDLERS: dict[str, Callable[[TokenAxes, Node], dict[str, Attr]]] = {
-    **dict.fromkeys(ROWWISE, _rowwise),
-    **dict.fromkeys(ALONG_AXIS, _along_axis),
+Handler = Callable[[TokenAxes, Node], dict[str, Attr]]
+BY_ROWS: dict[str, Handler] = {"each": _rowwise, "axis": _along_axis}  # what an op says of the axes in front
+HANDLERS: dict[str, Handler] = {
     "topk": _topk, "reshape": _shaped, "expand": _shaped, "full": _shaped, "transpose": _transpose,
     "matmul": _matmul,
 }  # fmt: skip

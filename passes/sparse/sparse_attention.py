@@ -27,13 +27,14 @@ from fretsaw.ir import Attr, Graph, Node, Value
 from fretsaw.ir.errors import PassError, UsageError
 from fretsaw.passes.api import Decline, Edit, OnePer, Outcome, graph_pass, rule
 from fretsaw.passes.kit.driver import run_rules
+from fretsaw.passes.kit.liveness import prune
+from fretsaw.passes.kit.numbering import merge_equal
 from fretsaw.passes.sparse.calibrate.begin import begins
 from fretsaw.passes.sparse.calibrate.report import attention_report
 from fretsaw.passes.sparse.heads import Choice, choose, merged, said
 from fretsaw.passes.sparse.method import Selection
 from fretsaw.passes.sparse.methods import METHODS
 from fretsaw.passes.sparse.options import Sparse
-from fretsaw.passes.sparse.share import share_masks
 from fretsaw.passes.sparse.site import Site
 
 # Symbols of arrays over blocks, by what a step and a cache could hold; promises of no memory.
@@ -62,7 +63,9 @@ def sparse_attention(graph: Graph, options: Sparse) -> Outcome:
         reasons = dict.fromkeys(d.reason for d in outcome.declines)
         what = f"sparse_attention:method={options.method} leaves every layer as it is: {'; '.join(reasons)}"
         raise PassError(what, where=graph.name, when="pass sparse_attention", hint="name layers that it should reach")
-    return replace(outcome, graph=share_masks(outcome.graph) if outcome.hits else graph)
+    # Masks without scores depend on the lengths of a step alone, so one list serves every layer; heads of one layer
+    # with different thresholds have the same scores.
+    return replace(outcome, graph=prune(merge_equal(outcome.graph)[0]) if outcome.hits else graph)
 
 
 @rule(root="cached_attention", phase="packed", keeps="budget", options=Sparse)
