@@ -136,7 +136,7 @@ def no_flops(operands: Sequence[ValueType], results: Sequence[ValueType], attrs:
     return 0
 
 
-_CATALOGUE: dict[str, OpDef] = {}
+_CATALOGUE: dict[str, OpDef] = {}  # filled by fretsaw.ir.ops, which fretsaw.ir imports
 
 
 def define_op(
@@ -179,22 +179,16 @@ def get_op(name: str) -> OpDef:
     Raises:
         KeyError: no such op.
     """
-    _load_catalogue()
     return _CATALOGUE[name]
 
 
 def catalogue() -> Mapping[str, OpDef]:
     """All ops by name."""
-    _load_catalogue()
     return _CATALOGUE
 
 
 def has_op(name: str) -> bool:
     return name in catalogue()
-
-
-def _load_catalogue() -> None:
-    import fretsaw.ir.ops  # noqa: F401  declares the ops on first use
 
 
 def tensor(value: ValueType, slot: str) -> TensorType:

@@ -12,33 +12,16 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
-from fretsaw.ir import Graph, Node
+from fretsaw.ir import Graph
 from fretsaw.passes.kit.contract import Anything, AtLeast, Cleared, Contract, Layers, OnePer, SiteFn
+from fretsaw.passes.kit.driver import RuleFn, Verdict, run_rules
 from fretsaw.passes.kit.edit import Decline, Edit
 from fretsaw.passes.kit.inspector import Inspect
 from fretsaw.passes.kit.options import default_of, fill
+from fretsaw.passes.kit.outcome import Outcome
 
 Keeps = Literal["bits", "algebra", "budget"]
-Verdict = Edit | Decline | None  # None: the root has not even the shape that the rule looks for
-RuleFn = Callable[[Node, Graph], Verdict]
 Sites = Contract | Callable[[Any], Contract]  # a function of the options where the options say which sites
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a pass did.
-
-    Args:
-        graph: The graph after it; the same object when nothing changed.
-        hits: Roots that were rewritten.
-        declines: Sites that were left alone, with reasons, as seen at the end.
-        sweeps: How often the graph was walked.
-    """
-
-    graph: Graph
-    hits: tuple[Node, ...] = ()
-    declines: tuple[Decline, ...] = ()
-    sweeps: int = 1
 
 
 @dataclass(frozen=True)
@@ -109,8 +92,6 @@ class Pass:
                 None: as :func:`fretsaw.passes.kit.driver.debugging` says.
         """
         if self.roots:
-            from fretsaw.passes.kit.driver import run_rules
-
             return run_rules(graph, self.members or (self,), debug=debug)
         assert self.body is not None, f"{self.name} has no function"
         outcome = self.body(graph) if self.options is None else self.body(graph, self.options)

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 import numpy as np
-from scipy.special import erf, expit
 
 from fretsaw.ir.dims import DimLike, Shape
 from fretsaw.ir.op import Array, Attr, AttrSpec, ShapeError, define_op, tensor
+from fretsaw.ir.ops.special import erf, expit
 from fretsaw.ir.traits import Legal
 from fretsaw.ir.types import DTYPES, FLOATS, TensorType, ValueType, numpy_dtype
 

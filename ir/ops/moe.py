@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy.special import expit
 
 from fretsaw.ir.op import Array, Attr, AttrSpec, ShapeError, define_op, elements, get_op, per_operand, sizes, tensor
 from fretsaw.ir.ops.norm import softmax
 from fretsaw.ir.ops.reduce import sorted_copies, top_k
+from fretsaw.ir.ops.special import expit
 from fretsaw.ir.types import INTS, TensorType, ValueType
 
 Types = Sequence[ValueType]

@@ -16,7 +16,6 @@ from fretsaw.ir.errors import PassError, UsageError
 from fretsaw.ir.types import HandleType
 from fretsaw.passes.api import Pass
 from fretsaw.passes.evidence.compare import CHUNK, algebra_bound, difference, distance, rounding_bound
-from fretsaw.passes.evidence.cost import cost, sequence_dims
 from fretsaw.passes.evidence.divergence import ROWS, diverge
 from fretsaw.passes.evidence.feeds import sequences
 from fretsaw.passes.evidence.long import check_long, context_of
@@ -26,6 +25,7 @@ from fretsaw.passes.evidence.quality import Streams, block_streams, hold_limits,
 from fretsaw.passes.evidence.trace import Trace
 from fretsaw.passes.evidence.walk import Pieces, shared_cuts, walk
 from fretsaw.passes.evidence.wide import as_f64 as as_f64  # where callers look for it
+from fretsaw.passes.kit.cost import cost, sequence_dims
 from fretsaw.passes.kit.inspector import Inspector, Note
 from fretsaw.passes.kit.ledger import Evidence
 

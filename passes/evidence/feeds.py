@@ -10,8 +10,8 @@ import numpy as np
 from fretsaw.ir import Graph, ReferenceKvCache, TensorType, Value, evaluate, get_op
 from fretsaw.ir.errors import PassError
 from fretsaw.ir.types import FLOATS, INTS, HandleType, numpy_dtype
-from fretsaw.passes.evidence.cost import sequence_dims
 from fretsaw.passes.evidence.options import EvidenceOptions
+from fretsaw.passes.kit.cost import sequence_dims
 
 SEEDED = 16  # tokens of the sequence that f64 runs over
 IDS = ("input_ids", "tokens")

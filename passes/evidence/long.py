@@ -19,7 +19,6 @@ from fretsaw.ir import Graph, Node, ReferenceKvCache, TensorType, get_op
 from fretsaw.ir.errors import PassError
 from fretsaw.passes.api import Pass
 from fretsaw.passes.evidence.compare import distance
-from fretsaw.passes.evidence.cost import cost, sequence_dims
 from fretsaw.passes.evidence.decoding import check_decoding, decode_start, decodes
 from fretsaw.passes.evidence.divergence import Divergence, diverge
 from fretsaw.passes.evidence.feeds import Sequence, feed, vocabulary
@@ -28,6 +27,7 @@ from fretsaw.passes.evidence.options import EvidenceOptions
 from fretsaw.passes.evidence.quality import Streams, hold_limits, needed_logits
 from fretsaw.passes.evidence.walk import shared_cuts
 from fretsaw.passes.evidence.watched import Watch, run_watched
+from fretsaw.passes.kit.cost import cost, sequence_dims
 from fretsaw.passes.kit.inspector import Inspector, Look, Note
 
 Array = np.ndarray

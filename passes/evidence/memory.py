@@ -8,7 +8,7 @@ from math import prod
 from fretsaw.ir import Const, FileData, Graph, Node, OpData, TensorType, Value, get_op
 from fretsaw.ir.interp import resolve_attrs
 from fretsaw.ir.types import ITEMSIZE, numpy_dtype
-from fretsaw.passes.evidence.cost import fixed
+from fretsaw.passes.kit.cost import fixed
 
 TEMPORARIES = 4  # arrays as large as a result that a reference holds while it computes one
 

@@ -22,8 +22,8 @@ from fretsaw.ir.traits import PHASES, Access, Full, Legal
 from fretsaw.ir.views import data_flow
 from fretsaw.passes.api import apply
 from fretsaw.passes.canonical.cse import cse
-from fretsaw.passes.evidence.cost import cost
 from fretsaw.passes.evidence.memory import peak_bytes
+from fretsaw.passes.kit.cost import cost
 from fretsaw.passes.packed.pack_tokens import pack_tokens
 from fretsaw.tools.fuzz.generate import random_graph
 from fretsaw.tools.report.drawing import kind

@@ -16,10 +16,10 @@ import numpy as np
 
 from fretsaw.ir import Const, Graph, Node, Value
 from fretsaw.ir.interp import bind_dims, run_node
-from fretsaw.passes.evidence.cost import node_flops
 from fretsaw.passes.evidence.feeds import Sequence as Text
 from fretsaw.passes.evidence.feeds import feed
 from fretsaw.passes.evidence.watched import run_watched
+from fretsaw.passes.kit.cost import node_flops
 from fretsaw.passes.kit.inspector import Look
 from fretsaw.passes.sparse.calibrate.layer import Layer, Reads
 from fretsaw.passes.sparse.calibrate.measure import Loss, measure
