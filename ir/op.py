@@ -12,7 +12,7 @@ from math import prod
 import numpy as np
 
 from fretsaw.ir.dims import Dim
-from fretsaw.ir.traits import Access, FullRows, Kind, Legal, Rows, promises_nothing
+from fretsaw.ir.traits import Access, FullRows, Kind, Legal, Probe, Rows, promises_nothing
 from fretsaw.ir.types import TensorType, ValueType
 
 # Attributes are plain data. A shape attribute is a tuple of ints and Dims; a dtype is its name.
@@ -61,6 +61,7 @@ class OpDef:
         indices: Slots that take any integer type, each with the slot whose rows the integers name; empty: none.
         full_rows: Of an op that makes a mask over key blocks: for which rows the mask is known to hold everything.
         outside: Slot of a mask over key blocks that holds none of the keys that the op lists; empty: no promise.
+        probe: What it leaves out of steps that decode.
         elementwise: The op maps each output element from the operands' elements at the same (broadcast) index.
         flops: Floating point operations from the types of operands and results, with fixed shapes, and attributes; a
             multiply-add is two, an elementwise op by default one per element of its result.
@@ -84,6 +85,7 @@ class OpDef:
     indices: Mapping[str, str] = field(default_factory=dict)
     full_rows: FullRows = promises_nothing
     outside: str = ""
+    probe: Probe | None = None
     elementwise: bool = False
     flops: Flops | None = field(default=None)
     scratch: Scratch | None = None
@@ -157,6 +159,7 @@ def define_op(
     indices: Mapping[str, str] | None = None,
     full_rows: FullRows = promises_nothing,
     outside: str = "",
+    probe: Probe | None = None,
     elementwise: bool = False,
     flops: Flops | None = None,
     scratch: Scratch | None = None,
@@ -167,7 +170,7 @@ def define_op(
     flops = one_per_result if flops is None and elementwise else flops
     op = OpDef(
         name, tuple(slots.split()), dict(attrs or {}), shape, reference, doc, example, reads, writes, legal, kind, rows,
-        view, dict(indices or {}), full_rows, outside, elementwise, flops, scratch,
+        view, dict(indices or {}), full_rows, outside, probe, elementwise, flops, scratch,
     )  # fmt: skip
     _CATALOGUE[name] = op
     return op

@@ -6,7 +6,7 @@ wherever its traits say that it belongs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -92,6 +92,25 @@ ALL_ROWS = Full(EVERYWHERE, True, True)
 
 # From an op's attributes, defaults included, and what its operands promise, by slot, to what its mask promises.
 FullRows = Callable[[Mapping[str, "Attr"], Mapping[str, Full]], Full]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What an op leaves out in steps in which each sequence decodes one token: how checks see that it did something.
+
+    Args:
+        when: Attribute that says that the op leaves anything out in such a step.
+        measure: From operands as the reference gets them, and attributes, to shares by name; 1: nothing is left out.
+        share: The one of them that tells whether anything was.
+        least: Those whose least value is told beside their mean.
+        idle: What is said where nothing was left out; completes "... of N tokens when it decodes".
+    """
+
+    when: str
+    measure: Callable[[Sequence[object], Mapping[str, Attr]], Mapping[str, float]]
+    share: str
+    least: tuple[str, ...]
+    idle: str
 
 
 def promises_nothing(attrs: Mapping[str, Attr], masks: Mapping[str, Full]) -> Full:

@@ -58,7 +58,7 @@ class Checker:
 
     def __init__(self, options: EvidenceOptions | None = None) -> None:
         self.options = options or EvidenceOptions()
-        self.attention: Inspector | None = None  # of the last pass that brought one
+        self.reports: dict[str, Inspector] = {}  # by name, of the last pass that brought one
         self.note: Note = lambda text: None  # told what a long check is at
         self._plan: Plan | None = None
         self._largest = 0
@@ -171,7 +171,7 @@ class Checker:
     def _long(self, p: Pass, before: Graph, after: Graph, short: Numbers) -> Numbers:
         """Numbers on a long text beside those on the short one, where the pass changes nothing or little."""
         found, report = check_long(p, before, after, self.options, self._context, self.note)
-        self.attention = report or self.attention
+        self.reports |= {} if report is None else {report.name: report}
         kept: Numbers = {f"{k}_short": short[k] for k in ("kl", "top1") if k in short}
         rest = {k: v for k, v in short.items() if k in ("status", "max_kl", "min_top1")}
         return {**rest, **kept, **found}
