@@ -78,7 +78,7 @@ def _attention(graph: Graph, node: Node, beside: Mapping[Node, Node]) -> Full:
     if (node.attr("lse") and node not in beside) or lists is None or lists.op != "compact_blocks":
         return Full()  # somebody else asks for the sum of exponents, or lists came from elsewhere
     full = _mask(graph, lists["mask"])
-    windows = [n for n in _numbers(node, "window") if n]
+    windows = [n for n in node.ints_attr("window") if n]
     if windows:
         full = Full(min(full.until, *windows))
     return full if node.attr("decode") else full | Full(single=True)
@@ -93,12 +93,6 @@ def _mask(graph: Graph, mask: Value) -> Full:
     attrs = {name: node.attr(name) for name in op.attrs}
     slots = op.slot_names(len(node.operands))
     return op.full_rows(attrs, {slot: _mask(graph, v) for slot, v in zip(slots, node.operands, strict=True)})
-
-
-def _numbers(node: Node, name: str) -> tuple[int, ...]:
-    value = node.attr(name) or ()
-    assert isinstance(value, tuple)
-    return tuple(n for n in value if isinstance(n, int))
 
 
 def dense_twin(plan: Plan) -> Plan:

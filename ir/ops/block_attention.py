@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from fretsaw.ir.attrs import float_of, int_of, ints_of
 from fretsaw.ir.dims import sym
 from fretsaw.ir.kv import BLOCK, QueryBlock, ReferenceKvCache
 from fretsaw.ir.op import Array, Attr, AttrSpec, ShapeError, define_op, sizes, tensor
@@ -117,20 +118,19 @@ def _reference(operands: Sequence[object], attrs: Attrs) -> Sequence[Array]:
     sinks = rest[0] if rest else None
     assert sinks is None or isinstance(sinks, np.ndarray)
     heads = q.shape[1]
-    sink, window = (attrs.get(name) or (0,) * heads for name in ("sink", "window"))
-    assert isinstance(sink, tuple) and isinstance(window, tuple)
-    out = np.zeros((*q.shape[:2], int(attrs["value_size"])), q.dtype)  # type: ignore[arg-type]
+    sink, window = (ints_of(attrs, name) or (0,) * heads for name in ("sink", "window"))
+    out = np.zeros((*q.shape[:2], int_of(attrs, "value_size")), q.dtype)
     lse = np.full(q.shape[:2], -np.inf, np.float32)
     stored: dict[int, tuple[Array, Array]] = {}
     for block in kv.query_blocks():
         if block.sequence not in stored:
-            k, v = kv.read(int(attrs["layer"]), block.sequence)  # type: ignore[arg-type]
+            k, v = kv.read(int_of(attrs, "layer"), block.sequence)
             stored = {block.sequence: (np.ascontiguousarray(k.swapaxes(0, 1)), np.ascontiguousarray(v.swapaxes(0, 1)))}
         k, v = stored[block.sequence]  # [K, S, E]
         free = block.single and not attrs.get("decode")
         for h, g in enumerate(head_groups(heads, idx.shape[1])):
             keys = listed_keys(block, None if free else idx[block.row, g, : cnt[block.row, g]])
-            seen = visible(block, keys, 0 if free else int(sink[h]), 0 if free else int(window[h]))  # type: ignore[arg-type]
+            seen = visible(block, keys, 0 if free else int(sink[h]), 0 if free else int(window[h]))
             mine = h * k.shape[0] // heads
             extra = None if sinks is None else float(sinks[h])
             rows = np.ascontiguousarray(q[block.tokens, h])
@@ -152,8 +152,8 @@ def _decoded(operands: Sequence[object], attrs: Attrs) -> Mapping[str, float]:
     assert isinstance(kv, ReferenceKvCache)
     assert isinstance(q, np.ndarray) and isinstance(idx, np.ndarray) and isinstance(cnt, np.ndarray)
     (block,) = kv.query_blocks()
-    keys, _ = kv.read(int(attrs["layer"]), block.sequence)  # type: ignore[arg-type]
-    heads, scale = q.shape[1], float(attrs["scale"])  # type: ignore[arg-type]
+    keys, _ = kv.read(int_of(attrs, "layer"), block.sequence)
+    heads, scale = q.shape[1], float_of(attrs, "scale")
     shares: list[float] = []
     mass: list[float] = []
     for h, g in enumerate(head_groups(heads, idx.shape[1])):
@@ -170,9 +170,8 @@ def _read_keys(attrs: Attrs, block: QueryBlock, listed: Array, head: int) -> Arr
     keys = listed_keys(block, listed)
     spans = []
     for name in ("sink", "window"):
-        given = attrs.get(name) or ()
-        assert isinstance(given, tuple)
-        spans.append(int(given[head]) if given else 0)  # type: ignore[arg-type]
+        given = ints_of(attrs, name)
+        spans.append(given[head] if given else 0)
     seen: Array = keys[visible(block, keys, spans[0], spans[1])[0]]
     return seen
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from fretsaw.ir.attrs import int_of
 from fretsaw.ir.kv import ReferenceKvCache
 from fretsaw.ir.op import Array, Attr, AttrSpec, ShapeError, define_op, no_flops, sizes, tensor
 from fretsaw.ir.ops.attention import ATTENTION_ATTRS, attend, attention_flops, attention_scratch
@@ -38,7 +39,7 @@ def _append_shape(types: Types, attrs: Attrs) -> Types:
 def _append(operands: Sequence[object], attrs: Attrs) -> Sequence[Array]:
     kv, k, v = operands
     assert isinstance(kv, ReferenceKvCache) and isinstance(k, np.ndarray) and isinstance(v, np.ndarray)
-    kv.append(int(attrs["layer"]), k, v)  # type: ignore[arg-type]
+    kv.append(int_of(attrs, "layer"), k, v)
     return []
 
 
@@ -64,9 +65,9 @@ def _attention(operands: Sequence[object], attrs: Attrs) -> Sequence[Array]:
     assert isinstance(kv, ReferenceKvCache) and isinstance(q, np.ndarray)
     sinks = rest[0] if rest else None
     assert sinks is None or isinstance(sinks, np.ndarray)
-    out = np.zeros((*q.shape[:2], int(attrs["value_size"])), q.dtype)  # type: ignore[arg-type]
+    out = np.zeros((*q.shape[:2], int_of(attrs, "value_size")), q.dtype)
     for rows, seq in kv.segments():
-        k, v = kv.read(int(attrs["layer"]), seq)  # type: ignore[arg-type]
+        k, v = kv.read(int_of(attrs, "layer"), seq)
         count = rows.stop - rows.start
         slots = np.arange(k.shape[0] - count, k.shape[0])
         out[rows] = attend(q[rows], k, v, sinks, slots, attrs)

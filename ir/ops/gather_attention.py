@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from fretsaw.ir.attrs import int_of, str_of
 from fretsaw.ir.kv import ReferenceKvCache
 from fretsaw.ir.op import Array, Attr, AttrSpec, ShapeError, define_op, no_flops, sizes, tensor
 from fretsaw.ir.ops.block_attention import check_lists, head_groups, softmax_mix
@@ -71,16 +72,16 @@ def turned(x: Array, slots: Array, freq: Array, layout: str) -> Array:
 
 def _gather(operands: Sequence[object], attrs: Attrs) -> Sequence[Array]:
     kv, q, ids, cnt, *rest = operands
-    distance, layout = int(str(attrs.get("distance", 0))), str(attrs.get("layout", "half"))
+    distance, layout = int_of(attrs, "distance", 0), str_of(attrs, "layout", "half")
     assert isinstance(kv, ReferenceKvCache)
     assert isinstance(q, np.ndarray) and isinstance(ids, np.ndarray) and isinstance(cnt, np.ndarray)
     heads = q.shape[1]
-    out = np.zeros((*q.shape[:2], int(attrs["value_size"])), q.dtype)  # type: ignore[arg-type]
+    out = np.zeros((*q.shape[:2], int_of(attrs, "value_size")), q.dtype)
     lse = np.full(q.shape[:2], -np.inf, np.float32)
     for block in kv.query_blocks():
         if block.single and not attrs.get("decode"):
             continue
-        k, v = kv.read(int(attrs["layer"]), block.sequence)  # type: ignore[arg-type]
+        k, v = kv.read(int_of(attrs, "layer"), block.sequence)
         for h, g in enumerate(head_groups(heads, ids.shape[1])):
             listed = ids[block.row, g, : cnt[block.row, g]]
             listed = listed[(listed >= 0) & (listed < block.end)]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from fretsaw.ir.attrs import float_of, int_of, str_of
 from fretsaw.ir.op import Array, Attr, AttrSpec, ShapeError, define_op, elements, get_op, per_operand, sizes, tensor
 from fretsaw.ir.ops.norm import softmax
 from fretsaw.ir.ops.reduce import sorted_copies, top_k
@@ -25,7 +26,7 @@ def _router_shape(types: Types, attrs: Attrs) -> Types:
 
 
 def _router(arrays: Sequence[Array], attrs: Attrs) -> Sequence[Array]:
-    logits, k, order = arrays[0], int(attrs["k"]), attrs.get("softmax", "before")  # type: ignore[arg-type]
+    logits, k, order = arrays[0], int_of(attrs, "k"), attrs.get("softmax", "before")
     if order == "after":
         picked, index = top_k(logits, k)
         return [index, softmax(picked, 1)]
@@ -61,9 +62,9 @@ def _experts_shape(types: Types, attrs: Attrs) -> Types:
 
 def activate(gate: Array, up: Array, attrs: Attrs) -> Array:
     """The gated activation of ``experts``; gate and up [..., F]."""
-    act, limit = str(attrs.get("act", "silu")), attrs.get("limit")
+    act = str_of(attrs, "act", "silu")
     if act == "clamped_swiglu":  # GPT-OSS: clamp, sigmoid with slope alpha, up + 1
-        assert isinstance(limit, (int, float))
+        limit = float_of(attrs, "limit")
         alpha = gate.dtype.type(attrs.get("alpha", 1.702))
         gate, up = np.minimum(gate, gate.dtype.type(limit)), np.clip(up, -limit, limit).astype(up.dtype)
         clamped: Array = (up + 1) * (gate * expit(gate * alpha))

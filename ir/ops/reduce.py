@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import cast
 
 import numpy as np
 
+from fretsaw.ir.attrs import int_of
 from fretsaw.ir.op import Array, Attr, AttrSpec, ShapeError, define_op, elements, per_operand, tensor
 from fretsaw.ir.ops.shape import AXIS, axis_of
 from fretsaw.ir.types import ITEMSIZE, TensorType, ValueType
@@ -64,7 +64,7 @@ def sorted_copies(operands: Sequence[ValueType], results: Sequence[ValueType], a
 define_op(
     "topk", "x", flops=per_operand(1), scratch=sorted_copies, shape=_topk_shape,
     attrs={"k": AttrSpec(int, required=True)},
-    reference=lambda a, at: top_k(a[0], cast(int, at["k"])),
+    reference=lambda a, at: top_k(a[0], int_of(at, "k")),
     doc="Values and indices of the k largest along the last axis, descending, ties to the lowest index.",
     example="topk(%x) {k = 2}",
 )  # fmt: skip
@@ -73,6 +73,6 @@ define_op(
 define_op(
     "cumsum", "x", flops=per_operand(1), shape=lambda ts, at: [tensor(ts[0], "x")], attrs={"axis": AXIS},
     rows="axis",
-    reference=lambda a, at: [np.cumsum(a[0], axis=cast(int, at["axis"]), dtype=a[0].dtype)],
+    reference=lambda a, at: [np.cumsum(a[0], axis=int_of(at, "axis"), dtype=a[0].dtype)],
     doc="Inclusive prefix sum along an axis.", example="cumsum(%x) {axis = 1}",
 )  # fmt: skip

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from fretsaw.ir.attrs import str_of
 from fretsaw.ir.op import Array, Attr, AttrSpec, ShapeError, define_op, per_operand, sizes, tensor
 from fretsaw.ir.ops.attention import ATTENTION_ATTRS, attend, attention_flops, attention_scratch, check_heads
 from fretsaw.ir.traits import Legal
@@ -89,9 +90,7 @@ def pool_rows(x: Array, kind: str) -> Array:
 
 
 def _kind(attrs: Attrs) -> str:
-    kind = attrs["kind"]
-    assert isinstance(kind, str)
-    return kind
+    return str_of(attrs, "kind")
 
 
 def _pool_shape(types: Types, attrs: Attrs) -> Types:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fretsaw.ir.attrs import int_of
 from fretsaw.ir.kv import BLOCK, QueryBlock
 from fretsaw.ir.op import Array, AttrSpec, ShapeError, no_flops, sizes
 from fretsaw.ir.ops.cache import OF_LAYER, OF_LENGTHS
@@ -46,8 +47,7 @@ def elastic_window(end: int, alpha: int, beta: int) -> int:
 def _elastic(operands: Sequence[object], attrs: Attrs) -> Sequence[Array]:
     kv = cache_of(operands)
     out = blank(kv, number(attrs, "groups"))
-    alpha = attrs["alpha"]
-    assert isinstance(alpha, int)
+    alpha = int_of(attrs, "alpha")
     for block in kv.query_blocks():
         j = np.arange(block.block + 1)
         near = elastic_window((block.block + 1) * BLOCK, alpha, number(attrs, "beta")) // BLOCK

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from fretsaw.ir.attrs import float_of
 from fretsaw.ir.kv import BLOCK
 from fretsaw.ir.op import Array, AttrSpec, ShapeError
 from fretsaw.ir.ops.cache import OF_LENGTHS
@@ -74,29 +75,23 @@ def choose(operands: Sequence[object], everything: bool, rule: Rule) -> Sequence
     return [out]
 
 
-def _real(attrs: Attrs, name: str) -> float:
-    value = attrs[name]
-    assert isinstance(value, int | float)
-    return float(value)
-
-
 def _top_k(operands: Sequence[object], attrs: Attrs) -> Sequence[Array]:
     k = number(attrs, "k")
     return choose(operands, False, lambda scores, forced: best(scores, forced, k))
 
 
 def _top_p(operands: Sequence[object], attrs: Attrs) -> Sequence[Array]:
-    p = _real(attrs, "p")
+    p = float_of(attrs, "p")
     return choose(operands, p >= 1, lambda scores, forced: heaviest(scores, forced, p))
 
 
 def _above(operands: Sequence[object], attrs: Attrs) -> Sequence[Array]:
-    threshold = _real(attrs, "threshold")
+    threshold = float_of(attrs, "threshold")
     return choose(operands, threshold <= 0, lambda scores, forced: forced | (scores > np.float32(threshold)))
 
 
 def _share(operands: Sequence[object], attrs: Attrs) -> Sequence[Array]:
-    density = _real(attrs, "density")
+    density = float_of(attrs, "density")
     return choose(operands, density >= 1, lambda scores, forced: best(scores, forced, share(density, len(scores))))
 
 
@@ -111,7 +106,7 @@ def check_rule(types: Types) -> list[ValueType]:
 
 def _real_shape(name: str) -> Callable[[Types, Attrs], Types]:
     def shape(types: Types, attrs: Attrs) -> Types:
-        if math.isnan(_real(attrs, name)):
+        if math.isnan(float_of(attrs, name)):
             raise ShapeError(f"{name} is NaN", attr=name)
         return check_rule(types)
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from fretsaw.ir.attrs import float_of, str_of
 from fretsaw.ir.kv import BLOCK, QueryBlock, ReferenceKvCache
 from fretsaw.ir.op import Array, AttrSpec, ShapeError, elements, sizes, tensor
 from fretsaw.ir.ops.cache import LAYER, OF_LAYER, OF_LENGTHS
@@ -40,9 +41,7 @@ _HEADS: Mapping[str, Callable[..., Array]] = {"sum": np.sum, "mean": np.mean, "m
 
 def real(attrs: Attrs, name: str) -> float:
     """A number among the attributes."""
-    value = attrs[name]
-    assert isinstance(value, int | float)
-    return float(value)
+    return float_of(attrs, name)
 
 
 def query_heads(value: ValueType, slot: str = "q") -> int:
@@ -77,7 +76,7 @@ def _pool_queries(operands: Sequence[object], attrs: Attrs) -> Sequence[Array]:
     kv, (q,) = cache_of(operands), arrays(operands)
     out = np.zeros((kv.dims["QB"], *q.shape[1:]), np.float32)
     for block in kv.query_blocks():
-        out[block.row] = _POOLS[str(attrs["kind"])](q[block.tokens].astype(np.float64), axis=0)
+        out[block.row] = _POOLS[str_of(attrs, "kind")](q[block.tokens].astype(np.float64), axis=0)
     return [out]
 
 
@@ -87,7 +86,7 @@ def _pool_keys(operands: Sequence[object], attrs: Attrs) -> Sequence[Array]:
     for sequence in {b.sequence for b in scored(kv, attrs)}:
         keys = keys_of(kv, attrs, sequence)
         for j in range(0, len(keys), BLOCK):
-            out[sequence, :, j // BLOCK] = _POOLS[str(attrs["kind"])](keys[j : j + BLOCK], axis=0)
+            out[sequence, :, j // BLOCK] = _POOLS[str_of(attrs, "kind")](keys[j : j + BLOCK], axis=0)
     return [out]
 
 
@@ -195,7 +194,7 @@ def _pool_heads(operands: Sequence[object], attrs: Attrs) -> Sequence[Array]:
     (scores,) = arrays(operands, 0)
     groups = number(attrs, "groups")
     split = scores.reshape(scores.shape[0], groups, scores.shape[1] // groups, scores.shape[2]).astype(np.float64)
-    return [_HEADS[str(attrs["kind"])](split, axis=2).astype(np.float32)]
+    return [_HEADS[str_of(attrs, "kind")](split, axis=2).astype(np.float32)]
 
 
 def over_heads(heads: int) -> list[ValueType]:

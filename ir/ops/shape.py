@@ -7,7 +7,8 @@ from typing import cast
 
 import numpy as np
 
-from fretsaw.ir.dims import DimLike, Shape
+from fretsaw.ir.attrs import dim_of, int_of, shape_of
+from fretsaw.ir.dims import DimLike
 from fretsaw.ir.op import Array, Attr, AttrSpec, ShapeError, define_op, no_flops, tensor
 from fretsaw.ir.ops.elementwise import broadcast
 from fretsaw.ir.types import DTYPES, INTS, TensorType, ValueType, numpy_dtype
@@ -33,7 +34,7 @@ def _ints(value: Attr) -> tuple[int, ...]:
 
 def _reshape_shape(types: Types, attrs: Attrs) -> Types:
     x = tensor(types[0], "x")
-    out = TensorType(x.dtype, cast(Shape, attrs["shape"]))
+    out = TensorType(x.dtype, shape_of(attrs, "shape"))
     if x.numel != out.numel:
         raise ShapeError(f"element counts differ: {x.numel} and {out.numel}", "x")
     return [out]
@@ -63,7 +64,7 @@ define_op(
 
 
 def _expand_shape(types: Types, attrs: Attrs) -> Types:
-    x, shape = tensor(types[0], "x"), cast(Shape, attrs["shape"])
+    x, shape = tensor(types[0], "x"), shape_of(attrs, "shape")
     if len(shape) < x.rank or broadcast([x.shape, shape]) != shape:
         raise ShapeError(f"{x} does not broadcast to {list(map(str, shape))}", "x")
     return [TensorType(x.dtype, shape)]
@@ -78,8 +79,7 @@ define_op(
 
 
 def _slice_bounds(dim: DimLike, attrs: Attrs) -> tuple[DimLike, DimLike, int]:
-    start, end, step = cast(DimLike, attrs["start"]), cast(DimLike, attrs["end"]), attrs.get("step", 1)
-    assert isinstance(step, int)
+    start, end, step = dim_of(attrs, "start"), dim_of(attrs, "end"), int_of(attrs, "step", 1)
     if step < 1:
         raise ShapeError(f"step must be positive, is {step}", "x")
     if isinstance(dim, int) and isinstance(start, int) and isinstance(end, int) and not 0 <= start <= end <= dim:
@@ -101,7 +101,7 @@ def _slice_shape(types: Types, attrs: Attrs) -> Types:
 
 def _slice(arrays: Sequence[Array], attrs: Attrs) -> Sequence[Array]:
     index = [slice(None)] * arrays[0].ndim
-    index[cast(int, attrs["axis"])] = slice(attrs["start"], attrs["end"], attrs.get("step", 1))
+    index[int_of(attrs, "axis")] = slice(attrs["start"], attrs["end"], attrs.get("step", 1))
     return [arrays[0][tuple(index)]]
 
 
@@ -131,7 +131,7 @@ def _concat_shape(types: Types, attrs: Attrs) -> Types:
 define_op(
     "concat", "xs*", kind="layout", rows="axis",
     flops=no_flops, shape=_concat_shape, attrs={"axis": AXIS},
-    reference=lambda a, at: [np.concatenate(a, axis=cast(int, at["axis"]))],
+    reference=lambda a, at: [np.concatenate(a, axis=int_of(at, "axis"))],
     doc="Join along an axis.", example="concat(%a, %b) {axis = 0}",
 )  # fmt: skip
 
@@ -149,7 +149,7 @@ def _gather_shape(types: Types, attrs: Attrs) -> Types:
 define_op(
     "gather", "x index", kind="index", rows="axis", indices={"index": ""},
     flops=no_flops, shape=_gather_shape, attrs={"axis": AXIS},
-    reference=lambda a, at: [np.take_along_axis(a[0], a[1], axis=cast(int, at["axis"]))],
+    reference=lambda a, at: [np.take_along_axis(a[0], a[1], axis=int_of(at, "axis"))],
     doc="Pick along an axis with an index of the same rank (torch.gather).",
     example="gather(%x, %index) {axis = 1}",
 )  # fmt: skip
@@ -165,7 +165,7 @@ def _scatter_shape(types: Types, attrs: Attrs) -> Types:
 
 def _scatter(arrays: Sequence[Array], attrs: Attrs) -> Sequence[Array]:
     out = np.array(arrays[0])
-    np.put_along_axis(out, arrays[1], arrays[2], axis=cast(int, attrs["axis"]))
+    np.put_along_axis(out, arrays[1], arrays[2], axis=int_of(attrs, "axis"))
     return [out]
 
 
@@ -192,7 +192,7 @@ define_op(
 
 
 def _iota(arrays: Sequence[Array], attrs: Attrs) -> Sequence[Array]:
-    return [np.arange(cast(int, attrs["size"]), dtype=numpy_dtype(attrs["dtype"]))]  # type: ignore[arg-type]
+    return [np.arange(int_of(attrs, "size"), dtype=numpy_dtype(attrs["dtype"]))]  # type: ignore[arg-type]
 
 
 define_op(

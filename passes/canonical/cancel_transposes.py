@@ -19,8 +19,6 @@ Source: common practice (layout propagation).
 
 from __future__ import annotations
 
-from typing import cast
-
 from fretsaw.ir import Attr, Graph, Node, Value, get_op
 from fretsaw.ir.ops.elementwise import broadcast
 from fretsaw.passes.api import Decline, Edit, rule, rules
@@ -35,7 +33,7 @@ ELEMENTWISE = (
 
 
 def perm_of(node: Node) -> tuple[int, ...]:
-    return cast("tuple[int, ...]", node.attr("perm"))
+    return node.ints_attr("perm")
 
 
 @rule(root="transpose", phase="canonical", keeps="bits")
@@ -96,7 +94,7 @@ def sink_transpose(node: Node, g: Graph) -> Edit | Decline | None:
         sources = [first["x"], *node.operands[1:]]
     else:
         if node.op in MOVING_AXIS:
-            attrs["axis"] = perm[cast(int, node.attr("axis"))]
+            attrs["axis"] = perm[node.int_attr("axis")]
         sources = []
         for value in node.operands:
             source = _before(edit, node, value, perm, g)

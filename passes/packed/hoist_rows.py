@@ -15,9 +15,8 @@ Source: common practice ("last logits only").
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
-from fretsaw.ir import Attr, Graph, Node, Shape, Value, get_op
+from fretsaw.ir import Attr, Graph, Node, Value, get_op
 from fretsaw.passes.api import Decline, Edit, rule
 
 
@@ -43,7 +42,7 @@ def hoist_rows(root: Node, g: Graph) -> Edit | Decline | None:
         return Decline(f"{node.op} is not known to map each row alone", at=node)
     attrs: dict[str, Attr] = dict(node.attrs)
     if node.op == "reshape":
-        shape = cast(Shape, node.attr("shape"))
+        shape = node.shape_attr("shape")
         attrs["shape"] = (*index.tensor.shape, *shape[1:])
     edit = Edit()
     picked = {

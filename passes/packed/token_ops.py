@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import cast
 
 from fretsaw.ir import Attr, GraphBuilder, Node, Shape, Value, get_op
 from fretsaw.passes.packed.token_axes import Lead, TokenAxes
@@ -68,7 +67,7 @@ def _rowwise(axes: TokenAxes, node: Node) -> dict[str, Attr]:
 
 
 def _along_axis(axes: TokenAxes, node: Node) -> dict[str, Attr]:
-    lead, axis = _lead(axes, node), cast(int, node.attr("axis"))
+    lead, axis = _lead(axes, node), node.int_attr("axis")
     if axis < lead:
         raise axes.mixes(node, f"it works along axis {axis}, which holds tokens")
     if any(not axes.holds_tokens(v) for v in node.operands):
@@ -94,7 +93,7 @@ def _shaped(axes: TokenAxes, node: Node) -> dict[str, Attr]:
 
 
 def _transpose(axes: TokenAxes, node: Node) -> dict[str, Attr]:
-    perm = cast("tuple[int, ...]", node.attr("perm"))
+    perm = node.ints_attr("perm")
     lead = axes.lead(node["x"]).axes
     if lead == 0 or perm[:lead] != tuple(range(lead)):
         raise axes.mixes(node, "it moves the token axes")
