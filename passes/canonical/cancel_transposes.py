@@ -19,17 +19,15 @@ Source: common practice (layout propagation).
 
 from __future__ import annotations
 
-from fretsaw.ir import Attr, Graph, Node, Value, get_op
+from fretsaw.ir import Attr, Graph, Node, Value, catalogue, get_op
 from fretsaw.ir.ops.elementwise import broadcast
 from fretsaw.passes.api import Decline, Edit, rule, rules
 from fretsaw.passes.kit.match import made_by, squeezed
 
 LAST_AXIS = ("rms_norm", "layer_norm")
 MOVING_AXIS = ("slice", "softmax", "concat")
-ELEMENTWISE = (
-    "abs", "cast", "clamp", "erf", "exp", "gelu", "log", "neg", "reciprocal", "relu", "rsqrt", "sigmoid", "silu",
-    "sqrt", "tanh", "add", "sub", "mul", "div", "maximum", "minimum", "pow",
-)  # fmt: skip
+# Of one tensor or two: what picks between two (where) has its operands from masks, which keep their own order.
+ELEMENTWISE = tuple(name for name, op in catalogue().items() if op.elementwise and len(op.slots) < 3)
 
 
 def perm_of(node: Node) -> tuple[int, ...]:
