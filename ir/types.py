@@ -1,8 +1,9 @@
 """Types of values, and the licence: what a pass may assume about them.
 
 Licence
-    1. Values are immutable and never alias: a pass may reorder, duplicate or drop any node without effects.
-    2. Ops with effects name their handle; their order on one handle is part of the program.
+    1. Values are immutable and never alias: a pass may reorder, duplicate or drop any node that touches no handle.
+    2. Ops say what they read and write of handles. A write keeps its place among other accesses of what it writes, and
+       is never dropped; reads with no write between them may be merged, reordered or dropped like any other node.
     3. Float arithmetic may be reassociated only by a pass of class ``algebra`` or ``budget``; ``bits`` may not.
     4. NaN and infinity propagate as in IEEE 754; a pass may not assume their absence.
     5. Graph outputs keep name, order, dtype and shape.
@@ -68,7 +69,7 @@ class TensorType:
 
 @dataclass(frozen=True)
 class HandleType:
-    """An opaque object that effectful ops read and change, e.g. ``kv_cache``."""
+    """An opaque object that ops read and write, e.g. ``kv_cache``."""
 
     kind: str
 

@@ -9,7 +9,7 @@
  7. Every symbol in a shape has a range in ``dims``, with 0 <= low <= high; no size is negative or over 64 bits.
  8. Every output is an input, a constant or a result.
  9. Constants are static tensors, and their data has that type as far as that is known without loading.
-10. Handles are inputs; nothing but effectful ops reads them.
+10. Handles are inputs; an op reads or writes those alone that it declares.
 11. The graph obeys the spec of its phase (``ir/phases.py``).
 """
 
@@ -89,8 +89,8 @@ def _check_node(graph: Graph, node: Node, when: str) -> None:
             graph, 6, f"{node.op}: result is declared {got}, its shape rule gives {want}", when, node, result=0
         )
     for slot, operand in zip(op.slot_names(len(node.operands)), node.operands, strict=True):
-        if isinstance(operand.type, HandleType) and slot not in op.effects:
-            what = f"{node.op} reads handle %{operand.name} without declaring an effect"
+        if isinstance(operand.type, HandleType) and slot not in op.handles:
+            what = f"{node.op} takes handle %{operand.name} and declares neither to read nor to write it"
             raise _error(graph, 10, what, when, node, slot=slot)
 
 

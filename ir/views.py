@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import networkx as nx
 
-from fretsaw.ir.node import Graph, Node, Value
-from fretsaw.ir.op import get_op
+from fretsaw.ir.effects import kept_order
+from fretsaw.ir.node import Graph, Value
 
 if TYPE_CHECKING:
     DataFlow = nx.DiGraph[int]
@@ -17,29 +17,22 @@ else:
 
 def data_flow(graph: Graph) -> DataFlow:
     """Nodes by their position in ``graph.nodes``; an edge i -> j where node j reads a result of node i, or where
-    both have effects on one handle and i comes first (their order is part of the program).
+    they have to keep their order on a handle: one of them writes what the other reads or writes.
 
     Each position has the attribute ``node``; each edge of data has ``value``, the name that is read.
     """
     view = DataFlow()
     made: dict[Value, int] = {}
-    touched: dict[Value, int] = {}
     for i, node in enumerate(graph.nodes):
         view.add_node(i, node=node)
         for value in node.operands:
             if value in made:
                 view.add_edge(made[value], i, value=value.name)
-        for handle in _effects(node):
-            if handle in touched and not view.has_edge(touched[handle], i):
-                view.add_edge(touched[handle], i, value=handle.name)
-            touched[handle] = i
         made.update((value, i) for value in node.results)
+    for i, j, state in kept_order(graph):
+        if not view.has_edge(i, j):
+            view.add_edge(i, j, value=state.handle.name)
     return view
-
-
-def _effects(node: Node) -> list[Value]:
-    names = get_op(node.op).slot_names(len(node.operands))
-    return [v for slot, v in zip(names, node.operands, strict=True) if slot in get_op(node.op).effects]
 
 
 def is_convex(view: DataFlow, region: set[int]) -> bool:

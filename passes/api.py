@@ -12,33 +12,17 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
-from fretsaw.ir import Graph, Node
+from fretsaw.ir import Graph
 from fretsaw.passes.kit.contract import Anything, AtLeast, Cleared, Contract, Layers, OnePer, SiteFn
+from fretsaw.passes.kit.driver import RuleFn, Verdict, run_rules
 from fretsaw.passes.kit.edit import Decline, Edit
 from fretsaw.passes.kit.inspector import Inspect
 from fretsaw.passes.kit.options import default_of, fill
+from fretsaw.passes.kit.outcome import Outcome
+from fretsaw.passes.kit.prepare import Prepare, Search
 
 Keeps = Literal["bits", "algebra", "budget"]
-Verdict = Edit | Decline | None  # None: the root has not even the shape that the rule looks for
-RuleFn = Callable[[Node, Graph], Verdict]
 Sites = Contract | Callable[[Any], Contract]  # a function of the options where the options say which sites
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a pass did.
-
-    Args:
-        graph: The graph after it; the same object when nothing changed.
-        hits: Roots that were rewritten.
-        declines: Sites that were left alone, with reasons, as seen at the end.
-        sweeps: How often the graph was walked.
-    """
-
-    graph: Graph
-    hits: tuple[Node, ...] = ()
-    declines: tuple[Decline, ...] = ()
-    sweeps: int = 1
 
 
 @dataclass(frozen=True)
@@ -64,6 +48,7 @@ class Pass:
         begins: From the options to the number of first tokens of a text at which the pass changes nothing. Where it is
             given, checks run over a longer text (docs/evidence.md).
         inspect: Makes an inspector of the graph after the pass, which measures what is the pass's own on that text.
+        prepare: From the options to a search that has to run before the passes do; None where they need none.
     """
 
     name: str
@@ -82,6 +67,12 @@ class Pass:
     origin: str = field(default="built-in", compare=False)
     begins: Callable[[Any], int] | None = field(default=None, compare=False)
     inspect: Inspect | None = field(default=None, compare=False)
+    prepare: Prepare | None = field(default=None, compare=False)
+
+    @property
+    def search(self) -> Search | None:
+        """What has to be searched for before the passes run; None where nothing has."""
+        return None if self.prepare is None else self.prepare(self.options)
 
     @property
     def acts_from(self) -> int | None:
@@ -109,8 +100,6 @@ class Pass:
                 None: as :func:`fretsaw.passes.kit.driver.debugging` says.
         """
         if self.roots:
-            from fretsaw.passes.kit.driver import run_rules
-
             return run_rules(graph, self.members or (self,), debug=debug)
         assert self.body is not None, f"{self.name} has no function"
         outcome = self.body(graph) if self.options is None else self.body(graph, self.options)
@@ -195,19 +184,21 @@ def graph_pass(
     repeats: bool = False,
     begins: Callable[[Any], int] | None = None,
     inspect: Inspect | None = None,
+    prepare: Prepare | None = None,
 ) -> Callable[[Callable[..., Outcome]], Pass]:
     """Make a pass of a function ``(graph[, options]) -> Outcome`` of the whole graph. Arguments as in :func:`rule`.
 
     Args:
         begins: From the options to the number of first tokens of a text at which the pass changes nothing.
         inspect: Makes an inspector of the graph after the pass.
+        prepare: From the options to a search that has to run first, or None.
     """
 
     def wrap(fn: Callable[..., Outcome]) -> Pass:
         return Pass(
             fn.__name__, _doc(fn), keeps, phase, fn, _demands(clears, sites), options=_options(fn.__name__, options),
             after=tuple(after), conflicts=tuple(conflicts), repeats=repeats, begins=begins,
-            inspect=inspect,
+            inspect=inspect, prepare=prepare,
         )  # fmt: skip
 
     return wrap

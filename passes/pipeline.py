@@ -106,7 +106,8 @@ class PipelineResult:
     """The last graph, the graph after each phase (the captured one first), and what every pass did.
 
     ``snapshots``, when they were asked for, has the graph after every pass, in the order of ``ledger``. ``checks`` is
-    what held for the checks of all passes: inputs, limits, memory; ``attention`` what the heads of a sparse graph lose.
+    what held for the checks of all passes: inputs, limits, memory;
+    ``reports`` what passes measured of their own, by name.
     """
 
     graph: Graph
@@ -114,7 +115,7 @@ class PipelineResult:
     ledger: tuple[LedgerEntry, ...]
     snapshots: tuple[tuple[str, Graph], ...] = ()
     checks: Evidence = field(default_factory=lambda: UNCHECKED)
-    attention: Inspector | None = None
+    reports: Mapping[str, Inspector] = field(default_factory=dict)
 
 
 def run_pipeline(
@@ -177,8 +178,8 @@ def run_pipeline(
         if dump:
             dump(phase, graph)
     checks = checker.summary() if checker else UNCHECKED
-    attention = checker.attention if checker else None
-    return PipelineResult(graph, tuple(stages), tuple(ledger), tuple(snapshots), checks, attention)
+    reports = checker.reports if checker else {}
+    return PipelineResult(graph, tuple(stages), tuple(ledger), tuple(snapshots), checks, reports)
 
 
 def _noter(observer: Observer, event: Event) -> Callable[[str], None]:

@@ -60,7 +60,7 @@ def compile_checkpoint(source: Path, output: Path, options: CompileOptions, repo
     facts = ModelFacts(checkpoint.kind, checkpoint.context)
     options = replace(options, chosen=options.chosen.settled(facts), evidence=_with_calibration(options, checkpoint))
     graph = _capture(checkpoint, reporter)
-    options = _with_plans(graph, options, output, reporter)
+    options = _with_searches(graph, options, output, reporter)
     result = _run_passes(graph, options, reporter)
     built = _build(result.graph, options, facts, reporter)
     return _write(output, checkpoint, result, options.chosen, built, reporter)
@@ -126,20 +126,21 @@ def _with_calibration(options: CompileOptions, checkpoint: Checkpoint) -> Eviden
     )  # 0: as many as a text has
 
 
-def _with_plans(graph: Graph, options: CompileOptions, output: Path, reporter: Reporter) -> CompileOptions:
-    """The options with plans in the place of searches for plans (``sparse_attention:method=auto``).
+def _with_searches(graph: Graph, options: CompileOptions, output: Path, reporter: Reporter) -> CompileOptions:
+    """The options with what passes searched for in the place of the searches.
 
     Raises:
         UsageError: there is no text to search on.
-        PassError: no plan holds the limits.
+        PassError: nothing holds the limits.
     """
-    if not any(getattr(p.options, "method", "") == "auto" for p in options.passes):
+    what = next((p.search.what for p in options.passes if p.search is not None), None)
+    if what is None:
         return options
-    from fretsaw.tools.sparse.auto import resolve_auto
+    from fretsaw.passes.prepare import prepare_passes
 
-    with reporter.phase("search plan") as phase:
-        lines = Lines("search plan", lambda note: phase.progress(0, note=note), reporter.line, reporter.plain)
-        found = resolve_auto(options.passes, graph, options.evidence, output, lines.note, lines.stage)
+    with reporter.phase(what) as phase:
+        lines = Lines(what, lambda note: phase.progress(0, note=note), reporter.line, reporter.plain)
+        found = prepare_passes(options.passes, graph, options.evidence, output, lines.note, lines.stage)
     return replace(options, passes=found)
 
 

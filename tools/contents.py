@@ -44,8 +44,8 @@ class Contents:
             (f"ir/{phase}", [_utf8(to_text(graph) + "\n")]) for phase, graph in result.stages
         ]
         sections.append(("evidence.json", [_utf8(_evidence(result))]))
-        if result.attention is not None:
-            sections.append(("attention.json", [_utf8(_json(result.attention.to_json()))]))
+        for name, report in sorted(result.reports.items()):
+            sections.append((f"{name}.json", [_utf8(_json(report.to_json()))]))
         if checkpoint.tokenizer_json is not None:
             sections.append(("tokenizer.json", [memoryview(_minified(checkpoint.tokenizer_json))]))
         if checkpoint.chat_template is not None:

@@ -13,8 +13,7 @@ from typing import Any
 from fretsaw.backends.backend import Backend
 from fretsaw.backends.lowering import Answer, Lowering
 from fretsaw.backends.registry import Registry
-from fretsaw.ir import catalogue
-from fretsaw.ir.phases import SPECS
+from fretsaw.ir import catalogue, get_op
 
 PAGE = """\
 # Ops and backends
@@ -31,8 +30,9 @@ NO_ANSWER = "no answer"
 
 def cell(op: str, phase: str, table: Mapping[str, Answer]) -> str:
     """What a backend that lowers from ``phase`` says of ``op``."""
-    if op in SPECS[phase].banned:
-        return f"- ({SPECS[phase].banned[op]})"
+    legal = get_op(op).legal
+    if phase not in legal:
+        return f"- ({legal.why})"
     answer = table.get(op)
     if answer is None:
         return NO_ANSWER

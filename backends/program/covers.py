@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 from fretsaw.backends.lowering import Answer, Lowering, Refusal
 from fretsaw.backends.program.expr import BINARY, UNARY
-from fretsaw.ir.phases import SELECTORS, legal_ops
+from fretsaw.ir.phases import legal_ops, selectors
 
 if TYPE_CHECKING:
     from fretsaw.backends.program.plan.context import Context
@@ -66,7 +66,7 @@ _LOWERED: Mapping[str, Cover] = {
     "l2_norm": Cover("a kernel over rows", "segments.cover_l2_norm"),
     "clamp": ELEMENTWISE,
     **dict.fromkeys(UNARY | BINARY, ELEMENTWISE),
-    **dict.fromkeys(SELECTORS, SELECT),
+    **dict.fromkeys(selectors(), SELECT),
 }
 
 

@@ -8,42 +8,17 @@ runs a step is a matter of speed alone.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import reduce
-from operator import and_
+from dataclasses import replace
 
 from fretsaw.backends.program.specs.layers import AttentionSpec
 from fretsaw.backends.program.specs.sparse_attention import BlockAttentionSpec, MergeAttentionSpec
 from fretsaw.backends.program.steps import Launch, Plan
 from fretsaw.ir import Graph, Node, Value
-from fretsaw.ir.kv import BLOCK
 from fretsaw.ir.op import get_op
+from fretsaw.ir.traits import ALL_ROWS, Full
 
 ENTRY = "step_dense"
 CACHE = 5  # what attention reads of the cache, between its queries and the lists
-TOKENS = ("line_tokens", "block_tokens")  # list keys that their mask does not hold
-EVERYWHERE = 2**31 - 1  # more tokens than a sequence has
-
-
-@dataclass(frozen=True)
-class Full:
-    """Rows in which every key up to the row's own is read.
-
-    Args:
-        until: Those whose query block ends at this position or before, in tokens.
-        prompts: Those of sequences with more than one token in the step.
-        single: Those of sequences with one token in it.
-    """
-
-    until: int = 0
-    prompts: bool = False
-    single: bool = False
-
-    def __and__(self, other: Full) -> Full:
-        return Full(min(self.until, other.until), self.prompts and other.prompts, self.single and other.single)
-
-    def __or__(self, other: Full) -> Full:
-        return Full(max(self.until, other.until), self.prompts or other.prompts, self.single or other.single)
 
 
 def full_steps(graph: Graph) -> Full:
@@ -51,7 +26,7 @@ def full_steps(graph: Graph) -> Full:
 
     Single keys that are gathered stand beside the blocks of the same layer, so full blocks leave none to them.
     """
-    found = Full(EVERYWHERE, True, True)
+    found = ALL_ROWS
     beside = beside_tokens(graph)
     for node in graph.nodes:
         if node.op == "block_attention":
@@ -73,11 +48,13 @@ def _apart(graph: Graph, blocks: Node, tokens: Node, merge: Node) -> bool:
     if (blocks.op, tokens.op) != ("block_attention", "gather_attention") or merge.attr("lse"):
         return False
     lists, listed = graph.producer(blocks["idx"]), graph.producer(tokens["ids"])
-    if lists is None or listed is None or lists.op != "compact_blocks" or listed.op not in TOKENS:
+    if lists is None or listed is None or lists.op != "compact_blocks":
         return False
+    outside = get_op(listed.op).outside
     rules = ("layer", "scale", "softcap", "decode")
     return (
-        lists["mask"] == listed["mask"]
+        outside != ""
+        and lists["mask"] == listed[outside]
         and (merge["lse1"], merge["lse2"]) == (blocks.results[1], tokens.results[1])
         and (blocks["kv"], blocks["q"]) == (tokens["kv"], tokens["q"])
         and all(blocks.attr(r) == tokens.attr(r) for r in rules)
@@ -101,44 +78,21 @@ def _attention(graph: Graph, node: Node, beside: Mapping[Node, Node]) -> Full:
     if (node.attr("lse") and node not in beside) or lists is None or lists.op != "compact_blocks":
         return Full()  # somebody else asks for the sum of exponents, or lists came from elsewhere
     full = _mask(graph, lists["mask"])
-    windows = [n for n in _numbers(node, "window") if n]
+    windows = [n for n in node.ints_attr("window") if n]
     if windows:
         full = Full(min(full.until, *windows))
     return full if node.attr("decode") else full | Full(single=True)
 
 
 def _mask(graph: Graph, mask: Value) -> Full:
-    """Rows in which every causal block is in a mask, by what each op promises; a selector keeps what is forced."""
+    """Rows in which every causal block is in a mask, by what each op promises; nothing of masks from elsewhere."""
     node = graph.producer(mask)
     if node is None:
         return Full()
-    if node.op == "causal_blocks":
-        return Full(EVERYWHERE, True, True)
-    if node.op == "prompt_blocks":
-        return Full(prompts=True)
-    if node.op == "union_blocks":
-        return _mask(graph, node["a"]) | _mask(graph, node["b"])
-    if node.op == "flex_switch":
-        return _mask(graph, node["lines"]) & _mask(graph, node["few"])
-    if node.op == "pick_heads":
-        picked = [node.operands[i] for i in sorted(set(_numbers(node, "choice")))]
-        return reduce(and_, (_mask(graph, m) for m in picked))
-    if node.op == "span_blocks":
-        windows = [n for n in _numbers(node, "window") if n]
-        return Full(max(node.int_attr("dense_until"), min(windows))) if windows else Full(EVERYWHERE, True, True)
     op = get_op(node.op)
-    full = Full(node.int_attr("dense_until")) if "dense_until" in op.attrs else Full()
-    if node.op == "select_top_k":  # as many blocks as it takes
-        full |= Full(node.int_attr("k") * BLOCK)
-    if node.op == "forced_blocks":
-        full |= Full(node.int_attr("local") * BLOCK)
-    return full | _mask(graph, node["forced"]) if "forced" in op.slots else full
-
-
-def _numbers(node: Node, name: str) -> tuple[int, ...]:
-    value = node.attr(name) or ()
-    assert isinstance(value, tuple)
-    return tuple(n for n in value if isinstance(n, int))
+    attrs = {name: node.attr(name) for name in op.attrs}
+    slots = op.slot_names(len(node.operands))
+    return op.full_rows(attrs, {slot: _mask(graph, v) for slot, v in zip(slots, node.operands, strict=True)})
 
 
 def dense_twin(plan: Plan) -> Plan:

@@ -7,17 +7,15 @@ blocks leave the choice alone; methods that score with the last queries of a pro
 from __future__ import annotations
 
 from fretsaw.backends.program.options import ProgramOptions
-from fretsaw.ir import Graph, Node
+from fretsaw.ir import Graph, Node, get_op
 from fretsaw.ir.errors import LoweringError, UsageError
 from fretsaw.ir.excerpt import place
 from fretsaw.ir.kv import BLOCK
 
-SPARSE = frozenset(("block_attention", "gather_attention"))
-
 
 def sparse_attention(graph: Graph) -> list[Node]:
     """The nodes of a packed graph that read listed keys."""
-    return [node for node in graph.nodes if node.op in SPARSE]
+    return [node for node in graph.nodes if "whole_prompt" in get_op(node.op).attrs]
 
 
 def whole_prompt(graph: Graph) -> Node | None:

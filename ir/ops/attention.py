@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from fretsaw.ir.attrs import float_of, int_of
 from fretsaw.ir.op import Array, Attr, AttrSpec, ShapeError, define_op, sizes, tensor
+from fretsaw.ir.traits import Legal
 from fretsaw.ir.types import TensorType, ValueType
 
 ATTENTION_ATTRS = {
@@ -66,8 +68,7 @@ def _bands(q_pos: Array, count: int, attrs: Mapping[str, Attr]) -> list[tuple[sl
 def _seen(q_pos: Array, count: int, attrs: Mapping[str, Attr]) -> Array:
     """Which of ``count`` keys each query sees, bool [S, T]."""
     gap = q_pos[:, None] - np.arange(count)[None, :]  # how far back the key is
-    causal, window = attrs.get("causal", True), attrs.get("window", 0)
-    assert isinstance(window, int)
+    causal, window = attrs.get("causal", True), int_of(attrs, "window", 0)
     seen = gap >= 0 if causal else np.ones(gap.shape, bool)
     if window:
         seen &= gap < window if causal else np.abs(gap) < window
@@ -78,8 +79,7 @@ def _attend_group(q: Array, k: Array, v: Array, sink: Array | None, hidden: Arra
     """Heads that share keys: q [G, S, E], k [T, E], v [T, Ev], sink [G, 1, 1], hidden [S, T] -> [G, S, Ev]."""
     s = (q.reshape(-1, q.shape[-1]) @ np.ascontiguousarray(k).T).reshape(*q.shape[:2], -1)  # [G, S, T]
     s *= q.dtype.type(attrs["scale"])
-    cap = attrs.get("softcap", 0.0)
-    assert isinstance(cap, (int, float))
+    cap = float_of(attrs, "softcap", 0.0)
     if cap:
         s = np.tanh(s / q.dtype.type(cap)) * q.dtype.type(cap)
     np.copyto(s, -np.inf, where=hidden)
@@ -111,8 +111,7 @@ def attention_flops(heads: int, queries: int, keys: int, features: int, attrs: M
 
 def seen_pairs(queries: int, keys: int, attrs: Mapping[str, Attr]) -> int:
     """Number of (query, key) pairs that mask and window leave."""
-    window = attrs.get("window", 0)
-    assert isinstance(window, int)
+    window = int_of(attrs, "window", 0)
     slots = np.arange(keys - queries, keys)
     if attrs.get("causal", True):
         seen = slots + 1 if not window else np.minimum(slots + 1, window)
@@ -123,6 +122,19 @@ def seen_pairs(queries: int, keys: int, attrs: Mapping[str, Attr]) -> int:
     return int(seen.sum())
 
 
+def attention_scratch(queries: int, keys: int, group: int, attrs: Mapping[str, Attr], item: int) -> int:
+    """Bytes of the scores of ``group`` heads that share keys, a mask and its parts; a causal text goes band by band."""
+    rows = min(queries, BAND) if attrs.get("causal", True) else queries
+    return keys * rows * (3 * item * group + 24)
+
+
+def _attention_scratch(
+    operands: Sequence[ValueType], results: Sequence[ValueType], attrs: Mapping[str, Attr], item: int
+) -> int:
+    (_, queries, heads, _), (_, keys, shared, _) = sizes(operands[0]), sizes(operands[1])
+    return attention_scratch(queries, keys, heads // shared, attrs, item)
+
+
 def _attention_flops(operands: Sequence[ValueType], results: Sequence[ValueType], attrs: Mapping[str, Attr]) -> int:
     (batch, queries, heads, size), keys = sizes(operands[0]), sizes(operands[1])[1]
     return batch * attention_flops(heads, queries, keys, size + sizes(operands[2])[-1], attrs)
@@ -130,7 +142,8 @@ def _attention_flops(operands: Sequence[ValueType], results: Sequence[ValueType]
 
 define_op(
     "attention", "q k v sinks?", shape=_attention_shape, reference=_attention, attrs=ATTENTION_ATTRS,
-    flops=_attention_flops,
+    flops=_attention_flops, scratch=_attention_scratch, kind="attention",
+    legal=Legal(last="fused", why="a packed program reads the KV cache"),
     doc="Softmax attention, q [B, S, H, E], k [B, S, K, E], v [B, S, K, Ev] -> [B, S, H, Ev]. A causal window w sees "
     "the last w slots, a bidirectional one |distance| < w; 0 means none. softcap c maps a logit x to c*tanh(x/c). "
     "sinks [H] are extra logits with no value.",

@@ -12,10 +12,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from fretsaw.ir.attrs import float_of, int_of, ints_of
 from fretsaw.ir.dims import sym
 from fretsaw.ir.kv import BLOCK, QueryBlock, ReferenceKvCache
 from fretsaw.ir.op import Array, Attr, AttrSpec, ShapeError, define_op, sizes, tensor
-from fretsaw.ir.ops.cache import KV_CACHE, LAYER
+from fretsaw.ir.ops.cache import IN_CACHE, KV_CACHE, LAYER, OF_LAYER, cached_scratch
+from fretsaw.ir.traits import Probe
 from fretsaw.ir.types import TensorType, ValueType
 
 Types = Sequence[ValueType]
@@ -116,20 +118,19 @@ def _reference(operands: Sequence[object], attrs: Attrs) -> Sequence[Array]:
     sinks = rest[0] if rest else None
     assert sinks is None or isinstance(sinks, np.ndarray)
     heads = q.shape[1]
-    sink, window = (attrs.get(name) or (0,) * heads for name in ("sink", "window"))
-    assert isinstance(sink, tuple) and isinstance(window, tuple)
-    out = np.zeros((*q.shape[:2], int(attrs["value_size"])), q.dtype)  # type: ignore[arg-type]
+    sink, window = (ints_of(attrs, name) or (0,) * heads for name in ("sink", "window"))
+    out = np.zeros((*q.shape[:2], int_of(attrs, "value_size")), q.dtype)
     lse = np.full(q.shape[:2], -np.inf, np.float32)
     stored: dict[int, tuple[Array, Array]] = {}
     for block in kv.query_blocks():
         if block.sequence not in stored:
-            k, v = kv.read(int(attrs["layer"]), block.sequence)  # type: ignore[arg-type]
+            k, v = kv.read(int_of(attrs, "layer"), block.sequence)
             stored = {block.sequence: (np.ascontiguousarray(k.swapaxes(0, 1)), np.ascontiguousarray(v.swapaxes(0, 1)))}
         k, v = stored[block.sequence]  # [K, S, E]
         free = block.single and not attrs.get("decode")
         for h, g in enumerate(head_groups(heads, idx.shape[1])):
             keys = listed_keys(block, None if free else idx[block.row, g, : cnt[block.row, g]])
-            seen = visible(block, keys, 0 if free else int(sink[h]), 0 if free else int(window[h]))  # type: ignore[arg-type]
+            seen = visible(block, keys, 0 if free else int(sink[h]), 0 if free else int(window[h]))
             mine = h * k.shape[0] // heads
             extra = None if sinks is None else float(sinks[h])
             rows = np.ascontiguousarray(q[block.tokens, h])
@@ -145,9 +146,41 @@ def _flops(operands: Types, results: Types, attrs: Attrs) -> int:
     return heads * (2 * (size + sizes(results[0])[-1]) + 5) * count * (count + 1) // 2
 
 
+def _decoded(operands: Sequence[object], attrs: Attrs) -> Mapping[str, float]:
+    """Of the one query of a step: the share of key blocks that its heads read, and of their softmax mass."""
+    kv, q, idx, cnt = operands[:4]
+    assert isinstance(kv, ReferenceKvCache)
+    assert isinstance(q, np.ndarray) and isinstance(idx, np.ndarray) and isinstance(cnt, np.ndarray)
+    (block,) = kv.query_blocks()
+    keys, _ = kv.read(int_of(attrs, "layer"), block.sequence)
+    heads, scale = q.shape[1], float_of(attrs, "scale")
+    shares: list[float] = []
+    mass: list[float] = []
+    for h, g in enumerate(head_groups(heads, idx.shape[1])):
+        seen = _read_keys(attrs, block, idx[block.row, g, : cnt[block.row, g]], h)
+        logits = keys[:, h * keys.shape[1] // heads].astype(np.float64) @ q[0, h] * scale
+        weights = np.exp(logits - logits.max())
+        shares.append(np.unique(seen // BLOCK).size / (block.block + 1))
+        mass.append(float(weights[seen].sum() / weights.sum()))
+    return {"density": float(np.mean(shares)), "retained_mass": float(np.mean(mass))}
+
+
+def _read_keys(attrs: Attrs, block: QueryBlock, listed: Array, head: int) -> Array:
+    """Positions of the keys that a head reads."""
+    keys = listed_keys(block, listed)
+    spans = []
+    for name in ("sink", "window"):
+        given = ints_of(attrs, name)
+        spans.append(given[head] if given else 0)
+    seen: Array = keys[visible(block, keys, spans[0], spans[1])[0]]
+    return seen
+
+
+DECODED = Probe("decode", _decoded, "density", ("retained_mass",), "no head leaves anything out")
 define_op(
-    "block_attention", "kv q idx cnt sinks?", shape=_shape, reference=_reference, attrs=ATTRS, effects=("kv",),
-    flops=_flops,
+    "block_attention", "kv q idx cnt sinks?", shape=_shape, reference=_reference, attrs=ATTRS, reads=OF_LAYER,
+    flops=_flops, scratch=cached_scratch, legal=IN_CACHE, kind="attention",
+    probe=DECODED,
     doc="Attention of this step's queries q [T, H, E] over listed key blocks of the cache -> [T, H, Ev], and with lse "
     "the natural logarithm of each row's sum, f32[T, H]. Lists: idx i32[QB, G, KB] of which cnt i32[QB, G] count, "
     "ascending. sink and window (per head, in tokens; none: no span) leave the first and the last keys of what is "

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 import numpy as np
-from scipy.special import erf, expit
 
 from fretsaw.ir.dims import DimLike, Shape
 from fretsaw.ir.op import Array, Attr, AttrSpec, ShapeError, define_op, tensor
+from fretsaw.ir.ops.special import erf, expit
+from fretsaw.ir.traits import Legal
 from fretsaw.ir.types import DTYPES, FLOATS, TensorType, ValueType, numpy_dtype
 
 Types = Sequence[ValueType]
@@ -63,8 +64,9 @@ def _where(types: Types, attrs: Attrs) -> Types:
 
 
 def _define(
-    name: str, slots: str, fn: Callable[..., Array], doc: str, shape: Callable[[Types, Attrs], Types] = _same
-) -> None:
+    name: str, slots: str, fn: Callable[..., Array], doc: str, shape: Callable[[Types, Attrs], Types] = _same,
+    legal: Legal = Legal(),
+) -> None:  # fmt: skip
     def reference(arrays: Sequence[Array], attrs: Attrs) -> Sequence[Array]:
         with np.errstate(all="ignore"):  # overflow to inf and NaN from inf - inf are IEEE results, not accidents
             out = fn(*arrays)
@@ -72,7 +74,19 @@ def _define(
         return [np.asarray(out).astype(keep, copy=False)]
 
     operands = ", ".join(f"%{s}" for s in slots.split())
-    define_op(name, slots, shape=shape, reference=reference, doc=doc, elementwise=True, example=f"{name}({operands})")
+    define_op(
+        name, slots, shape=shape, reference=reference, doc=doc, elementwise=True, legal=legal,
+        example=f"{name}({operands})",
+    )  # fmt: skip
+
+
+def _raised(what: str, rule: str) -> Legal:
+    """Of an op that is part of a larger one from the canonical phase on."""
+    hint = f"`fretsaw explain CHECKPOINT {rule}` shows the nearest miss"
+    return Legal(last="captured", why=f"left over from a {what} that no rule recognised", hint=hint)
+
+
+ROTARY, NORMED = _raised("rotary embedding", "raise_rope"), _raised("normalization", "raise_rms_norm")
 
 
 def _div(a: Array, b: Array) -> Array:
@@ -93,15 +107,15 @@ _define("abs", "x", np.abs, "|x|.")
 _define("exp", "x", np.exp, "e to the x.", _float_only)
 _define("log", "x", np.log, "Natural logarithm.", _float_only)
 _define("sqrt", "x", np.sqrt, "Square root.", _float_only)
-_define("rsqrt", "x", lambda x: 1 / np.sqrt(x), "1 / sqrt(x).", _float_only)
+_define("rsqrt", "x", lambda x: 1 / np.sqrt(x), "1 / sqrt(x).", _float_only, NORMED)
 _define("reciprocal", "x", lambda x: 1 / x, "1 / x.", _float_only)
 _define("erf", "x", erf, "Gauss error function.", _float_only)
 _define("tanh", "x", np.tanh, "Hyperbolic tangent.", _float_only)
 _define("sigmoid", "x", expit, "1 / (1 + exp(-x)).", _float_only)
 _define("silu", "x", lambda x: x * expit(x), "x * sigmoid(x).", _float_only)
 _define("relu", "x", lambda x: np.maximum(x, 0), "max(x, 0).")
-_define("cos", "x", np.cos, "Cosine.", _float_only)
-_define("sin", "x", np.sin, "Sine.", _float_only)
+_define("cos", "x", np.cos, "Cosine.", _float_only, ROTARY)
+_define("sin", "x", np.sin, "Sine.", _float_only, ROTARY)
 _define("eq", "a b", np.equal, "a == b.", _compare)
 _define("ne", "a b", np.not_equal, "a != b.", _compare)
 _define("lt", "a b", np.less, "a < b.", _compare)
@@ -161,7 +175,7 @@ def _cast(arrays: Sequence[Array], attrs: Attrs) -> Sequence[Array]:
 
 
 define_op(
-    "cast", "x", shape=_cast_shape, reference=_cast, elementwise=True,
+    "cast", "x", shape=_cast_shape, reference=_cast, elementwise=True, kind="layout",
     attrs={"dtype": AttrSpec(str, required=True, choices=DTYPES)},
     doc="Convert to another dtype, floats rounded to nearest even.", example='cast(%x) {dtype = "f32"}',
 )  # fmt: skip

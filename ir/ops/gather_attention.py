@@ -15,10 +15,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from fretsaw.ir.attrs import int_of, str_of
 from fretsaw.ir.kv import ReferenceKvCache
 from fretsaw.ir.op import Array, Attr, AttrSpec, ShapeError, define_op, no_flops, sizes, tensor
 from fretsaw.ir.ops.block_attention import check_lists, head_groups, softmax_mix
-from fretsaw.ir.ops.cache import KV_CACHE, LAYER
+from fretsaw.ir.ops.cache import IN_CACHE, KV_CACHE, LAYER, OF_LAYER, cached_scratch
 from fretsaw.ir.ops.rope import rotate
 from fretsaw.ir.types import TensorType, ValueType
 
@@ -71,16 +72,16 @@ def turned(x: Array, slots: Array, freq: Array, layout: str) -> Array:
 
 def _gather(operands: Sequence[object], attrs: Attrs) -> Sequence[Array]:
     kv, q, ids, cnt, *rest = operands
-    distance, layout = int(str(attrs.get("distance", 0))), str(attrs.get("layout", "half"))
+    distance, layout = int_of(attrs, "distance", 0), str_of(attrs, "layout", "half")
     assert isinstance(kv, ReferenceKvCache)
     assert isinstance(q, np.ndarray) and isinstance(ids, np.ndarray) and isinstance(cnt, np.ndarray)
     heads = q.shape[1]
-    out = np.zeros((*q.shape[:2], int(attrs["value_size"])), q.dtype)  # type: ignore[arg-type]
+    out = np.zeros((*q.shape[:2], int_of(attrs, "value_size")), q.dtype)
     lse = np.full(q.shape[:2], -np.inf, np.float32)
     for block in kv.query_blocks():
         if block.single and not attrs.get("decode"):
             continue
-        k, v = kv.read(int(attrs["layer"]), block.sequence)  # type: ignore[arg-type]
+        k, v = kv.read(int_of(attrs, "layer"), block.sequence)
         for h, g in enumerate(head_groups(heads, ids.shape[1])):
             listed = ids[block.row, g, : cnt[block.row, g]]
             listed = listed[(listed >= 0) & (listed < block.end)]
@@ -102,8 +103,8 @@ def _gather_flops(operands: Types, results: Types, attrs: Attrs) -> int:
 
 
 define_op(
-    "gather_attention", "kv q ids cnt inv_freq?", shape=_gather_shape, reference=_gather, attrs=ATTRS, effects=("kv",),
-    flops=_gather_flops,
+    "gather_attention", "kv q ids cnt inv_freq?", shape=_gather_shape, reference=_gather, attrs=ATTRS, reads=OF_LAYER,
+    flops=_gather_flops, scratch=cached_scratch, legal=IN_CACHE, kind="attention",
     doc="Attention of this step's queries q [T, H, E] over listed tokens of the cache -> [T, H, Ev], and the natural "
     "logarithm of each row's sum, f32[T, H]. Lists: positions ids i32[QB, G, N] of which cnt i32[QB, G] count, "
     "ascending; a query sees those up to its own. A sequence with one token in the step sees nothing unless decode is "
@@ -135,6 +136,7 @@ def _merge(operands: Sequence[object], attrs: Attrs) -> Sequence[Array]:
 
 define_op(
     "merge_attention", "o1 lse1 o2 lse2", shape=_merge_shape, reference=_merge, flops=no_flops,
+    legal=IN_CACHE, kind="attention",
     attrs={"lse": AttrSpec(bool, False)},
     doc="Two attentions of the same queries over keys that do not overlap, o [T, H, Ev] with the natural logarithms of "
     "their sums lse f32[T, H] -> attention over all of the keys, and with lse its logarithms. Where one side saw "

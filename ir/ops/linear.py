@@ -39,7 +39,8 @@ def _linear_flops(operands: Types, results: Types, attrs: Attrs) -> int:
 
 
 define_op(
-    "linear", "input weight bias?", flops=_linear_flops, shape=_linear_shape, reference=_linear,
+    "linear", "input weight bias?", flops=_linear_flops, shape=_linear_shape, reference=_linear, kind="product",
+    rows="each",
     doc="input @ weight.T + bias; weight is [O, I].", example="linear(%x, %w)",
 )  # fmt: skip
 
@@ -57,6 +58,7 @@ def _matmul_flops(operands: Types, results: Types, attrs: Attrs) -> int:
 
 define_op(
     "matmul", "a b", flops=_matmul_flops, shape=_matmul_shape, reference=lambda a, at: [np.matmul(a[0], a[1])],
+    kind="product",
     doc="Batched matrix product over the last two axes.", example="matmul(%a, %b)",
 )  # fmt: skip
 
@@ -70,5 +72,6 @@ def _embedding_shape(types: Types, attrs: Attrs) -> Types:
 
 define_op(
     "embedding", "ids table", flops=no_flops, shape=_embedding_shape, reference=lambda a, at: [a[1][a[0]]],
+    kind="product", rows="each", indices={"ids": "table"},
     doc="Rows of a [V, D] table.", example="embedding(%ids, %table)",
 )  # fmt: skip

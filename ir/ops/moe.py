@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy.special import expit
 
+from fretsaw.ir.attrs import float_of, int_of, str_of
 from fretsaw.ir.op import Array, Attr, AttrSpec, ShapeError, define_op, elements, get_op, per_operand, sizes, tensor
 from fretsaw.ir.ops.norm import softmax
-from fretsaw.ir.ops.reduce import top_k
+from fretsaw.ir.ops.reduce import sorted_copies, top_k
+from fretsaw.ir.ops.special import expit
 from fretsaw.ir.types import INTS, TensorType, ValueType
 
 Types = Sequence[ValueType]
@@ -25,7 +26,7 @@ def _router_shape(types: Types, attrs: Attrs) -> Types:
 
 
 def _router(arrays: Sequence[Array], attrs: Attrs) -> Sequence[Array]:
-    logits, k, order = arrays[0], int(attrs["k"]), attrs.get("softmax", "before")  # type: ignore[arg-type]
+    logits, k, order = arrays[0], int_of(attrs, "k"), attrs.get("softmax", "before")
     if order == "after":
         picked, index = top_k(logits, k)
         return [index, softmax(picked, 1)]
@@ -36,7 +37,8 @@ def _router(arrays: Sequence[Array], attrs: Attrs) -> Sequence[Array]:
 
 
 define_op(
-    "router", "logits", flops=per_operand(5), shape=_router_shape, reference=_router,
+    "router", "logits", flops=per_operand(5), shape=_router_shape, reference=_router, kind="expert",
+    rows="each", scratch=sorted_copies,
     attrs={"k": AttrSpec(int, required=True), "normalize": AttrSpec(bool, False),
            "softmax": AttrSpec(str, "before", choices=("before", "after"))},
     doc="Choose k experts per token from logits [T, E] -> indices i64[T, k], weights [T, k]. Softmax over all experts "
@@ -60,9 +62,9 @@ def _experts_shape(types: Types, attrs: Attrs) -> Types:
 
 def activate(gate: Array, up: Array, attrs: Attrs) -> Array:
     """The gated activation of ``experts``; gate and up [..., F]."""
-    act, limit = str(attrs.get("act", "silu")), attrs.get("limit")
+    act = str_of(attrs, "act", "silu")
     if act == "clamped_swiglu":  # GPT-OSS: clamp, sigmoid with slope alpha, up + 1
-        assert isinstance(limit, (int, float))
+        limit = float_of(attrs, "limit")
         alpha = gate.dtype.type(attrs.get("alpha", 1.702))
         gate, up = np.minimum(gate, gate.dtype.type(limit)), np.clip(up, -limit, limit).astype(up.dtype)
         clamped: Array = (up + 1) * (gate * expit(gate * alpha))
@@ -100,9 +102,14 @@ def _experts_flops(operands: Types, results: Types, attrs: Attrs) -> int:
     return elements(operands[1]) * (products + biases + two_f + 2 * d)  # activation and product are 2F
 
 
+def _experts_scratch(operands: Types, results: Types, attrs: Attrs, item: int) -> int:
+    """Gate and up of the tokens of one expert, at most all of them, and what activating them takes."""
+    return 8 * sizes(operands[1])[0] * sizes(operands[3])[1] * item
+
+
 define_op(
     "experts", "x index weight gate_up down gate_up_bias? down_bias?", shape=_experts_shape, reference=_experts,
-    flops=_experts_flops,
+    flops=_experts_flops, scratch=_experts_scratch, kind="expert", rows="each",
     attrs={"act": AttrSpec(str, "silu", choices=("silu", "gelu", "gelu_tanh", "relu", "clamped_swiglu")),
            "layout": AttrSpec(str, "concat", choices=("concat", "interleaved")),
            "limit": AttrSpec((float, int)), "alpha": AttrSpec(float, 1.702)},

@@ -47,11 +47,13 @@ def _norm_flops(own: int) -> Flops:
 
 define_op(
     "rms_norm", "x gain?", flops=_norm_flops(3), shape=_norm_shape, reference=_rms_norm, attrs=EPS,
+    kind="norm", rows="each",
     doc="x / sqrt(mean(x^2) + eps) * gain over the last axis (arXiv:1910.07467).",
     example="rms_norm(%x, %gain) {eps = 1e-05}",
 )  # fmt: skip
 define_op(
     "layer_norm", "x gain? bias?", flops=_norm_flops(5), shape=_norm_shape, reference=_layer_norm, attrs=EPS,
+    kind="norm", rows="each",
     doc="(x - mean) / sqrt(var + eps) * gain + bias over the last axis (arXiv:1607.06450).",
     example="layer_norm(%x, %gain, %bias) {eps = 1e-05}",
 )  # fmt: skip
@@ -73,7 +75,7 @@ def softmax(x: Array, axis: int) -> Array:
 
 
 define_op(
-    "softmax", "x", flops=per_operand(4), shape=_softmax_shape, attrs={"axis": AXIS},
+    "softmax", "x", flops=per_operand(4), shape=_softmax_shape, attrs={"axis": AXIS}, rows="axis",
     reference=lambda a, at: [softmax(a[0], at["axis"])],
     doc="exp(x - max) / sum along an axis; a row of only -inf gives zeros.",
     example="softmax(%x) {axis = 1}",

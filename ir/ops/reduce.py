@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import cast
 
 import numpy as np
 
-from fretsaw.ir.op import Array, Attr, AttrSpec, ShapeError, define_op, per_operand, tensor
+from fretsaw.ir.attrs import int_of
+from fretsaw.ir.op import Array, Attr, AttrSpec, ShapeError, define_op, elements, per_operand, tensor
 from fretsaw.ir.ops.shape import AXIS, axis_of
-from fretsaw.ir.types import TensorType, ValueType
+from fretsaw.ir.types import ITEMSIZE, TensorType, ValueType
 
 Types = Sequence[ValueType]
 Attrs = Mapping[str, Attr]
@@ -30,6 +30,7 @@ def _define(name: str, fn: Callable[..., Array], doc: str) -> None:
 
     define_op(
         name, "x", flops=per_operand(1), shape=_reduce_shape, reference=reference, attrs=REDUCE, doc=doc,
+        rows="axis",
         example=f"{name}(%x) {{axis = 1, keepdims = true}}",
     )  # fmt: skip
 
@@ -54,9 +55,16 @@ def top_k(x: Array, k: int) -> tuple[Array, Array]:
     return np.take_along_axis(x, index, axis=-1), index.astype(np.int64)
 
 
+def sorted_copies(operands: Sequence[ValueType], results: Sequence[ValueType], attrs: Attrs, item: int) -> int:
+    """Bytes of sorted copies and 64-bit indices of all columns."""
+    x = tensor(operands[0], "x")
+    return 8 * elements(x) * max(item, ITEMSIZE[x.dtype])
+
+
 define_op(
-    "topk", "x", flops=per_operand(1), shape=_topk_shape, attrs={"k": AttrSpec(int, required=True)},
-    reference=lambda a, at: top_k(a[0], cast(int, at["k"])),
+    "topk", "x", flops=per_operand(1), scratch=sorted_copies, shape=_topk_shape,
+    attrs={"k": AttrSpec(int, required=True)},
+    reference=lambda a, at: top_k(a[0], int_of(at, "k")),
     doc="Values and indices of the k largest along the last axis, descending, ties to the lowest index.",
     example="topk(%x) {k = 2}",
 )  # fmt: skip
@@ -64,6 +72,7 @@ define_op(
 
 define_op(
     "cumsum", "x", flops=per_operand(1), shape=lambda ts, at: [tensor(ts[0], "x")], attrs={"axis": AXIS},
-    reference=lambda a, at: [np.cumsum(a[0], axis=cast(int, at["axis"]), dtype=a[0].dtype)],
+    rows="axis",
+    reference=lambda a, at: [np.cumsum(a[0], axis=int_of(at, "axis"), dtype=a[0].dtype)],
     doc="Inclusive prefix sum along an axis.", example="cumsum(%x) {axis = 1}",
 )  # fmt: skip

@@ -50,6 +50,7 @@ def _rope_flops(operands: Sequence[ValueType], results: Sequence[ValueType], att
 
 define_op(
     "rope", "x positions inv_freq", flops=_rope_flops, shape=_rope_shape, reference=_rope,
+    kind="attention", rows="each", indices={"positions": ""},
     attrs={"layout": AttrSpec(str, "half", choices=("half", "interleaved")), "scale": AttrSpec(float, 1.0)},
     doc="Rotate features of x [..., H, E] by positions [...] times inv_freq [R]; the first 2R of E turn, pairs "
     "(i, i+R) in layout half or (2i, 2i+1) in interleaved; cos and sin are multiplied by scale.",

@@ -6,12 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from fretsaw.ir.attrs import str_of
 from fretsaw.ir.op import Array, Attr, AttrSpec, ShapeError, define_op, per_operand, sizes, tensor
-from fretsaw.ir.ops.attention import ATTENTION_ATTRS, attend, attention_flops, check_heads
+from fretsaw.ir.ops.attention import ATTENTION_ATTRS, attend, attention_flops, attention_scratch, check_heads
+from fretsaw.ir.traits import Legal
 from fretsaw.ir.types import FLOATS, INTS, TensorType, ValueType
 
 Types = Sequence[ValueType]
 Attrs = Mapping[str, Attr]
+IN_SEGMENTS = Legal("packed", why="segments exist only after packing")
 POOLINGS = ("first", "last", "mean", "max", "mean_sqrt")
 KIND = {"kind": AttrSpec(str, required=True, choices=POOLINGS)}
 
@@ -60,9 +63,14 @@ def _attention_flops(operands: Types, results: Types, attrs: Attrs) -> int:
     return attention_flops(heads, count, count, size + sizes(results[0])[-1], attrs)
 
 
+def _attention_scratch(operands: Types, results: Types, attrs: Attrs, item: int) -> int:
+    (count, heads, _), (_, shared, _) = sizes(operands[0]), sizes(operands[1])
+    return attention_scratch(count, count, heads // shared, attrs, item)
+
+
 define_op(
     "segment_attention", "q k v cu sinks?", shape=_attention_shape, reference=_attention, attrs=ATTENTION_ATTRS,
-    flops=_attention_flops,
+    flops=_attention_flops, scratch=_attention_scratch, legal=IN_SEGMENTS, kind="attention",
     doc="Attention of packed sequences, q [T, H, E], k [T, K, E], v [T, K, Ev], offsets cu i32[B+1] -> [T, H, Ev]. A "
     "token sees its own sequence alone. Attributes as in attention.",
     example="segment_attention(%q, %k, %v, %cu) {causal = false, scale = 0.125}",
@@ -82,9 +90,7 @@ def pool_rows(x: Array, kind: str) -> Array:
 
 
 def _kind(attrs: Attrs) -> str:
-    kind = attrs["kind"]
-    assert isinstance(kind, str)
-    return kind
+    return str_of(attrs, "kind")
 
 
 def _pool_shape(types: Types, attrs: Attrs) -> Types:
@@ -96,6 +102,7 @@ def _pool_shape(types: Types, attrs: Attrs) -> Types:
 
 define_op(
     "pool", "x", shape=_pool_shape, attrs=KIND, flops=per_operand(1),
+    legal=Legal(last="fused", why="a packed program pools segments"),
     reference=lambda arrays, attrs: [
         np.stack([pool_rows(x, _kind(attrs)) for x in arrays[0]]) if arrays[0].shape[0] else arrays[0].sum(axis=1)
     ],
@@ -122,6 +129,7 @@ def _segment_pool(arrays: Sequence[Array], attrs: Attrs) -> Sequence[Array]:
 
 define_op(
     "segment_pool", "x cu", shape=_segment_pool_shape, reference=_segment_pool, attrs=KIND, flops=per_operand(1),
+    legal=IN_SEGMENTS,
     doc="pool of packed sequences, x [T, D], offsets cu i32[B+1] -> [B, D]. Zeros for a sequence without tokens.",
     example='segment_pool(%x, %cu) {kind = "mean"}',
 )  # fmt: skip
@@ -142,5 +150,6 @@ def _unit(arrays: Sequence[Array], attrs: Attrs) -> Sequence[Array]:
 
 define_op(
     "l2_norm", "x", shape=_unit_shape, reference=_unit, attrs={"eps": AttrSpec(float, 1e-12)}, flops=per_operand(3),
+    kind="norm", rows="each",
     doc="x / max(|x|, eps), |x| the Euclidean length over the last axis.", example="l2_norm(%x)",
 )  # fmt: skip

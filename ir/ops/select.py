@@ -8,13 +8,16 @@ ends in ``compact_blocks``, which makes the lists that ``block_attention`` reads
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial, reduce
+from operator import and_
 
 import numpy as np
 
 from fretsaw.ir.dims import DimLike, sym
 from fretsaw.ir.kv import BLOCK, QueryBlock, ReferenceKvCache
 from fretsaw.ir.op import Array, Attr, AttrSpec, ShapeError, ShapeRule, define_op, no_flops, tensor
-from fretsaw.ir.ops.cache import KV_CACHE
+from fretsaw.ir.ops.cache import KV_CACHE, OF_LENGTHS
+from fretsaw.ir.traits import ALL_ROWS, Full, Legal, promises_nothing
 from fretsaw.ir.types import TensorType, ValueType
 
 Types = Sequence[ValueType]
@@ -195,13 +198,37 @@ def _compact_shape(types: Types, attrs: Attrs) -> Types:
     return [TensorType("i32", (QB, groups, KB)), TensorType("i32", (QB, groups))]
 
 
-define_op(
-    "causal_blocks", "kv", shape=_groups_shape(), reference=_causal, attrs=GROUPS, effects=("kv",), flops=no_flops,
+def keeps_forced(attrs: Attrs, masks: Mapping[str, Full]) -> Full:
+    """What every selector promises: rows before ``dense_until`` are full, and forced blocks stay."""
+    dense = number(attrs, "dense_until") if "dense_until" in attrs else 0
+    return Full(dense) | masks.get("forced", Full())
+
+
+def _forced_rows(attrs: Attrs, masks: Mapping[str, Full]) -> Full:
+    return keeps_forced(attrs, masks) | Full(number(attrs, "local") * BLOCK)
+
+
+def _span_rows(attrs: Attrs, masks: Mapping[str, Full]) -> Full:
+    windows = [n for n in per_head(attrs, "window") if n]
+    return keeps_forced(attrs, masks) | Full(min(windows)) if windows else ALL_ROWS
+
+
+def _picked_rows(attrs: Attrs, masks: Mapping[str, Full]) -> Full:
+    return reduce(and_, (masks[f"masks{c}"] for c in set(per_head(attrs, "choice"))))
+
+
+define_selector = partial(
+    define_op, kind="selector", legal=Legal("packed", why="blocks of a step exist only after packing"),
+    full_rows=keeps_forced,
+)  # fmt: skip
+define_selector(
+    "causal_blocks", "kv", full_rows=lambda attrs, masks: ALL_ROWS, shape=_groups_shape(),
+    reference=_causal, attrs=GROUPS, reads=OF_LENGTHS, flops=no_flops,
     doc="The mask of every block up to the row's own -> bool[QB, G, KB].",
     example="causal_blocks(%kv) {groups = 9}",
 )  # fmt: skip
-define_op(
-    "forced_blocks", "kv", reference=_forced, effects=("kv",), flops=no_flops,
+define_selector(
+    "forced_blocks", "kv", reference=_forced, full_rows=_forced_rows, reads=OF_LENGTHS, flops=no_flops,
     shape=_groups_shape("sink", "local", "dense_until", "last_rows"),
     attrs={**GROUPS, "sink": AttrSpec(int, 0), "local": AttrSpec(int, 0), **_DENSE},
     doc="The mask of blocks that a selector keeps whatever their scores -> bool[QB, G, KB]: the first sink blocks, the "
@@ -209,35 +236,36 @@ define_op(
     f"the last last_rows tokens that their sequence has in the step. {CAUSAL}",
     example="forced_blocks(%kv) {groups = 9, sink = 1, local = 2}",
 )  # fmt: skip
-define_op(
-    "span_blocks", "kv", shape=_spans_shape, reference=_spans, effects=("kv",), flops=no_flops,
+define_selector(
+    "span_blocks", "kv", full_rows=_span_rows, shape=_spans_shape, reference=_spans, reads=OF_LENGTHS, flops=no_flops,
     attrs={"sink": AttrSpec(tuple, required=True), "window": AttrSpec(tuple, required=True), **_DENSE},
     doc="The mask of blocks with a key among the first sink or the last window slots of one of the row's queries -> "
     "bool[QB, H, KB]; both in tokens, per head; window 0: everything. Dense rows as in forced_blocks. " + CAUSAL,
     example="span_blocks(%kv) {sink = [64, 64], window = [1024, 0]}",
 )  # fmt: skip
-define_op(
-    "strided_blocks", "kv", shape=_strided_shape, reference=_strided, effects=("kv",), flops=no_flops,
+define_selector(
+    "strided_blocks", "kv", shape=_strided_shape, reference=_strided, reads=OF_LENGTHS, flops=no_flops,
     attrs={"local": AttrSpec(int, 1), "stride": AttrSpec(int, required=True), "offsets": AttrSpec(tuple, required=True),
            **_DENSE},
     doc="The mask of the last local blocks and every stride-th one: (block + offsets[h]) % stride = 0 -> "
     f"bool[QB, H, KB]. Dense rows as in forced_blocks. {CAUSAL}",
     example="strided_blocks(%kv) {local = 4, stride = 8, offsets = [0, 4]}",
 )  # fmt: skip
-define_op(
+define_selector(
     "union_blocks", "a b", shape=_union_shape, reference=_union, flops=no_flops,
+    full_rows=lambda attrs, masks: masks["a"] | masks["b"],
     doc="Blocks that are in one mask or the other -> bool[QB, G, KB].",
     example="union_blocks(%a, %b)",
 )  # fmt: skip
-define_op(
-    "pick_heads", "masks*", shape=_pick_shape, reference=_pick, flops=no_flops,
+define_selector(
+    "pick_heads", "masks*", full_rows=_picked_rows, shape=_pick_shape, reference=_pick, flops=no_flops,
     attrs={"choice": AttrSpec(tuple, required=True)},
     doc="For head h its row of the mask numbered choice[h] -> bool[QB, H, KB]; a mask with fewer groups is shared by "
     "neighbouring heads.",
     example="pick_heads(%a, %b) {choice = [0, 1, 1, 0]}",
 )  # fmt: skip
-define_op(
-    "compact_blocks", "mask", shape=_compact_shape, reference=_compact, flops=no_flops,
+define_selector(
+    "compact_blocks", "mask", full_rows=promises_nothing, shape=_compact_shape, reference=_compact, flops=no_flops,
     doc="The blocks of a mask as lists: idx i32[QB, G, KB], ascending, then zeros, and how many count, i32[QB, G].",
     example="compact_blocks(%mask)",
 )  # fmt: skip

@@ -9,8 +9,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fretsaw.ir.attrs import int_of
 from fretsaw.ir.kv import BLOCK, QueryBlock
-from fretsaw.ir.op import Array, AttrSpec, ShapeError, define_op, no_flops, sizes
+from fretsaw.ir.op import Array, AttrSpec, ShapeError, no_flops, sizes
+from fretsaw.ir.ops.cache import OF_LAYER, OF_LENGTHS
 from fretsaw.ir.ops.select import (
     GROUPS,
     KB,
@@ -21,6 +23,7 @@ from fretsaw.ir.ops.select import (
     blank,
     cache_of,
     check_cache,
+    define_selector,
     is_dense,
     mask,
     number,
@@ -28,6 +31,7 @@ from fretsaw.ir.ops.select import (
 )
 from fretsaw.ir.ops.select_rules import best
 from fretsaw.ir.ops.select_scores import DECODE, KEYS, grouped_heads, keys_of, real
+from fretsaw.ir.traits import Full
 from fretsaw.ir.types import TensorType
 
 EIGHTHS = 8  # units of beta
@@ -43,8 +47,7 @@ def elastic_window(end: int, alpha: int, beta: int) -> int:
 def _elastic(operands: Sequence[object], attrs: Attrs) -> Sequence[Array]:
     kv = cache_of(operands)
     out = blank(kv, number(attrs, "groups"))
-    alpha = attrs["alpha"]
-    assert isinstance(alpha, int)
+    alpha = int_of(attrs, "alpha")
     for block in kv.query_blocks():
         j = np.arange(block.block + 1)
         near = elastic_window((block.block + 1) * BLOCK, alpha, number(attrs, "beta")) // BLOCK
@@ -193,8 +196,8 @@ def _halving_flops(operands: Types, results: Types, attrs: Attrs) -> int:
 
 
 _DENSE = {"dense_until": AttrSpec(int, 0), "last_rows": AttrSpec(int, 0)}
-define_op(
-    "elastic_blocks", "kv", shape=_elastic_shape, reference=_elastic, effects=("kv",), flops=no_flops,
+define_selector(
+    "elastic_blocks", "kv", shape=_elastic_shape, reference=_elastic, reads=OF_LENGTHS, flops=no_flops,
     attrs={**GROUPS, "sink": AttrSpec(int, 1), "alpha": AttrSpec(int, required=True),
            "beta": AttrSpec(int, required=True), **_DENSE},
     doc="The mask of the first sink blocks and of a window that grows: a row that ends at position e (its block whole) "
@@ -202,15 +205,16 @@ define_op(
     "as in forced_blocks.",
     example="elastic_blocks(%kv) {alpha = 512, beta = 1, groups = 9}",
 )  # fmt: skip
-define_op(
-    "prompt_blocks", "kv", shape=_prompts_shape, reference=_prompts, effects=("kv",), flops=no_flops, attrs=GROUPS,
+define_selector(
+    "prompt_blocks", "kv", full_rows=lambda attrs, masks: Full(prompts=True),
+    shape=_prompts_shape, reference=_prompts, reads=OF_LENGTHS, flops=no_flops, attrs=GROUPS,
     doc="The mask of every causal block for rows of sequences with more than one token in the step, of none for rows "
     "that decode -> bool[QB, G, KB].",
     example="prompt_blocks(%kv) {groups = 9}",
 )  # fmt: skip
-define_op(
-    "flex_switch", "kv columns qp kp lines few", shape=_flex_switch_shape, reference=_flex_switch, effects=("kv",),
-    flops=no_flops,
+define_selector(
+    "flex_switch", "kv columns qp kp lines few", shape=_flex_switch_shape, reference=_flex_switch, reads=OF_LENGTHS,
+    flops=no_flops, full_rows=lambda attrs, masks: masks["lines"] & masks["few"],
     attrs={"gamma": AttrSpec(float, required=True), "tau": AttrSpec(float, required=True),
            "scale": AttrSpec(float, required=True)},
     doc="Per sequence and head: where the softmax of the last query block's mean with the keys' means is nearer than "
@@ -219,8 +223,8 @@ define_op(
     "bool[QB, H, KB].",
     example="flex_switch(%kv, %columns, %qp, %kp, %lines, %few) {gamma = 0.9, scale = 0.125, tau = 0.1}",
 )  # fmt: skip
-define_op(
-    "halving_blocks", "kv q forced", shape=_halving_shape, reference=_halving, effects=("kv",), flops=_halving_flops,
+define_selector(
+    "halving_blocks", "kv q forced", shape=_halving_shape, reference=_halving, reads=OF_LAYER, flops=_halving_flops,
     attrs={**KEYS, "blocks": AttrSpec(int, required=True), **DECODE},
     doc="Forced blocks, and as many others as blocks says, found by hierarchical halving: the visible others are cut "
     "into that many groups; each group in two, until groups are single blocks, of which the best stay by the largest "

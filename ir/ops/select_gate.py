@@ -12,9 +12,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from fretsaw.ir.kv import BLOCK
-from fretsaw.ir.op import Array, AttrSpec, ShapeError, define_op, elements, sizes, tensor
+from fretsaw.ir.op import Array, AttrSpec, ShapeError, elements, sizes, tensor
+from fretsaw.ir.ops.cache import OF_LAYER, OF_LENGTHS
 from fretsaw.ir.ops.rope import rotate
-from fretsaw.ir.ops.select import KB, QB, Attrs, B, Types, arrays, cache_of, check_cache, number
+from fretsaw.ir.ops.select import KB, QB, Attrs, B, Types, arrays, cache_of, check_cache, define_selector, number
 from fretsaw.ir.ops.select_scores import DECODE, KEYS, keys_of, query_heads, real, scored
 from fretsaw.ir.types import TensorType
 
@@ -104,8 +105,8 @@ def _keys_flops(operands: Types, results: Types, attrs: Attrs) -> int:
     return 6 * keys + 2 * elements(results[0]) * sizes(operands[1])[1]
 
 
-define_op(
-    "gate_queries", "kv q inv_freq weight?", shape=_queries_shape, reference=_gate_queries, effects=("kv",),
+define_selector(
+    "gate_queries", "kv q inv_freq weight?", shape=_queries_shape, reference=_gate_queries, reads=OF_LENGTHS,
     flops=lambda operands, results, attrs: 4 * elements(operands[1]) + 2 * elements(results[0]) * sizes(operands[1])[2],
     attrs=_ROPE,
     doc="Per query block the mean of its rows of q [T, H, E] in this step, turned back by their positions times "
@@ -113,8 +114,8 @@ define_op(
     "f32[QB, H, E]. rope_scale is what the rotary embedding multiplies by.",
     example="gate_queries(%kv, %q, %freq, %w)",
 )  # fmt: skip
-define_op(
-    "gate_keys", "kv weight inv_freq", shape=_keys_shape, reference=_gate_keys, effects=("kv",), flops=_keys_flops,
+define_selector(
+    "gate_keys", "kv weight inv_freq", shape=_keys_shape, reference=_gate_keys, reads=OF_LAYER, flops=_keys_flops,
     attrs={**KEYS, **_ROPE, **DECODE},
     doc="Per key block the largest, the smallest and the mean of a layer's cached keys, turned back by their "
     "positions, side by side, times weight [H, 3E, E], turned by the block's first position -> f32[B, H, KB, E]; H a "

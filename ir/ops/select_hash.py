@@ -6,8 +6,20 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fretsaw.ir.op import Array, AttrSpec, ShapeError, define_op, elements, no_flops, sizes, tensor
-from fretsaw.ir.ops.select import GROUPS, Attrs, Types, arrays, blank, cache_of, check_cache, mask, number
+from fretsaw.ir.op import Array, AttrSpec, ShapeError, elements, no_flops, sizes, tensor
+from fretsaw.ir.ops.cache import OF_LENGTHS
+from fretsaw.ir.ops.select import (
+    GROUPS,
+    Attrs,
+    Types,
+    arrays,
+    blank,
+    cache_of,
+    check_cache,
+    define_selector,
+    mask,
+    number,
+)
 from fretsaw.ir.ops.select_scores import _check_pools, over_heads, query_heads
 
 MOST_PLANES = 20
@@ -81,15 +93,15 @@ def _hash_flops(operands: Types, results: Types, attrs: Attrs) -> int:
     return 2 * planes * (elements(operands[1]) + elements(operands[2])) + 2 * elements(results[0])
 
 
-define_op(
-    "hash_scores", "kv qp kp planes", shape=_hash_shape, reference=_hash_scores, effects=("kv",), flops=_hash_flops,
+define_selector(
+    "hash_scores", "kv qp kp planes", shape=_hash_shape, reference=_hash_scores, reads=OF_LENGTHS, flops=_hash_flops,
     doc="How near the buckets of pooled queries qp f32[QB, H, E] and pooled keys kp f32[B, K, KB, E] lie: minus the "
     "difference of the ranks, in the Gray code, of their signs on planes [E, P] -> f32[QB, H, KB], after the row's own "
     "block -inf.",
     example="hash_scores(%kv, %qp, %kp, %planes)",
 )  # fmt: skip
-define_op(
-    "sampled_blocks", "kv", shape=_sampled_shape, reference=_sampled, effects=("kv",), flops=no_flops,
+define_selector(
+    "sampled_blocks", "kv", shape=_sampled_shape, reference=_sampled, reads=OF_LENGTHS, flops=no_flops,
     attrs={**GROUPS, "count": AttrSpec(int, required=True), "seed": AttrSpec(int, 0)},
     doc="The mask of count visible blocks per row and group, drawn by a hash of seed, group, row's block and block -> "
     "bool[QB, G, KB]; all where no more are visible.",

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from fretsaw.ir.kv import BLOCK, QueryBlock, ReferenceKvCache
-from fretsaw.ir.op import Array, AttrSpec, ShapeError, define_op, no_flops, sizes, tensor
+from fretsaw.ir.op import Array, AttrSpec, ShapeError, no_flops, sizes, tensor
+from fretsaw.ir.ops.cache import OF_LAYER, OF_LENGTHS
 from fretsaw.ir.ops.select import (
     KB,
     QB,
@@ -24,6 +25,7 @@ from fretsaw.ir.ops.select import (
     blank,
     cache_of,
     check_cache,
+    define_selector,
     mask,
     number,
     over_blocks,
@@ -219,24 +221,24 @@ _LINES = (
     "The first first_columns columns and near_diagonals diagonals are among them whatever they score, NaN is the "
     "lowest score, of equal ones the first is taken."
 )
-define_op(
-    "line_scores", "kv q", shape=_line_scores_shape, reference=_line_scores, effects=("kv",), flops=_line_flops,
+define_selector(
+    "line_scores", "kv q", shape=_line_scores_shape, reference=_line_scores, reads=OF_LAYER, flops=_line_flops,
     attrs={**KEYS, **SCALE, "rows": AttrSpec(int, 64), **DECODE},
     doc="Attention weights of the last rows queries of each sequence in the step, added up by key and by distance -> "
     "columns f32[B, H, 64*KB], diagonals f32[B, H, 64*KB]; 0 where there is nothing, and for sequences with one token "
     "in the step unless decode is set.",
     example="line_scores(%kv, %q) {layer = 0, kv_heads = 3, scale = 0.125}",
 )  # fmt: skip
-define_op(
-    "line_blocks", "kv columns diagonals forced", shape=_line_blocks_shape, reference=_line_blocks, effects=("kv",),
+define_selector(
+    "line_blocks", "kv columns diagonals forced", shape=_line_blocks_shape, reference=_line_blocks, reads=OF_LENGTHS,
     flops=no_flops, attrs={**_BUDGET, **_KEPT},
     doc="Blocks that the best columns and the best diagonals of a head touch (a diagonal of its row: two neighbours), "
     f"and forced ones -> bool[QB, H, KB]. {_LINES}",
     example="line_blocks(%kv, %columns, %diagonals, %forced) {columns = 1000, diagonals = 6096}",
 )  # fmt: skip
-define_op(
-    "line_tokens", "kv columns mask", shape=_line_tokens_shape, reference=_line_tokens, effects=("kv",),
-    flops=no_flops,
+define_selector(
+    "line_tokens", "kv columns mask", outside="mask",
+    shape=_line_tokens_shape, reference=_line_tokens, reads=OF_LENGTHS, flops=no_flops,
     attrs={"columns": AttrSpec(tuple, required=True), "first_columns": AttrSpec(int, 0)},
     doc="The best columns of each head (so many of each, 0: none) that its rows see and no block of the mask holds -> "
     "positions i32[QB, H, N], ascending, N the most of any head, and how many count i32[QB, H]; the rest is 0. The "
@@ -244,15 +246,15 @@ define_op(
     "taken.",
     example="line_tokens(%kv, %columns, %mask) {columns = [1000, 0, 1000], first_columns = 30}",
 )  # fmt: skip
-define_op(
+define_selector(
     "line_block_scores", "kv columns diagonals", shape=_line_block_scores_shape, reference=_line_block_scores,
-    effects=("kv",), flops=no_flops, attrs={**_BUDGET, **_KEPT},
+    reads=OF_LENGTHS, flops=no_flops, attrs={**_BUDGET, **_KEPT},
     doc="For each block the scores of the best columns and diagonals that touch it, added up -> f32[QB, H, KB], after "
     f"the row's own block -inf. {_LINES}",
     example="line_block_scores(%kv, %columns, %diagonals) {columns = 1000, diagonals = 1000}",
 )  # fmt: skip
-define_op(
-    "flex_blocks", "kv columns diagonals forced", shape=_flex_shape, reference=_flex_blocks, effects=("kv",),
+define_selector(
+    "flex_blocks", "kv columns diagonals forced", shape=_flex_shape, reference=_flex_blocks, reads=OF_LENGTHS,
     flops=no_flops,
     attrs={"gamma": AttrSpec(float, required=True), "min_blocks": AttrSpec(int, 1), "max_blocks": AttrSpec(int, 0)},
     doc="Blocks of columns and blocks of diagonals, each the best by their sums, the first always: as many as would "

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from fretsaw.ir.kv import BLOCK
-from fretsaw.ir.op import Array, AttrSpec, ShapeError, define_op, no_flops, sizes, tensor
+from fretsaw.ir.op import Array, AttrSpec, ShapeError, no_flops, sizes, tensor
+from fretsaw.ir.ops.cache import OF_LAYER, OF_LENGTHS
 from fretsaw.ir.ops.rope import rotate
 from fretsaw.ir.ops.select import (
     GROUPS,
@@ -23,6 +24,7 @@ from fretsaw.ir.ops.select import (
     blank,
     cache_of,
     check_cache,
+    define_selector,
     mask,
     number,
     over_blocks,
@@ -146,19 +148,20 @@ def _chunk_flops(operands: Types, results: Types, attrs: Attrs) -> int:
     return heads * count * BLOCK * (4 * size + 6)
 
 
-define_op(
-    "earlier_blocks", "kv", shape=_earlier_shape, reference=_earlier, effects=("kv",), flops=no_flops, attrs=GROUPS,
+define_selector(
+    "earlier_blocks", "kv", shape=_earlier_shape, reference=_earlier, reads=OF_LENGTHS, flops=no_flops, attrs=GROUPS,
     doc="The mask of blocks with a key from before the step -> bool[QB, G, KB].",
     example="earlier_blocks(%kv) {groups = 9}",
 )  # fmt: skip
-define_op(
-    "block_tokens", "kv far mask", shape=_block_tokens_shape, reference=_block_tokens, effects=("kv",), flops=no_flops,
+define_selector(
+    "block_tokens", "kv far mask", outside="mask",
+    shape=_block_tokens_shape, reference=_block_tokens, reads=OF_LENGTHS, flops=no_flops,
     doc="The keys of the blocks of far bool[QB, G, KB] that a row sees and mask, of the same shape, does not hold -> "
     "positions i32[QB, G, 64*KB], ascending, and how many count i32[QB, G]; the rest is 0.",
     example="block_tokens(%kv, %far, %mask)",
 )  # fmt: skip
-define_op(
-    "representative_keys", "kv q", shape=_representative_shape, reference=_representative, effects=("kv",),
+define_selector(
+    "representative_keys", "kv q", shape=_representative_shape, reference=_representative, reads=OF_LAYER,
     flops=_near_flops,
     attrs={**KEYS, **SCALE, "window": AttrSpec(int, required=True), "count": AttrSpec(int, 4), **DECODE},
     doc="Per key block that the step reaches the mean of the count keys that this step's queries q [T, H, E], each "
@@ -166,8 +169,8 @@ define_op(
     "for blocks of earlier steps, and for sequences with one token in the step unless decode is set.",
     example="representative_keys(%kv, %q) {kv_heads = 3, layer = 0, scale = 0.125, window = 4096}",
 )  # fmt: skip
-define_op(
-    "chunk_keys", "kv q k v inv_freq", shape=_chunk_shape, reference=_chunk_keys, effects=("kv",), flops=_chunk_flops,
+define_selector(
+    "chunk_keys", "kv q k v inv_freq", shape=_chunk_shape, reference=_chunk_keys, reads=OF_LENGTHS, flops=_chunk_flops,
     attrs={**SCALE, "layout": AttrSpec(str, "half", choices=("half", "interleaved"))},
     doc="Per block of this step and head a key: q [T, H, E] and k [T, K, E], turned by their positions in the block "
     "times inv_freq [E/2], attend to each other without a mask; the mean of the mixed v [T, K, E] attends to the "

@@ -9,12 +9,28 @@ of nats would lose blocks to it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from fretsaw.ir.op import Array, AttrSpec, ShapeError, define_op
-from fretsaw.ir.ops.select import Attrs, Types, arrays, blank, cache_of, check_cache, mask, number, over_blocks
+from fretsaw.ir.attrs import float_of
+from fretsaw.ir.kv import BLOCK
+from fretsaw.ir.op import Array, AttrSpec, ShapeError
+from fretsaw.ir.ops.cache import OF_LENGTHS
+from fretsaw.ir.ops.select import (
+    Attrs,
+    Types,
+    arrays,
+    blank,
+    cache_of,
+    check_cache,
+    define_selector,
+    keeps_forced,
+    mask,
+    number,
+    over_blocks,
+)
+from fretsaw.ir.traits import Full
 from fretsaw.ir.types import ValueType
 
 Rule = Callable[[Array, Array], Array]  # scores f32[n] without NaN and forced bool[n] of the n visible blocks -> kept
@@ -59,29 +75,23 @@ def choose(operands: Sequence[object], everything: bool, rule: Rule) -> Sequence
     return [out]
 
 
-def _real(attrs: Attrs, name: str) -> float:
-    value = attrs[name]
-    assert isinstance(value, int | float)
-    return float(value)
-
-
 def _top_k(operands: Sequence[object], attrs: Attrs) -> Sequence[Array]:
     k = number(attrs, "k")
     return choose(operands, False, lambda scores, forced: best(scores, forced, k))
 
 
 def _top_p(operands: Sequence[object], attrs: Attrs) -> Sequence[Array]:
-    p = _real(attrs, "p")
+    p = float_of(attrs, "p")
     return choose(operands, p >= 1, lambda scores, forced: heaviest(scores, forced, p))
 
 
 def _above(operands: Sequence[object], attrs: Attrs) -> Sequence[Array]:
-    threshold = _real(attrs, "threshold")
+    threshold = float_of(attrs, "threshold")
     return choose(operands, threshold <= 0, lambda scores, forced: forced | (scores > np.float32(threshold)))
 
 
 def _share(operands: Sequence[object], attrs: Attrs) -> Sequence[Array]:
-    density = _real(attrs, "density")
+    density = float_of(attrs, "density")
     return choose(operands, density >= 1, lambda scores, forced: best(scores, forced, share(density, len(scores))))
 
 
@@ -96,7 +106,7 @@ def check_rule(types: Types) -> list[ValueType]:
 
 def _real_shape(name: str) -> Callable[[Types, Attrs], Types]:
     def shape(types: Types, attrs: Attrs) -> Types:
-        if math.isnan(_real(attrs, name)):
+        if math.isnan(float_of(attrs, name)):
             raise ShapeError(f"{name} is NaN", attr=name)
         return check_rule(types)
 
@@ -114,27 +124,36 @@ def _flops(operands: Types, results: Types, attrs: Attrs) -> int:
 
 
 _ENDS = "Forced blocks stay, NaN is the lowest score, of equal ones the first is taken -> bool[QB, G, KB]."
-define_op(
-    "select_top_k", "kv scores forced", shape=_top_k_shape, reference=_top_k, effects=("kv",), flops=_flops,
+
+
+def _top_k_rows(attrs: Attrs, masks: Mapping[str, Full]) -> Full:
+    """As many blocks as it takes, from the first on."""
+    return keeps_forced(attrs, masks) | Full(number(attrs, "k") * BLOCK)
+
+
+define_selector(
+    "select_top_k", "kv scores forced", full_rows=_top_k_rows,
+    shape=_top_k_shape, reference=_top_k, reads=OF_LENGTHS, flops=_flops,
     attrs={"k": AttrSpec(int, required=True)},
     doc=f"The k best blocks of a row, forced ones counted first; all where no more are visible. {_ENDS}",
     example="select_top_k(%kv, %scores, %forced) {k = 16}",
 )  # fmt: skip
-define_op(
-    "select_share", "kv scores forced", shape=_real_shape("density"), reference=_share, effects=("kv",), flops=_flops,
+define_selector(
+    "select_share", "kv scores forced", shape=_real_shape("density"), reference=_share, reads=OF_LENGTHS, flops=_flops,
     attrs={"density": AttrSpec(float, required=True)},
     doc=f"As select_top_k with k = max(1, ceil(density * visible blocks)); density 1 and more: all. {_ENDS}",
     example="select_share(%kv, %scores, %forced) {density = 0.25}",
 )  # fmt: skip
-define_op(
-    "select_top_p", "kv scores forced", shape=_real_shape("p"), reference=_top_p, effects=("kv",), flops=_flops,
+define_selector(
+    "select_top_p", "kv scores forced", shape=_real_shape("p"), reference=_top_p, reads=OF_LENGTHS, flops=_flops,
     attrs={"p": AttrSpec(float, required=True)},
     doc="Scores are masses (below 0 none): forced blocks, then the best others as long as the mass kept is less than p "
     f"of the row's; p 1 and more: all. {_ENDS}",
     example="select_top_p(%kv, %scores, %forced) {p = 0.9}",
 )  # fmt: skip
-define_op(
-    "select_above", "kv scores forced", shape=_real_shape("threshold"), reference=_above, effects=("kv",), flops=_flops,
+define_selector(
+    "select_above", "kv scores forced", shape=_real_shape("threshold"), reference=_above, reads=OF_LENGTHS,
+    flops=_flops,
     attrs={"threshold": AttrSpec(float, required=True)},
     doc=f"Blocks whose score is above the threshold; 0 and less: all. {_ENDS}",
     example="select_above(%kv, %scores, %forced) {threshold = 0.002}",

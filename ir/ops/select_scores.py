@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from fretsaw.ir.attrs import float_of, str_of
 from fretsaw.ir.kv import BLOCK, QueryBlock, ReferenceKvCache
-from fretsaw.ir.op import Array, AttrSpec, ShapeError, define_op, elements, sizes, tensor
-from fretsaw.ir.ops.cache import LAYER
+from fretsaw.ir.op import Array, AttrSpec, ShapeError, elements, sizes, tensor
+from fretsaw.ir.ops.cache import LAYER, OF_LAYER, OF_LENGTHS
 from fretsaw.ir.ops.select import (
     KB,
     QB,
@@ -25,6 +26,7 @@ from fretsaw.ir.ops.select import (
     blank,
     cache_of,
     check_cache,
+    define_selector,
     number,
     over_blocks,
 )
@@ -39,9 +41,7 @@ _HEADS: Mapping[str, Callable[..., Array]] = {"sum": np.sum, "mean": np.mean, "m
 
 def real(attrs: Attrs, name: str) -> float:
     """A number among the attributes."""
-    value = attrs[name]
-    assert isinstance(value, int | float)
-    return float(value)
+    return float_of(attrs, name)
 
 
 def query_heads(value: ValueType, slot: str = "q") -> int:
@@ -76,7 +76,7 @@ def _pool_queries(operands: Sequence[object], attrs: Attrs) -> Sequence[Array]:
     kv, (q,) = cache_of(operands), arrays(operands)
     out = np.zeros((kv.dims["QB"], *q.shape[1:]), np.float32)
     for block in kv.query_blocks():
-        out[block.row] = _POOLS[str(attrs["kind"])](q[block.tokens].astype(np.float64), axis=0)
+        out[block.row] = _POOLS[str_of(attrs, "kind")](q[block.tokens].astype(np.float64), axis=0)
     return [out]
 
 
@@ -86,7 +86,7 @@ def _pool_keys(operands: Sequence[object], attrs: Attrs) -> Sequence[Array]:
     for sequence in {b.sequence for b in scored(kv, attrs)}:
         keys = keys_of(kv, attrs, sequence)
         for j in range(0, len(keys), BLOCK):
-            out[sequence, :, j // BLOCK] = _POOLS[str(attrs["kind"])](keys[j : j + BLOCK], axis=0)
+            out[sequence, :, j // BLOCK] = _POOLS[str_of(attrs, "kind")](keys[j : j + BLOCK], axis=0)
     return [out]
 
 
@@ -194,7 +194,7 @@ def _pool_heads(operands: Sequence[object], attrs: Attrs) -> Sequence[Array]:
     (scores,) = arrays(operands, 0)
     groups = number(attrs, "groups")
     split = scores.reshape(scores.shape[0], groups, scores.shape[1] // groups, scores.shape[2]).astype(np.float64)
-    return [_HEADS[str(attrs["kind"])](split, axis=2).astype(np.float32)]
+    return [_HEADS[str_of(attrs, "kind")](split, axis=2).astype(np.float32)]
 
 
 def over_heads(heads: int) -> list[ValueType]:
@@ -289,47 +289,47 @@ def _antidiagonal_flops(operands: Types, results: Types, attrs: Attrs) -> int:
     return heads * (2 * stride * size + 5) * cells * (cells + 1) // 2
 
 
-define_op(
-    "pool_queries", "kv q", shape=_pool_queries_shape, reference=_pool_queries, effects=("kv",),
+define_selector(
+    "pool_queries", "kv q", shape=_pool_queries_shape, reference=_pool_queries, reads=OF_LENGTHS,
     flops=lambda operands, results, attrs: elements(operands[1]),
     attrs={"kind": AttrSpec(str, "mean", choices=tuple(_POOLS))},
     doc="Per query block the mean (max, min) of its rows of q [T, H, E] in this step -> f32[QB, H, E]; unused rows "
     "are 0.",
     example="pool_queries(%kv, %q)",
 )  # fmt: skip
-define_op(
-    "pool_keys", "kv", shape=_pool_keys_shape, reference=_pool_keys, effects=("kv",), flops=_pool_keys_flops,
+define_selector(
+    "pool_keys", "kv", shape=_pool_keys_shape, reference=_pool_keys, reads=OF_LAYER, flops=_pool_keys_flops,
     attrs={**KEYS, "size": AttrSpec(int, required=True), "kind": AttrSpec(str, "mean", choices=tuple(_POOLS)),
            **DECODE},
     doc="Per key block the mean (max, min) of a layer's cached keys -> f32[B, K, KB, size], the last block by the keys "
     "it has; 0 where there are none, and for sequences with one token in the step unless decode is set.",
     example="pool_keys(%kv) {layer = 0, kv_heads = 3, size = 64}",
 )  # fmt: skip
-define_op(
-    "block_scores", "kv qp kp", shape=_block_scores_shape, reference=_block_scores, effects=("kv",), flops=_dot_flops,
+define_selector(
+    "block_scores", "kv qp kp", shape=_block_scores_shape, reference=_block_scores, reads=OF_LENGTHS, flops=_dot_flops,
     attrs=SCALE,
     doc="Dot products of pooled queries qp f32[QB, H, E] with the pooled keys kp f32[B, K, KB, E] of the blocks up to "
     "the row's own, times scale -> f32[QB, H, KB], elsewhere -inf.",
     example="block_scores(%kv, %qp, %kp) {scale = 0.125}",
 )  # fmt: skip
-define_op(
-    "band_scores", "kv qp kp", shape=_band_scores_shape, reference=_band_scores, effects=("kv",), flops=_dot_flops,
+define_selector(
+    "band_scores", "kv qp kp", shape=_band_scores_shape, reference=_band_scores, reads=OF_LENGTHS, flops=_dot_flops,
     attrs={**SCALE, "start": AttrSpec(int, required=True), "end": AttrSpec(int, required=True)},
     doc="As block_scores over the dimensions of rotary pairs start ... end alone (pair i is i and i + E/2), times "
     "E / band * rms(q) / rms(q_band) * rms(k) / rms(k_band), where k are the row's visible pools; a ratio is 1 where "
     "its band is zero.",
     example="band_scores(%kv, %qp, %kp) {scale = 0.125, start = 0, end = 16}",
 )  # fmt: skip
-define_op(
-    "bound_scores", "kv q lo hi", shape=_bound_shape, reference=_bound_scores, effects=("kv",), flops=_bound_flops,
+define_selector(
+    "bound_scores", "kv q lo hi", shape=_bound_shape, reference=_bound_scores, reads=OF_LENGTHS, flops=_bound_flops,
     attrs={**SCALE, **DECODE, "single": AttrSpec(bool, False)},
     doc="An upper bound of the logits of a query block with a key block, from the least and the greatest keys lo, hi "
     "f32[B, K, KB, E]: over its rows of q [T, H, E] the maximum of sum_d max(q_d * lo_d, q_d * hi_d), times scale "
     "(above 0) -> f32[QB, H, KB], elsewhere -inf. single: of sequences with one token in the step alone.",
     example="bound_scores(%kv, %q, %lo, %hi) {scale = 0.125}",
 )  # fmt: skip
-define_op(
-    "antidiagonal_scores", "kv q", shape=_antidiagonal_shape, reference=_antidiagonal, effects=("kv",),
+define_selector(
+    "antidiagonal_scores", "kv q", shape=_antidiagonal_shape, reference=_antidiagonal, reads=OF_LAYER,
     flops=_antidiagonal_flops,
     attrs={**KEYS, **SCALE, "stride": AttrSpec(int, required=True), "norm": AttrSpec(float, 1.0), **DECODE},
     doc="Estimated attention mass of key blocks: cells of stride x stride positions get the mean logit of their "
@@ -337,13 +337,13 @@ define_op(
     "f32[QB, H, KB], elsewhere -inf. Of a cell of queries the rows in this step count, each with one key of a cell.",
     example="antidiagonal_scores(%kv, %q) {layer = 0, kv_heads = 3, scale = 0.125, stride = 8}",
 )  # fmt: skip
-define_op(
+define_selector(
     "softmax_blocks", "scores", shape=_softmax_shape, reference=_softmax,
     flops=lambda operands, results, attrs: 5 * elements(results[0]),
     doc="Softmax of scores f32[QB, G, KB] over the blocks; rows of -inf give 0.",
     example="softmax_blocks(%scores)",
 )  # fmt: skip
-define_op(
+define_selector(
     "pool_heads", "scores", shape=_pool_heads_shape, reference=_pool_heads,
     flops=lambda operands, results, attrs: elements(operands[0]),
     attrs={"groups": AttrSpec(int, required=True), "kind": AttrSpec(str, "sum", choices=tuple(_HEADS))},

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from fretsaw.ir.kv import BLOCK
-from fretsaw.ir.op import Array, AttrSpec, ShapeError, define_op, sizes
-from fretsaw.ir.ops.select import Attrs, Types, arrays, blank, cache_of, check_cache, number
+from fretsaw.ir.op import Array, AttrSpec, ShapeError, sizes
+from fretsaw.ir.ops.cache import OF_LAYER
+from fretsaw.ir.ops.select import Attrs, Types, arrays, blank, cache_of, check_cache, define_selector, number
 from fretsaw.ir.ops.select_scores import DECODE, KEYS, SCALE, grouped_heads, keys_of, over_heads, real, scored
 
 
@@ -66,8 +67,8 @@ def _compressed_flops(operands: Types, results: Types, attrs: Attrs) -> int:
     return heads * (2 * size + 6) * count * (count // number(attrs, "stride") + 1) // 2
 
 
-define_op(
-    "compressed_scores", "kv q", shape=_compressed_shape, reference=_compressed, effects=("kv",),
+define_selector(
+    "compressed_scores", "kv q", shape=_compressed_shape, reference=_compressed, reads=OF_LAYER,
     flops=_compressed_flops,
     attrs={**KEYS, **SCALE, "kernel": AttrSpec(int, 32), "stride": AttrSpec(int, 16), **DECODE},
     doc="Softmax of a query over means of kernel keys every stride positions, of those that end before it; added up "

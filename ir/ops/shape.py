@@ -7,7 +7,8 @@ from typing import cast
 
 import numpy as np
 
-from fretsaw.ir.dims import DimLike, Shape
+from fretsaw.ir.attrs import dim_of, int_of, shape_of
+from fretsaw.ir.dims import DimLike
 from fretsaw.ir.op import Array, Attr, AttrSpec, ShapeError, define_op, no_flops, tensor
 from fretsaw.ir.ops.elementwise import broadcast
 from fretsaw.ir.types import DTYPES, INTS, TensorType, ValueType, numpy_dtype
@@ -33,14 +34,15 @@ def _ints(value: Attr) -> tuple[int, ...]:
 
 def _reshape_shape(types: Types, attrs: Attrs) -> Types:
     x = tensor(types[0], "x")
-    out = TensorType(x.dtype, cast(Shape, attrs["shape"]))
+    out = TensorType(x.dtype, shape_of(attrs, "shape"))
     if x.numel != out.numel:
         raise ShapeError(f"element counts differ: {x.numel} and {out.numel}", "x")
     return [out]
 
 
 define_op(
-    "reshape", "x", flops=no_flops, shape=_reshape_shape, attrs={"shape": SHAPE},
+    "reshape", "x", kind="layout", view=True,
+    flops=no_flops, shape=_reshape_shape, attrs={"shape": SHAPE},
     reference=lambda a, at: [a[0].reshape(_ints(at["shape"]))],
     doc="Same elements in row-major order under another shape.", example="reshape(%x) {shape = [B*S, 8]}",
 )  # fmt: skip
@@ -54,29 +56,30 @@ def _transpose_shape(types: Types, attrs: Attrs) -> Types:
 
 
 define_op(
-    "transpose", "x", flops=no_flops, shape=_transpose_shape, attrs={"perm": AttrSpec(tuple, required=True)},
+    "transpose", "x", kind="layout", view=True,
+    flops=no_flops, shape=_transpose_shape, attrs={"perm": AttrSpec(tuple, required=True)},
     reference=lambda a, at: [a[0].transpose(_ints(at["perm"]))],
     doc="Axis i of the result is axis perm[i] of x.", example="transpose(%x) {perm = [0, 2, 1, 3]}",
 )  # fmt: skip
 
 
 def _expand_shape(types: Types, attrs: Attrs) -> Types:
-    x, shape = tensor(types[0], "x"), cast(Shape, attrs["shape"])
+    x, shape = tensor(types[0], "x"), shape_of(attrs, "shape")
     if len(shape) < x.rank or broadcast([x.shape, shape]) != shape:
         raise ShapeError(f"{x} does not broadcast to {list(map(str, shape))}", "x")
     return [TensorType(x.dtype, shape)]
 
 
 define_op(
-    "expand", "x", flops=no_flops, shape=_expand_shape, attrs={"shape": SHAPE},
+    "expand", "x", kind="layout", view=True,
+    flops=no_flops, shape=_expand_shape, attrs={"shape": SHAPE},
     reference=lambda a, at: [np.broadcast_to(a[0], _ints(at["shape"]))],
     doc="Broadcast x to a shape.", example="expand(%x) {shape = [B, S, 8]}",
 )  # fmt: skip
 
 
 def _slice_bounds(dim: DimLike, attrs: Attrs) -> tuple[DimLike, DimLike, int]:
-    start, end, step = cast(DimLike, attrs["start"]), cast(DimLike, attrs["end"]), attrs.get("step", 1)
-    assert isinstance(step, int)
+    start, end, step = dim_of(attrs, "start"), dim_of(attrs, "end"), int_of(attrs, "step", 1)
     if step < 1:
         raise ShapeError(f"step must be positive, is {step}", "x")
     if isinstance(dim, int) and isinstance(start, int) and isinstance(end, int) and not 0 <= start <= end <= dim:
@@ -98,12 +101,13 @@ def _slice_shape(types: Types, attrs: Attrs) -> Types:
 
 def _slice(arrays: Sequence[Array], attrs: Attrs) -> Sequence[Array]:
     index = [slice(None)] * arrays[0].ndim
-    index[cast(int, attrs["axis"])] = slice(attrs["start"], attrs["end"], attrs.get("step", 1))
+    index[int_of(attrs, "axis")] = slice(attrs["start"], attrs["end"], attrs.get("step", 1))
     return [arrays[0][tuple(index)]]
 
 
 define_op(
-    "slice", "x", flops=no_flops, shape=_slice_shape, reference=_slice,
+    "slice", "x", kind="layout", rows="axis", view=True,
+    flops=no_flops, shape=_slice_shape, reference=_slice,
     attrs={"axis": AXIS, "start": AttrSpec(int, required=True), "end": AttrSpec(int, required=True),
            "step": AttrSpec(int, 1)},
     doc="Elements start, start+step, ... below end along an axis. Bounds are in range, never negative.",
@@ -125,8 +129,9 @@ def _concat_shape(types: Types, attrs: Attrs) -> Types:
 
 
 define_op(
-    "concat", "xs*", flops=no_flops, shape=_concat_shape, attrs={"axis": AXIS},
-    reference=lambda a, at: [np.concatenate(a, axis=cast(int, at["axis"]))],
+    "concat", "xs*", kind="layout", rows="axis",
+    flops=no_flops, shape=_concat_shape, attrs={"axis": AXIS},
+    reference=lambda a, at: [np.concatenate(a, axis=int_of(at, "axis"))],
     doc="Join along an axis.", example="concat(%a, %b) {axis = 0}",
 )  # fmt: skip
 
@@ -142,8 +147,9 @@ def _gather_shape(types: Types, attrs: Attrs) -> Types:
 
 
 define_op(
-    "gather", "x index", flops=no_flops, shape=_gather_shape, attrs={"axis": AXIS},
-    reference=lambda a, at: [np.take_along_axis(a[0], a[1], axis=cast(int, at["axis"]))],
+    "gather", "x index", kind="index", rows="axis", indices={"index": ""},
+    flops=no_flops, shape=_gather_shape, attrs={"axis": AXIS},
+    reference=lambda a, at: [np.take_along_axis(a[0], a[1], axis=int_of(at, "axis"))],
     doc="Pick along an axis with an index of the same rank (torch.gather).",
     example="gather(%x, %index) {axis = 1}",
 )  # fmt: skip
@@ -159,12 +165,13 @@ def _scatter_shape(types: Types, attrs: Attrs) -> Types:
 
 def _scatter(arrays: Sequence[Array], attrs: Attrs) -> Sequence[Array]:
     out = np.array(arrays[0])
-    np.put_along_axis(out, arrays[1], arrays[2], axis=cast(int, attrs["axis"]))
+    np.put_along_axis(out, arrays[1], arrays[2], axis=int_of(attrs, "axis"))
     return [out]
 
 
 define_op(
-    "scatter", "x index src", flops=no_flops, shape=_scatter_shape, attrs={"axis": AXIS}, reference=_scatter,
+    "scatter", "x index src", kind="index", rows="axis", indices={"index": ""},
+    flops=no_flops, shape=_scatter_shape, attrs={"axis": AXIS}, reference=_scatter,
     doc="x with src written at index along an axis (torch.scatter); indices along a row are distinct.",
     example="scatter(%x, %index, %src) {axis = 1}",
 )  # fmt: skip
@@ -178,17 +185,19 @@ def _take_shape(types: Types, attrs: Attrs) -> Types:
 
 
 define_op(
-    "take", "x index", flops=no_flops, shape=_take_shape, reference=lambda a, at: [a[0][a[1]]],
+    "take", "x index", kind="index", indices={"index": "x"},
+    flops=no_flops, shape=_take_shape, reference=lambda a, at: [a[0][a[1]]],
     doc="Rows x[index] (torch.index_select along axis 0, any index shape).", example="take(%x, %index)",
 )  # fmt: skip
 
 
 def _iota(arrays: Sequence[Array], attrs: Attrs) -> Sequence[Array]:
-    return [np.arange(cast(int, attrs["size"]), dtype=numpy_dtype(attrs["dtype"]))]  # type: ignore[arg-type]
+    return [np.arange(int_of(attrs, "size"), dtype=numpy_dtype(attrs["dtype"]))]  # type: ignore[arg-type]
 
 
 define_op(
-    "iota", "", flops=no_flops, reference=_iota,
+    "iota", "", kind="source",
+    flops=no_flops, reference=_iota,
     shape=lambda ts, at: [TensorType(at["dtype"], (at["size"],))],  # type: ignore[arg-type]
     attrs={"size": AttrSpec(int, required=True), "dtype": AttrSpec(str, "i64", choices=NUMBERS)},
     doc="0, 1, ..., size - 1.", example='iota() {dtype = "i64", size = S}',
@@ -200,7 +209,8 @@ def _full(arrays: Sequence[Array], attrs: Attrs) -> Sequence[Array]:
 
 
 define_op(
-    "full", "", flops=no_flops, reference=_full,
+    "full", "", kind="source",
+    flops=no_flops, reference=_full,
     shape=lambda ts, at: [TensorType(at["dtype"], at["shape"])],  # type: ignore[arg-type]
     attrs={"shape": SHAPE, "value": AttrSpec((float, int, bool), required=True),
            "dtype": AttrSpec(str, "f32", choices=DTYPES)},

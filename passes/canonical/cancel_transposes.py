@@ -19,23 +19,19 @@ Source: common practice (layout propagation).
 
 from __future__ import annotations
 
-from typing import cast
-
-from fretsaw.ir import Attr, Graph, Node, Value, get_op
+from fretsaw.ir import Attr, Graph, Node, Value, catalogue, get_op
 from fretsaw.ir.ops.elementwise import broadcast
 from fretsaw.passes.api import Decline, Edit, rule, rules
 from fretsaw.passes.kit.match import made_by, squeezed
 
 LAST_AXIS = ("rms_norm", "layer_norm")
 MOVING_AXIS = ("slice", "softmax", "concat")
-ELEMENTWISE = (
-    "abs", "cast", "clamp", "erf", "exp", "gelu", "log", "neg", "reciprocal", "relu", "rsqrt", "sigmoid", "silu",
-    "sqrt", "tanh", "add", "sub", "mul", "div", "maximum", "minimum", "pow",
-)  # fmt: skip
+# Of one tensor or two: what picks between two (where) has its operands from masks, which keep their own order.
+ELEMENTWISE = tuple(name for name, op in catalogue().items() if op.elementwise and len(op.slots) < 3)
 
 
 def perm_of(node: Node) -> tuple[int, ...]:
-    return cast("tuple[int, ...]", node.attr("perm"))
+    return node.ints_attr("perm")
 
 
 @rule(root="transpose", phase="canonical", keeps="bits")
@@ -96,7 +92,7 @@ def sink_transpose(node: Node, g: Graph) -> Edit | Decline | None:
         sources = [first["x"], *node.operands[1:]]
     else:
         if node.op in MOVING_AXIS:
-            attrs["axis"] = perm[cast(int, node.attr("axis"))]
+            attrs["axis"] = perm[node.int_attr("axis")]
         sources = []
         for value in node.operands:
             source = _before(edit, node, value, perm, g)

@@ -46,7 +46,7 @@ def _unchanged(node: Node, g: Graph) -> Value | None:
             return None
         x = filled[0]
         if node.op == "transpose":
-            return x if list(node.attr("perm")) == list(range(x.tensor.rank)) else None  # type: ignore[arg-type]
+            return x if node.ints_attr("perm") == tuple(range(x.tensor.rank)) else None
         return x
     if node.op == "clamp":
         return node["x"] if node.attr("min") is None and node.attr("max") is None else None

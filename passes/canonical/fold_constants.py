@@ -25,7 +25,7 @@ SMALL = 1 << 16  # elements; a table of this size costs nothing to hold while co
 @rule(root=("*",), phase="canonical", keeps="bits")
 def fold_constants(node: Node, g: Graph) -> Edit | Decline | None:
     """Replace the results of ``node`` by constants."""
-    if any(v not in g.consts for v in node.operands) or get_op(node.op).effects or not node.results:
+    if any(v not in g.consts for v in node.operands) or get_op(node.op).handles or not node.results:
         return None
     if not all(v.tensor.is_static for v in node.results):
         return None if not node.operands else Decline("the result has a symbolic dimension", at=node)

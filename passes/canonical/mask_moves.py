@@ -13,12 +13,12 @@ Read = Callable[[Value], Meaning]
 
 
 def _slice(node: Node, read: Read) -> Meaning:
-    along, start = node.int_attr("axis"), cast(DimLike, node.attr("start"))
+    along, start = node.int_attr("axis"), node.dim_attr("start")
     return at(read(node["x"]), {along: axis(along).times(node.int_attr("step")).plus(number(start))})
 
 
 def _transpose(node: Node, read: Read) -> Meaning:
-    perm = cast("tuple[int, ...]", node.attr("perm"))
+    perm = node.ints_attr("perm")
     return at(read(node["x"]), {p: axis(i) for i, p in enumerate(perm)})
 
 

@@ -10,13 +10,11 @@ depend on the first input (tables of angles, masks) is computed again in each bl
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from fretsaw.ir import Graph, Node, TensorType, Value, evaluate, get_op
-from fretsaw.ir.ops.cache import KV_CACHE
-
-State = tuple[Value, object]  # a handle and the layer that a node reads or changes behind it
+from fretsaw.ir import Graph, TensorType, Value, evaluate
+from fretsaw.ir.effects import State, Written
 
 
 @dataclass(frozen=True)
@@ -44,42 +42,33 @@ class Block:
         )
 
 
-def state_of(node: Node) -> Iterator[State]:
-    """What a node with effects reads and changes. Of a cache without a layer it reads how long the sequences are, which
-    no node of a step changes."""
-    op = get_op(node.op)
-    for slot in op.effects:
-        handle = node.get(slot)
-        if handle is None or (handle.type == KV_CACHE and "layer" not in op.attrs):
-            continue
-        yield handle, node.attr("layer") if "layer" in op.attrs else None
-
-
 def cuts(graph: Graph) -> list[Value]:
     """Values at which ``graph`` can be cut, in order; graph outputs are none."""
     if not graph.inputs:
         return []
-    end = _last_reads(graph)
+    written = Written.of(graph)
+    end = _last_reads(graph, written)
     carrying: set[Value | State] = {graph.inputs[0]}
     open_until = end.get(graph.inputs[0], -1)  # furthest read of what carries data and was made before this node
     out: list[Value] = []
     for i, node in enumerate(graph.nodes):
-        if not any(v in carrying for v in node.operands) and not any(s in carrying for s in state_of(node)):
+        states = written.touched(node)
+        if not any(v in carrying for v in node.operands) and not any(s in carrying for s in states):
             continue
-        made: list[Value | State] = [*node.results, *state_of(node)]
+        made: list[Value | State] = [*node.results, *states]
         carrying.update(made)
         single = len(node.results) == 1 and node.out not in graph.output_set and end.get(node.out, -1) > i
-        if single and open_until <= i and all(end.get(s, -1) <= i for s in state_of(node)):
+        if single and open_until <= i and all(end.get(s, -1) <= i for s in states):
             out.append(node.out)
         open_until = max([open_until, *(end.get(m, -1) for m in made)])
     return out
 
 
-def _last_reads(graph: Graph) -> dict[Value | State, int]:
+def _last_reads(graph: Graph, written: Written) -> dict[Value | State, int]:
     end: dict[Value | State, int] = {}
     for i, node in enumerate(graph.nodes):
         end.update(dict.fromkeys(node.operands, i))
-        end.update(dict.fromkeys(state_of(node), i))
+        end.update(dict.fromkeys(written.touched(node), i))
     return end | dict.fromkeys(graph.outputs, len(graph.nodes))
 
 
@@ -106,10 +95,11 @@ def split(graph: Graph, names: list[str]) -> list[Block]:
     """``graph`` cut at the values called ``names``, one block more than there are names. Linear in the nodes."""
     by_name = {v.name: v for node in graph.nodes for v in node.results}
     ends = [by_name[name] for name in names]
+    written = Written.of(graph)
     last_of: dict[State, int] = {}
     previous: dict[int, list[int]] = {}  # node -> earlier nodes whose effects it may see
     for i, node in enumerate(graph.nodes):
-        for state in state_of(node):
+        for state in written.touched(node):
             previous.setdefault(i, []).extend([last_of[state]] if state in last_of else [])
             last_of[state] = i
     place = {v: i for i, node in enumerate(graph.nodes) for v in node.results}

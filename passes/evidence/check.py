@@ -16,7 +16,6 @@ from fretsaw.ir.errors import PassError, UsageError
 from fretsaw.ir.types import HandleType
 from fretsaw.passes.api import Pass
 from fretsaw.passes.evidence.compare import CHUNK, algebra_bound, difference, distance, rounding_bound
-from fretsaw.passes.evidence.cost import cost, sequence_dims
 from fretsaw.passes.evidence.divergence import ROWS, diverge
 from fretsaw.passes.evidence.feeds import sequences
 from fretsaw.passes.evidence.long import check_long, context_of
@@ -26,6 +25,7 @@ from fretsaw.passes.evidence.quality import Streams, block_streams, hold_limits,
 from fretsaw.passes.evidence.trace import Trace
 from fretsaw.passes.evidence.walk import Pieces, shared_cuts, walk
 from fretsaw.passes.evidence.wide import as_f64 as as_f64  # where callers look for it
+from fretsaw.passes.kit.cost import cost, sequence_dims
 from fretsaw.passes.kit.inspector import Inspector, Note
 from fretsaw.passes.kit.ledger import Evidence
 
@@ -58,7 +58,7 @@ class Checker:
 
     def __init__(self, options: EvidenceOptions | None = None) -> None:
         self.options = options or EvidenceOptions()
-        self.attention: Inspector | None = None  # of the last pass that brought one
+        self.reports: dict[str, Inspector] = {}  # by name, of the last pass that brought one
         self.note: Note = lambda text: None  # told what a long check is at
         self._plan: Plan | None = None
         self._largest = 0
@@ -171,7 +171,7 @@ class Checker:
     def _long(self, p: Pass, before: Graph, after: Graph, short: Numbers) -> Numbers:
         """Numbers on a long text beside those on the short one, where the pass changes nothing or little."""
         found, report = check_long(p, before, after, self.options, self._context, self.note)
-        self.attention = report or self.attention
+        self.reports |= {} if report is None else {report.name: report}
         kept: Numbers = {f"{k}_short": short[k] for k in ("kl", "top1") if k in short}
         rest = {k: v for k, v in short.items() if k in ("status", "max_kl", "min_top1")}
         return {**rest, **kept, **found}

@@ -4,20 +4,19 @@
             read in one step, by each graph    |  a step for each token: its logits are compared
 
 Each graph goes on from its own cache, which a run over the whole text filled and which is cut at ``start``; every step
-is told the text's token and not the likeliest one (teacher forcing), so that both graphs are asked the same. Attention
-over lists that hold for decoding is looked at on the way: how much of its keys it reads, and what mass they have.
+is told the text's token and not the likeliest one (teacher forcing), so that both graphs are asked the same. Ops that
+can leave something out bring a probe, which measures on the way how much that is.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from fretsaw.ir import Graph, Node, ReferenceKvCache
+from fretsaw.ir import Graph, Node, ReferenceKvCache, get_op
 from fretsaw.ir.errors import PassError
-from fretsaw.ir.kv import BLOCK, QueryBlock
-from fretsaw.ir.ops.block_attention import head_groups, listed_keys, visible
+from fretsaw.ir.traits import Probe
 from fretsaw.ir.types import HandleType
 from fretsaw.passes.evidence.divergence import diverge
 from fretsaw.passes.evidence.feeds import Sequence, feed
@@ -30,24 +29,45 @@ Array = np.ndarray
 STEPS = 32  # tokens that are decoded
 
 
-@dataclass(frozen=True, eq=False)
-class Decoded:
-    """What a graph gave in single steps.
+@dataclass
+class Shares:
+    """What nodes with a probe read of what is there, in steps that decode one token: a number a node and step."""
 
-    Args:
-        logits: [steps, V].
-        read: Share of the key blocks that heads with lists read, one number a step and layer.
-        mass: Softmax mass of the queries of these heads in what they read, a mean over the heads.
-    """
+    of: dict[str, list[float]] = field(default_factory=dict)
+    probes: list[Probe] = field(default_factory=list)
 
-    logits: Array
-    read: list[float]
-    mass: list[float]
+    def add(self, node: Node, value: Look) -> None:
+        """Measure a node that has just run."""
+        probe = active_probe(node)
+        if probe is None:
+            return
+        attrs = {name: node.attr(name) for name in get_op(node.op).attrs}
+        for name, share in probe.measure([value(v) for v in node.operands], attrs).items():
+            self.of.setdefault(name, []).append(share)
+        self.probes += [] if probe in self.probes else [probe]
+
+    def idle(self) -> str:
+        """Why the graph did nothing; empty where it left something out."""
+        least = min(share for probe in self.probes for share in self.of[probe.share])
+        return "" if least < 1 else self.probes[0].idle
+
+    def numbers(self, suffix: str) -> Numbers:
+        """Means over steps and nodes, and the least of what is told by its least."""
+        out: Numbers = {f"{name}{suffix}": float(np.mean(shares)) for name, shares in self.of.items()}
+        for probe in self.probes:
+            out |= {f"{name}_least{suffix}": min(self.of[name]) for name in probe.least}
+        return out
+
+
+def active_probe(node: Node) -> Probe | None:
+    """The probe of a node that leaves something out where a sequence decodes; None where it does not."""
+    probe = get_op(node.op).probe
+    return probe if probe is not None and node.attr(probe.when) else None
 
 
 def decodes(graph: Graph) -> bool:
-    """Some attention reads lists where a sequence has one token in the step."""
-    return any(n.op == "block_attention" and n.attr("decode") for n in graph.nodes)
+    """Some node leaves something out where a sequence has one token in the step."""
+    return any(active_probe(node) is not None for node in graph.nodes)
 
 
 def decode_start(name: str, first: int, text: Sequence) -> int:
@@ -80,43 +100,43 @@ def check_decoding(
         suffix: Of the names of numbers that prompts have, too.
 
     Raises:
-        PassError: a limit is broken, or limits are given and nothing was left out.
+        PassError: a limit is broken, or limits are given and the pass did nothing.
     """
-    old, new = (decode(g, cache, text, start, note) for g, cache in (before, after))
+    shares = Shares()
+    old = decode(*before, text, start, note)
+    new = decode(*after, text, start, note, shares)
     known = text.ids[start + 1 : start + 1 + STEPS]
-    near = diverge(old.logits, new.logits, text.ids, known)
+    near = diverge(old, new, text.ids, known)
     about = f"{STEPS} tokens decoded one by one from token {start} of {text.source} on"
-    hold_limits(name, options, near, near, Streams([old.logits], [new.logits], ()), about)
+    hold_limits(name, options, near, near, Streams([old], [new], ()), about)
     numbers: Numbers = {
-        **near.to_json(suffix), "tokens_decoded": STEPS, "first_decoded": start,
-        f"density{suffix}": float(np.mean(new.read)), f"retained_mass{suffix}": float(np.mean(new.mass)),
-        f"retained_mass_least{suffix}": min(new.mass),
+        **near.to_json(suffix), "tokens_decoded": STEPS, "first_decoded": start, **shares.numbers(suffix),
     }  # fmt: skip
-    if min(new.read) < 1:
+    idle = shares.idle()
+    if not idle:
         return numbers
-    idle = f"no head leaves anything out of {start + STEPS} tokens when it decodes"
+    idle = f"{idle} of {start + STEPS} tokens when it decodes"
     if options.max_kl is None and options.min_top1 is None:
         return numbers | {"status": f"unchecked: {idle}"}
     hint = "measure on a longer --calib, or leave --max-kl and --min-top1 out"
     raise PassError(f"{name} cannot be held to its limits: {idle}", when=f"pass {name}", hint=hint)
 
 
-def decode(graph: Graph, cache: ReferenceKvCache, text: Sequence, start: int, note: Note) -> Decoded:
-    """Run ``graph`` on :data:`STEPS` tokens of a text from ``start`` on, one a step.
+def decode(
+    graph: Graph, cache: ReferenceKvCache, text: Sequence, start: int, note: Note, shares: Shares | None = None
+) -> Array:
+    """Logits [STEPS, V] of :data:`STEPS` tokens of a text from ``start`` on, one a step.
 
     Args:
         cache: Filled with more of the text than ``start`` tokens; what is too much is forgotten.
+        shares: Told what the nodes leave out.
     """
     cache.keep(start)
     logits: list[Array] = []
-    read: list[float] = []
-    mass: list[float] = []
 
     def look(node: Node, value: Look, results: list[Array]) -> list[Array]:
-        if node.op == "block_attention" and node.attr("decode"):
-            density, kept = _reads(node, value)
-            read.append(density)
-            mass.append(kept)
+        if shares is not None:
+            shares.add(node, value)
         return results
 
     for at in range(start, start + STEPS):
@@ -124,7 +144,7 @@ def decode(graph: Graph, cache: ReferenceKvCache, text: Sequence, start: int, no
         cache.begin_step([1])
         out = run_watched(graph, step_inputs(graph, cache, text, at), look)
         logits.append(needed_logits(graph, out)[-1:])
-    return Decoded(np.concatenate(logits), read, mass)
+    return np.concatenate(logits)
 
 
 def step_inputs(graph: Graph, cache: ReferenceKvCache, text: Sequence, at: int) -> dict[str, object]:
@@ -136,34 +156,3 @@ def step_inputs(graph: Graph, cache: ReferenceKvCache, text: Sequence, at: int) 
         elif value.name == "positions":
             given[value.name] = np.full_like(given[value.name], at)
     return given
-
-
-def _reads(node: Node, value: Look) -> tuple[float, float]:
-    """Of the one query of a step: the share of key blocks that its heads read, and of their softmax mass."""
-    kv, q, idx, cnt = (value(node[slot]) for slot in ("kv", "q", "idx", "cnt"))
-    assert isinstance(kv, ReferenceKvCache)
-    assert isinstance(q, np.ndarray) and isinstance(idx, np.ndarray) and isinstance(cnt, np.ndarray)
-    (block,) = kv.query_blocks()
-    keys, _ = kv.read(node.int_attr("layer"), block.sequence)
-    heads, scale = q.shape[1], node.float_attr("scale")
-    shares: list[float] = []
-    mass: list[float] = []
-    for h, g in enumerate(head_groups(heads, idx.shape[1])):
-        seen = _seen(node, block, idx[block.row, g, : cnt[block.row, g]], h)
-        logits = keys[:, h * keys.shape[1] // heads].astype(np.float64) @ q[0, h] * scale
-        weights = np.exp(logits - logits.max())
-        shares.append(np.unique(seen // BLOCK).size / (block.block + 1))
-        mass.append(float(weights[seen].sum() / weights.sum()))
-    return float(np.mean(shares)), float(np.mean(mass))
-
-
-def _seen(node: Node, block: QueryBlock, listed: Array, head: int) -> Array:
-    """Positions of the keys that a head reads."""
-    keys = listed_keys(block, listed)
-    spans = []
-    for name in ("sink", "window"):
-        given = node.attr(name) or ()
-        assert isinstance(given, tuple)
-        spans.append(int(given[head]) if given else 0)  # type: ignore[arg-type]
-    seen: Array = keys[visible(block, keys, spans[0], spans[1])[0]]
-    return seen

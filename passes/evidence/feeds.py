@@ -10,8 +10,8 @@ import numpy as np
 from fretsaw.ir import Graph, ReferenceKvCache, TensorType, Value, evaluate, get_op
 from fretsaw.ir.errors import PassError
 from fretsaw.ir.types import FLOATS, INTS, HandleType, numpy_dtype
-from fretsaw.passes.evidence.cost import sequence_dims
 from fretsaw.passes.evidence.options import EvidenceOptions
+from fretsaw.passes.kit.cost import sequence_dims
 
 SEEDED = 16  # tokens of the sequence that f64 runs over
 IDS = ("input_ids", "tokens")
@@ -72,11 +72,10 @@ def vocabulary(graph: Graph) -> int:
 
 def index_limit(graph: Graph, value: Value) -> int:
     """Rows of the smallest table that integer input ``value`` indexes directly."""
-    tables = {"embedding": ("ids", "table"), "take": ("index", "x")}
     rows: list[int] = []
     for use in graph.uses(value):
-        index, table = tables.get(use.node.op, ("", ""))
-        if use.slot == index:
+        table = get_op(use.node.op).indices.get(use.slot)
+        if table:
             size = use.node[table].tensor.shape[0]
             rows += [size] if isinstance(size, int) else []
     return min(rows, default=SMALL)

@@ -15,11 +15,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fretsaw.ir import Graph, Node, ReferenceKvCache, TensorType
+from fretsaw.ir import Graph, Node, ReferenceKvCache, TensorType, get_op
 from fretsaw.ir.errors import PassError
 from fretsaw.passes.api import Pass
 from fretsaw.passes.evidence.compare import distance
-from fretsaw.passes.evidence.cost import cost, sequence_dims
 from fretsaw.passes.evidence.decoding import check_decoding, decode_start, decodes
 from fretsaw.passes.evidence.divergence import Divergence, diverge
 from fretsaw.passes.evidence.feeds import Sequence, feed, vocabulary
@@ -28,6 +27,7 @@ from fretsaw.passes.evidence.options import EvidenceOptions
 from fretsaw.passes.evidence.quality import Streams, hold_limits, needed_logits
 from fretsaw.passes.evidence.walk import shared_cuts
 from fretsaw.passes.evidence.watched import Watch, run_watched
+from fretsaw.passes.kit.cost import cost, sequence_dims
 from fretsaw.passes.kit.inspector import Inspector, Look, Note
 
 Array = np.ndarray
@@ -170,7 +170,7 @@ def _run(
     for value in picks:
         inputs[value.name] = rows.astype(np.int32)
     wanted, cuts = set(names), dict[str, Array]()
-    layers = {n: n.loc.module for n in graph.nodes if n.op in ("block_attention", "cached_attention")}
+    layers = {n: n.loc.module for n in graph.nodes if _over_cache(n)}
 
     def keep(node: Node, look: Look, results: list[Array]) -> list[Array]:
         if node in layers and instead is None:
@@ -185,6 +185,11 @@ def _run(
     flat = needed_logits(graph, out)
     caches = tuple(x for x in inputs.values() if isinstance(x, ReferenceKvCache))
     return Run(flat if picks else flat[rows], cuts, caches)
+
+
+def _over_cache(node: Node) -> bool:
+    op = get_op(node.op)
+    return op.kind == "attention" and bool(op.reads)
 
 
 def _memory(graph: Graph, tokens: int, rows: Array, run: Run) -> int:

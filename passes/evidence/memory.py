@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import prod
 
-from fretsaw.ir import Const, FileData, Graph, Node, OpData, TensorType, Value
-from fretsaw.ir.ops.attention import BAND
+from fretsaw.ir import Const, FileData, Graph, Node, OpData, TensorType, Value, get_op
+from fretsaw.ir.interp import resolve_attrs
 from fretsaw.ir.types import ITEMSIZE, numpy_dtype
-from fretsaw.passes.evidence.cost import fixed
+from fretsaw.passes.kit.cost import fixed
 
-VIEWS = frozenset(("reshape", "transpose", "slice", "expand"))  # NumPy may answer these without a copy
 TEMPORARIES = 4  # arrays as large as a result that a reference holds while it computes one
 
 
@@ -26,7 +25,7 @@ def peak_bytes(graph: Graph, env: Mapping[str, int], wide: bool = False) -> int:
     live = sum(sizes.values()) + cache_bytes(graph, env, wide)
     peak = live
     for i, node in enumerate(graph.nodes):
-        widened = wide and node.op != "embedding"  # whose rows are widened, not its table
+        widened = wide and not any(get_op(node.op).indices.values())  # of a table the rows that are picked
         loaded = sum(const_bytes(graph.consts[v], widened) for v in dict.fromkeys(node.operands) if v in graph.consts)
         for value in node.results:
             sizes[value] = _nbytes(value, env, wide)
@@ -42,7 +41,7 @@ def _last_uses(graph: Graph) -> dict[int, list[Value]]:
     end: dict[Value, int] = {}
     for i, node in enumerate(graph.nodes):
         for value in node.results:
-            shown[value] = shown.get(node.operands[0], node.operands[0]) if node.op in VIEWS else value
+            shown[value] = shown.get(node.operands[0], node.operands[0]) if get_op(node.op).view else value
             end[value] = i
         for value in node.operands:
             end[value] = i
@@ -72,36 +71,18 @@ def _const_elements(const: Const) -> int:
 
 def cache_bytes(graph: Graph, env: Mapping[str, int], wide: bool) -> int:
     """Keys and values that the KV cache holds at the end of the run, and their copy when one layer is read."""
-    appended = [sum(_nbytes(v, env, wide) for v in n.operands[1:]) for n in graph.nodes if n.op == "kv_append"]
+    appended = [sum(_nbytes(v, env, wide) for v in n.operands) for n in graph.nodes if get_op(n.op).writes]
     return sum(appended) + max(appended, default=0)
 
 
 def _scratch(node: Node, env: Mapping[str, int], wide: bool) -> int:
     """Bytes of what a reference holds beside operands and results."""
     own = TEMPORARIES * sum(_nbytes(v, env, wide) for v in (node.results or node.operands))
-    if node.op in ("attention", "cached_attention", "segment_attention", "block_attention", "gather_attention"):
-        # Scores of heads that share keys, a mask and its parts.
-        q = fixed(node["q"].type, env)
-        assert isinstance(q, TensorType)
-        queries, heads = (int(str(d)) for d in q.shape[-3:-1])
-        keys = queries
-        group = heads
-        if node.op == "attention":
-            k = fixed(node["k"].type, env)
-            assert isinstance(k, TensorType)
-            keys, group = int(str(k.shape[1])), heads // int(str(k.shape[2]))
-        elif node.op == "segment_attention":
-            group = heads // int(str(node["k"].tensor.shape[1]))
-        item = 8 if wide else 4
-        queries = min(queries, BAND) if dict(node.attrs).get("causal") is not False else queries
-        return own + keys * queries * (3 * item * group + 24)
-    if node.op in ("topk", "router"):  # sorted copies and 64-bit indices of all columns
-        return own + 2 * TEMPORARIES * _nbytes(node.operands[0], env, wide)
-    if node.op == "experts":  # gate and up of the tokens of one expert, at most all of them
-        index, gate_up = fixed(node["index"].type, env), node["gate_up"].tensor
-        assert isinstance(index, TensorType)
-        return own + 2 * TEMPORARIES * int(str(index.shape[0])) * int(str(gate_up.shape[1])) * (8 if wide else 4)
-    return own
+    extra = get_op(node.op).scratch
+    if extra is None:
+        return own
+    operands, results = ([fixed(v.type, env) for v in values] for values in (node.operands, node.results))
+    return own + extra(operands, results, resolve_attrs(node, env), 8 if wide else 4)
 
 
 def _nbytes(value: Value, env: Mapping[str, int], wide: bool) -> int:

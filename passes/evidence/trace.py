@@ -7,9 +7,9 @@ import numpy as np
 from fretsaw.ir import Graph, TensorType, evaluate, evaluate_graph, run
 from fretsaw.ir.types import HandleType
 from fretsaw.passes.evidence.blocks import Block, cuts
-from fretsaw.passes.evidence.cost import sequence_dims
 from fretsaw.passes.evidence.feeds import Sequence, feed, fresh_cache
 from fretsaw.passes.evidence.wide import as_f64
+from fretsaw.passes.kit.cost import sequence_dims
 
 Array = np.ndarray
 Key = tuple[bool, str, tuple[str, ...]]

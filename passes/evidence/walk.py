@@ -18,8 +18,8 @@ import numpy as np
 from fretsaw.ir import Graph
 from fretsaw.passes.evidence.blocks import Block, common_cuts, split
 from fretsaw.passes.evidence.compare import difference
-from fretsaw.passes.evidence.cost import sequence_dims
 from fretsaw.passes.evidence.trace import Trace
+from fretsaw.passes.kit.cost import sequence_dims
 
 Tolerance = Callable[[Graph], float]
 

@@ -7,11 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from fretsaw.ir import Const, Graph, Node, OpData, TensorType, Value
+from fretsaw.ir import Const, Graph, Node, OpData, TensorType, Value, get_op
 from fretsaw.ir.builder import make_node
 from fretsaw.ir.consts import ArrayData
 
-MOVES = {"cast", "concat", "slice", "reshape", "transpose", "take"}  # of weights: no arithmetic
 SHORT = 4096  # elements up to which a constant is widened by its shortest decimal
 
 
@@ -23,7 +22,7 @@ def as_f64(graph: Graph) -> Graph:
     narrow = _tables(graph)
     consts = {v if v in narrow else _wide(v): c if v in narrow else _wide_const(c) for v, c in graph.consts.items()}
     nodes = [n for node in graph.nodes for n in _wide_node(node, narrow)]
-    also_read = {v: c for v, c in graph.consts.items() if v in narrow and any(u.slot != "table" for u in graph.uses(v))}
+    also_read = {v: c for v, c in graph.consts.items() if v in narrow and _read_whole(graph, v)}
     consts |= {_beside(v): _wide_const(c) for v, c in also_read.items()}
     return replace(
         graph, inputs=tuple(map(_wide, graph.inputs)), consts=consts, nodes=tuple(nodes),
@@ -32,16 +31,25 @@ def as_f64(graph: Graph) -> Graph:
 
 
 def _tables(graph: Graph) -> frozenset[Value]:
-    """f32 constants that an embedding reads rows of and whose elements are exact in f32."""
-    tables = {node["table"] for node in graph.nodes if node.op == "embedding"} - graph.output_set
+    """f32 constants that a node picks rows of and whose elements are exact in f32."""
+    tables = {t for node in graph.nodes for t in _read_rows(node)} - graph.output_set
     consts = {v: graph.consts[v] for v in tables if v in graph.consts}
     return frozenset(v for v, c in consts.items() if c.type.dtype == "f32" and _exact(c))
+
+
+def _read_rows(node: Node) -> list[Value]:
+    """What the node picks rows of, by integers."""
+    return [node[slot] for slot in get_op(node.op).indices.values() if slot]
+
+
+def _read_whole(graph: Graph, table: Value) -> bool:
+    return any(table not in _read_rows(use.node) for use in graph.uses(table))
 
 
 def _exact(const: Const) -> bool:
     """The elements are stored somewhere, and not rounded from arithmetic or to be read as decimals."""
     if isinstance(const.data, OpData):
-        return const.data.op in MOVES and all(map(_exact, const.data.operands))
+        return get_op(const.data.op).kind in ("layout", "index") and all(map(_exact, const.data.operands))
     return not (isinstance(const.data, ArrayData) and const.data.array.size <= SHORT)
 
 
@@ -58,7 +66,7 @@ def _wide(value: Value) -> Value:
 
 
 def _wide_node(node: Node, narrow: frozenset[Value]) -> Iterator[Node]:
-    if node.op == "embedding" and node["table"] in narrow:
+    if any(t in narrow for t in _read_rows(node)):
         rows = replace(node, results=(Value(f"{node.out.name}.f32", node.out.type),))
         yield rows
         yield make_node("cast", rows.results, {"dtype": "f64"}, [node.out.name], node.loc)

@@ -10,15 +10,12 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from fretsaw.ir import Graph, Node
 from fretsaw.ir.errors import PassError
 from fretsaw.ir.excerpt import excerpt, place
 from fretsaw.passes.kit.edit import Decline
-
-if TYPE_CHECKING:
-    from fretsaw.passes.api import Outcome
+from fretsaw.passes.kit.outcome import Outcome
 
 SiteFn = Callable[[Graph], Sequence[Node]]
 MISSED_SHOWN, DECLINES_SHOWN = 20, 40

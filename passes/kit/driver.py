@@ -5,25 +5,51 @@ from __future__ import annotations
 import random
 import traceback
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from typing import Any, Protocol, TypeVar
 
 from fretsaw.ir import Const, Graph, Node, Value, verify
 from fretsaw.ir.errors import FretsawError, PassError
 from fretsaw.ir.excerpt import excerpt, place
-from fretsaw.passes.api import Decline, Edit, Outcome, Pass
 from fretsaw.passes.kit import debug as checks
+from fretsaw.passes.kit.edit import Decline, Edit
 from fretsaw.passes.kit.liveness import prune
+from fretsaw.passes.kit.outcome import Outcome
 
 ANY = "*"  # root of a rule that is tried at every node
 BUDGET_PER_NODE = 4  # edits per node of the first graph before the driver stops
 LAST_SHOWN = 10  # sites that the message of a spent budget names
+Verdict = Edit | Decline | None  # None: the root has not even the shape that the rule looks for
+RuleFn = Callable[[Node, Graph], Verdict]
+
+
+class Rule(Protocol):
+    """What the driver has to know of a rule."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def roots(self) -> frozenset[str]:
+        """Ops at whose nodes it is tried."""
+
+    @property
+    def fn(self) -> RuleFn | None:
+        """The rule with its options filled in."""
+
+    @property
+    def body(self) -> Callable[..., Any] | None:
+        """The function as its author wrote it."""
+
+
+R = TypeVar("R", bound=Rule)
 
 
 def run_rules(
     graph: Graph,
-    members: Sequence[Pass],
+    members: Sequence[Rule],
     *,
     shuffle: random.Random | None = None,
     debug: bool | None = None,
@@ -50,7 +76,7 @@ def run_rules(
 
 
 def _run(
-    graph: Graph, members: Sequence[Pass], shuffle: random.Random | None, checked: bool, most: int | None = None
+    graph: Graph, members: Sequence[Rule], shuffle: random.Random | None, checked: bool, most: int | None = None
 ) -> Outcome:
     budget = BUDGET_PER_NODE * max(1, len(graph.nodes))
     made: list[tuple[str, Node]] = []  # rule and root of every edit
@@ -80,11 +106,11 @@ def _run(
             raise _restless(members, made)
 
 
-def _names(members: Sequence[Pass]) -> str:
+def _names(members: Sequence[Rule]) -> str:
     return "+".join(m.name for m in members)
 
 
-def _restless(members: Sequence[Pass], made: Sequence[tuple[str, Node]]) -> PassError:
+def _restless(members: Sequence[Rule], made: Sequence[tuple[str, Node]]) -> PassError:
     """The budget is spent: which rules fired how often, and where last."""
     counts = ", ".join(f"{rule} {n} times" for rule, n in Counter(rule for rule, _ in made).most_common())
     last = "\n".join(f"{rule}  %{root.out.name} ({root.op})  {root.loc.module}" for rule, root in made[-LAST_SHOWN:])
@@ -99,10 +125,10 @@ def _restless(members: Sequence[Pass], made: Sequence[tuple[str, Node]]) -> Pass
 
 
 def _collect(
-    graph: Graph, members: Sequence[Pass], shuffle: random.Random | None
+    graph: Graph, members: Sequence[Rule], shuffle: random.Random | None
 ) -> tuple[list[tuple[str, Edit]], list[Node], list[Decline]]:
     """Edits of one sweep that do not meet, each with its rule, their roots, and the declines."""
-    by_op: dict[str, list[Pass]] = defaultdict(list)
+    by_op: dict[str, list[Rule]] = defaultdict(list)
     for member in members:
         for op in member.roots:
             by_op[op].append(member)
@@ -140,7 +166,7 @@ def _collect(
     return edits, roots, declines
 
 
-def verdicts(graph: Graph, members: Sequence[Pass]) -> Iterator[tuple[Pass, Node, Edit | Decline | None]]:
+def verdicts(graph: Graph, members: Sequence[R]) -> Iterator[tuple[R, Node, Verdict]]:
     """What every rule says at every node of its root ops, nothing applied: how `explain` sees near misses.
 
     Raises:
@@ -152,7 +178,7 @@ def verdicts(graph: Graph, members: Sequence[Pass]) -> Iterator[tuple[Pass, Node
                 yield member, node, _try(member, node, graph)
 
 
-def _try(member: Pass, node: Node, graph: Graph) -> Edit | Decline | None:
+def _try(member: Rule, node: Node, graph: Graph) -> Verdict:
     fn = member.fn
     assert fn is not None, f"{member.name} is not a rule"
     when = f"pass {member.name}"

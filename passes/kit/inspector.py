@@ -34,6 +34,10 @@ class Text(Protocol):
 class Inspector(Protocol):
     """Measures one run of a graph."""
 
+    @property
+    def name(self) -> str:
+        """What it measures, in a word: the key of its report, which an artifact keeps as ``NAME.json``."""
+
     def look(self, node: Node, value: Look) -> list[np.ndarray] | None:
         """What stands for the node's results, as the graph before the pass has them; None: the node runs."""
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 
 from fretsaw.ir import Graph, Node
 from fretsaw.passes.api import Outcome, Pass
-from fretsaw.passes.evidence.cost import Cost, cost
+from fretsaw.passes.kit.cost import Cost, cost
 from fretsaw.passes.kit.options import Plain, plain
 
 Evidence = Mapping[str, str | float | int]

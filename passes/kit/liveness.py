@@ -12,7 +12,7 @@ def live_nodes(graph: Graph) -> list[Node]:
     wanted: set[Value] = set(graph.outputs)
     kept: list[Node] = []
     for node in reversed(graph.nodes):
-        if get_op(node.op).effects or any(v in wanted for v in node.results):
+        if get_op(node.op).writes or any(v in wanted for v in node.results):
             kept.append(node)
             wanted.update(node.operands)
     return kept[::-1]

@@ -15,20 +15,16 @@ Source: common practice ("last logits only").
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
-from fretsaw.ir import Attr, Graph, Node, Shape, Value, get_op
+from fretsaw.ir import Attr, Graph, Node, Value, get_op
 from fretsaw.passes.api import Decline, Edit, rule
-from fretsaw.passes.kit.match import made_by
-
-ROWWISE = ("linear", "rms_norm", "layer_norm")
 
 
 @rule(root="take", phase="packed", keeps="algebra")
 def hoist_rows(root: Node, g: Graph) -> Edit | Decline | None:
     """Move ``take`` above the producer of what it picks from."""
     x, index = root.operands
-    node = made_by(g, x, *ROWWISE) or g.producer(x)
+    node = g.producer(x)
     if node is None or x in g.consts or node.op in ("embedding", "take"):
         return None
     takes = [use.node for use in g.uses(x)]
@@ -36,7 +32,7 @@ def hoist_rows(root: Node, g: Graph) -> Edit | Decline | None:
         return Decline("others read all rows", at=node)
     if takes[0] is not root:
         return Decline("an earlier take of the same rows goes first", at=takes[0])
-    if get_op(node.op).effects:
+    if get_op(node.op).handles:
         return Decline(f"{node.op} mixes rows", at=node)
     full = x.tensor.shape[0]
     with_rows = [v for v in node.operands if v not in g.consts and v.tensor.rank and v.tensor.shape[0] == full]
@@ -46,7 +42,7 @@ def hoist_rows(root: Node, g: Graph) -> Edit | Decline | None:
         return Decline(f"{node.op} is not known to map each row alone", at=node)
     attrs: dict[str, Attr] = dict(node.attrs)
     if node.op == "reshape":
-        shape = cast(Shape, node.attr("shape"))
+        shape = node.shape_attr("shape")
         attrs["shape"] = (*index.tensor.shape, *shape[1:])
     edit = Edit()
     picked = {
@@ -61,10 +57,11 @@ def hoist_rows(root: Node, g: Graph) -> Edit | Decline | None:
 
 def _maps_rows(node: Node, with_rows: Sequence[Value], x: Value) -> bool:
     """Row i of ``x`` depends on row i of the operands alone."""
-    if node.op == "slice":
+    op = get_op(node.op)
+    if op.rows == "axis":
         return node.int_attr("axis") > 0
     if node.op == "reshape":
         return True  # both first dims are the rows
-    return node.op in ROWWISE or (
-        get_op(node.op).elementwise and all(v.tensor.rank == x.tensor.rank for v in with_rows)
-    )
+    if op.rows == "each":
+        return len(node.results) == 1
+    return op.elementwise and all(v.tensor.rank == x.tensor.rank for v in with_rows)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from fretsaw.ir import Dim, Graph, GraphBuilder, Node, TensorType, Value, sym
+from fretsaw.ir import Dim, Graph, GraphBuilder, Node, TensorType, Value, get_op, sym
 from fretsaw.ir.errors import PassError
 from fretsaw.passes.packed.token_axes import Lead, TokenAxes
 from fretsaw.passes.packed.token_ops import pack_node
 
-AS_INTEGERS = ("embedding", "rope", "take")  # ops that read any integer type
 LONGEST_STEP = 1 << 20  # tokens; a range for T, no promise of memory
 T = sym("T")
 
@@ -27,7 +26,7 @@ class Packing:
     def value(self, old: Value, reader: Node) -> Value:
         """What ``reader`` reads instead of ``old``."""
         new = self.values[old]
-        if old.type == new.type or old not in self.old.inputs or reader.op in AS_INTEGERS:
+        if old.type == new.type or old not in self.old.inputs or _as_any_integer(reader, old):
             return new
         if new not in self.wide:
             self.wide[new] = self.build.emit("cast", new, name=f"{new.name}.i64", loc=reader.loc, dtype="i64")
@@ -48,6 +47,13 @@ class Packing:
             op, operands, attrs = node.op, self.operands(node), dict(node.attrs)
         new = self.build.emit_node(op, operands, attrs, name=name_of(node), loc=node.loc)
         self.values.update(zip(node.results, new.results, strict=True))
+
+
+def _as_any_integer(reader: Node, value: Value) -> bool:
+    """``reader`` takes any integer type wherever it reads ``value``."""
+    indices = get_op(reader.op).indices
+    names = get_op(reader.op).slot_names(len(reader.operands))
+    return all(slot in indices for slot, v in zip(names, reader.operands, strict=True) if v == value)
 
 
 def name_of(node: Node) -> str:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import cast
 
 from fretsaw.ir import Attr, GraphBuilder, Node, Shape, Value, get_op
 from fretsaw.passes.packed.token_axes import Lead, TokenAxes
 
 Packed = tuple[str, list[Value], dict[str, Attr]]
-ROWWISE = ("linear", "rms_norm", "layer_norm", "l2_norm", "embedding", "router", "experts", "rope")
-ALONG_AXIS = ("slice", "softmax", "concat", "sum", "mean", "max", "cumsum", "gather", "scatter")
 
 
 def pack_node(axes: TokenAxes, node: Node, operands: Sequence[Value], build: GraphBuilder) -> Packed:
@@ -21,9 +18,10 @@ def pack_node(axes: TokenAxes, node: Node, operands: Sequence[Value], build: Gra
     """
     for value in node.results:
         axes.packed(value.tensor.shape, node)
-    if get_op(node.op).elementwise:
+    op = get_op(node.op)
+    if op.elementwise:
         return node.op, _aligned(axes, node, operands, build), dict(node.attrs)
-    handler = HANDLERS.get(node.op)
+    handler = HANDLERS.get(node.op) or BY_ROWS.get(op.rows)
     if handler is None:
         raise axes.mixes(node, "no packed form is known for this op")
     return node.op, list(operands), handler(axes, node)
@@ -69,7 +67,7 @@ def _rowwise(axes: TokenAxes, node: Node) -> dict[str, Attr]:
 
 
 def _along_axis(axes: TokenAxes, node: Node) -> dict[str, Attr]:
-    lead, axis = _lead(axes, node), cast(int, node.attr("axis"))
+    lead, axis = _lead(axes, node), node.int_attr("axis")
     if axis < lead:
         raise axes.mixes(node, f"it works along axis {axis}, which holds tokens")
     if any(not axes.holds_tokens(v) for v in node.operands):
@@ -95,7 +93,7 @@ def _shaped(axes: TokenAxes, node: Node) -> dict[str, Attr]:
 
 
 def _transpose(axes: TokenAxes, node: Node) -> dict[str, Attr]:
-    perm = cast("tuple[int, ...]", node.attr("perm"))
+    perm = node.ints_attr("perm")
     lead = axes.lead(node["x"]).axes
     if lead == 0 or perm[:lead] != tuple(range(lead)):
         raise axes.mixes(node, "it moves the token axes")
@@ -113,9 +111,9 @@ def _matmul(axes: TokenAxes, node: Node) -> dict[str, Attr]:
     return {}
 
 
-HANDLERS: dict[str, Callable[[TokenAxes, Node], dict[str, Attr]]] = {
-    **dict.fromkeys(ROWWISE, _rowwise),
-    **dict.fromkeys(ALONG_AXIS, _along_axis),
+Handler = Callable[[TokenAxes, Node], dict[str, Attr]]
+BY_ROWS: dict[str, Handler] = {"each": _rowwise, "axis": _along_axis}  # what an op says of the axes in front
+HANDLERS: dict[str, Handler] = {
     "topk": _topk, "reshape": _shaped, "expand": _shaped, "full": _shaped, "transpose": _transpose,
     "matmul": _matmul,
 }  # fmt: skip

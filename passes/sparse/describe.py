@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fretsaw.ir import Graph, Node
 from fretsaw.ir.errors import FretsawError, UsageError
 from fretsaw.passes.kit.options import Plain, fill, parse_assignments
+from fretsaw.passes.sparse import methods as _methods  # noqa: F401  what options may name
 from fretsaw.passes.sparse.options import Sparse
 
 ATTENTION = ("cached_attention", "block_attention")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Literal, Protocol
 
 from fretsaw.ir.errors import UsageError
 from fretsaw.passes.kit.option_docs import Variant
@@ -17,6 +17,20 @@ from fretsaw.passes.kit.options import Plain
 
 DENSE_UNTIL = 2048  # rows before that position read everything; a prompt that long gains under a fifth, see docs
 COMMON = ("method", "layers", "dense_layers")
+
+
+class Registered(Protocol):
+    """What options have to know of a method."""
+
+    @property
+    def doc(self) -> str: ...
+
+    @property
+    def options(self) -> type[Sparse]: ...
+
+
+CHOICES: dict[str, Registered] = {}  # filled by passes/sparse/methods, as is what is not built and why
+REFUSED: dict[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -54,36 +68,30 @@ class Sparse:
         Raises:
             UsageError: no method is named, or none that exists.
         """
-        from fretsaw.passes.sparse.methods import METHODS, REFUSED
-
         name = given.get("method", self.method)
         if name == self.method and type(self) is not Sparse:
             return self
-        if name in METHODS:
-            return METHODS[str(name)].options()
-        hint = f"methods: {', '.join(sorted(METHODS))}"
+        if name in CHOICES:
+            return CHOICES[str(name)].options()
+        hint = f"methods: {', '.join(sorted(CHOICES))}"
         if not name:
             raise UsageError("sparse_attention needs a method: sparse_attention:method=NAME", hint=hint)
         if name in REFUSED:
             raise UsageError(f"the method {name} is not built: {REFUSED[str(name)]}", hint=hint)
-        near = difflib.get_close_matches(str(name), METHODS, 1)
+        near = difflib.get_close_matches(str(name), CHOICES, 1)
         guess = f"did you mean {near[0]}? " if near else ""
         raise UsageError(f"there is no method {name} of sparse attention", hint=guess + hint)
 
     def variants(self) -> Mapping[str, Variant]:
         """Every method by its name, while none is chosen."""
-        from fretsaw.passes.sparse.methods import METHODS
-
-        return {} if self.method else {name: Variant(m.doc, m.options()) for name, m in METHODS.items()}
+        return {} if self.method else {name: Variant(m.doc, m.options()) for name, m in CHOICES.items()}
 
     def chooser(self) -> str:
         return "method"
 
     def about(self) -> str:
         """The documentation of the method."""
-        from fretsaw.passes.sparse.methods import METHODS
-
-        return METHODS[self.method].doc if self.method else ""
+        return CHOICES[self.method].doc if self.method else ""
 
     def whole_prompt(self) -> str:
         """Why a step has to hold a whole prompt; empty where it need not."""

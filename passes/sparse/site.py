@@ -52,9 +52,7 @@ class Site:
 
     @property
     def scale(self) -> float:
-        scale = self.node.attr("scale")
-        assert isinstance(scale, (int, float))
-        return float(scale)
+        return self.node.float_attr("scale")
 
     def groups(self, share: str) -> int:
         """Lists per query block where ``share`` is head or group."""

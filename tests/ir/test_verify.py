@@ -91,7 +91,7 @@ def test_nodes_are_checked_once() -> None:
 
 
 def test_data_flow_view() -> None:
-    text = GOOD.strip().replace("\n}", "\n  kv_append(%kv, %k, %k) {layer = 1}\n}")
+    text = GOOD.strip().replace("\n}", "\n  kv_append(%kv, %k, %k) {layer = 0}\n}")
     view = data_flow(parse(text))
     assert sorted(view.edges) == [(0, 1), (2, 3)]
     assert nx.is_directed_acyclic_graph(view)

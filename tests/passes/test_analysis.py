@@ -6,7 +6,7 @@ import gc
 import random
 import weakref
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, product
 
 import networkx as nx
 import pytest
@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fretsaw.ir import Graph, GraphBuilder, Node, TensorType, Value, get_op, parse
+from fretsaw.ir.effects import reads, writes
 from fretsaw.ir.types import ITEMSIZE
 from fretsaw.ir.views import data_flow
 from fretsaw.passes.kit.analysis import analysis, dominance, liveness, regions, uses
-from fretsaw.passes.kit.analysis.uses import VIEWS
 from fretsaw.tools.fuzz.generate import random_graph
 
 SIZES = dict.fromkeys(("B", "S", "T", "n_1", "Batch", "QB", "KB"), 3)
@@ -39,19 +39,19 @@ typed = st.randoms(use_true_random=False).map(lambda rng: random_graph(rng, size
 
 
 def flow(graph: Graph) -> list[tuple[int, int]]:
-    """Edges of data and of effects' order, written down from the definition."""
+    """Edges of data and of the order on handles, written down from the definition."""
     out = []
     for j, node in enumerate(graph.nodes):
         for i, earlier in enumerate(graph.nodes[:j]):
-            ordered = set(_handles(earlier)) & set(_handles(node))
-            if ordered or set(earlier.results) & set(node.operands):
+            if _conflict(earlier, node) or set(earlier.results) & set(node.operands):
                 out.append((i, j))
     return out
 
 
-def _handles(node: Node) -> list[Value]:
-    names = get_op(node.op).slot_names(len(node.operands))
-    return [v for s, v in zip(names, node.operands, strict=True) if s in get_op(node.op).effects]
+def _conflict(a: Node, b: Node) -> bool:
+    """One writes what the other reads or writes."""
+    pairs = [*product(writes(a), [*reads(b), *writes(b)]), *product(reads(a), writes(b))]
+    return any(x.overlaps(y) for x, y in pairs)
 
 
 @settings(max_examples=60, deadline=None)
@@ -66,7 +66,7 @@ def test_dominance_against_cutting_every_node(graph: Graph) -> None:
     for i, node in enumerate(graph.nodes):
         if not node.operands or set(node.operands) - made:
             cut.add_edge("start", i)
-        if get_op(node.op).effects or set(node.results) & set(graph.outputs):
+        if get_op(node.op).writes or set(node.results) & set(graph.outputs):
             cut.add_edge(i, "end")
     for a in range(count):
         without = cut.copy()
@@ -179,7 +179,7 @@ def test_uses_against_its_definition(graph: Graph) -> None:
             at, through = todo.pop()
             for j, node in enumerate(graph.nodes):
                 for i, operand in enumerate(node.operands):
-                    if operand == at and node.op in VIEWS:
+                    if operand == at and get_op(node.op).view:
                         todo.append((node.out, (*through, j)))
                     elif operand == at:
                         want.append((j, i, through))

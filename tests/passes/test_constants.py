@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from fretsaw.ir import ArrayData, Const, FileData, OpData, TensorType, parse, to_text
 from fretsaw.passes.api import apply
@@ -97,6 +98,33 @@ def test_cse_keeps_outputs_and_effects() -> None:
     text += " %y: f32[2] = neg(%x)\n %z: f32[2] = neg(%x)\n"
     text += " kv_append(%kv, %k, %k) {layer = 0}\n kv_append(%kv, %k, %k) {layer = 0}\n}"
     assert untouched(cse, text) == []
+
+
+CACHE = """
+graph @g(%q: f32[T, 2, 4], %k: f32[T, 2, 4], %kv: handle<kv_cache>) -> (%y, %z) {
+  phase packed
+  dim T in [1, 8]
+  kv_append(%kv, %k, %k) {layer = 0}
+  %a: f32[T, 2, 4] = cached_attention(%kv, %q) {layer = 0, scale = 0.5, value_size = 4}
+  kv_append(%kv, %k, %k) {layer = LAYER}
+  %b: f32[T, 2, 4] = cached_attention(%kv, %q) {layer = 0, scale = 0.5, value_size = 4}
+  %y: f32[T, 2, 4] = add(%a, %b)
+  %z: f32[T, 2, 4] = neg(%b)
+}"""
+
+
+@pytest.mark.parametrize(("layer", "merged"), [(0, 0), (1, 1)])
+def test_cse_merges_reads_of_a_cache_that_no_write_separates(layer: int, merged: int) -> None:
+    graph = parse(CACHE.replace("LAYER", str(layer)))
+    after, _ = apply(cse, graph)
+    assert graph.count("cached_attention") - after.count("cached_attention") == merged
+
+
+def test_reads_that_nobody_wants_go() -> None:
+    """A write stays whoever looks at it."""
+    graph = parse(CACHE.replace("LAYER", "1").replace("(%y, %z)", "(%q)"))
+    after, _ = apply(dce, graph)
+    assert [n.op for n in after.nodes] == ["kv_append", "kv_append"]
 
 
 def test_dce_keeps_effects() -> None:

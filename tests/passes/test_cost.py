@@ -9,7 +9,7 @@ from fretsaw.ir import TensorType, catalogue, make_node, parse
 from fretsaw.ir.node import Value
 from fretsaw.ir.ops.attention import seen_pairs
 from fretsaw.ir.types import HandleType, ValueType
-from fretsaw.passes.evidence.cost import cost, node_flops, sequence_dims
+from fretsaw.passes.kit.cost import cost, node_flops, sequence_dims
 from fretsaw.passes.pipeline import run_pipeline
 from tests.passes.llama_text import FFN, HEADS, KV_HEADS, SIZE, VOCAB, WIDTH, llama
 

@@ -26,8 +26,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fretsaw.passes.sparse.calibrate.plot import Series, scatter
 from fretsaw.tools.bench.sparse_settings import SETTINGS, Setting
-from fretsaw.tools.sparse.plot import Series, scatter
 
 PASSKEY = ("--lengths", "4096,8000", "--depths", "0,50,100", "--trials", "1")  # shorter prompts are dense
 

@@ -18,7 +18,7 @@ mkdir -p "$copy" "$top/my tmp é"
   cd "$root"
   # A file that was deleted is still listed.
   git ls-files -z --cached --others --exclude-standard |
-    while IFS= read -r -d '' name; do [ ! -f "$name" ] || printf '%s\0' "$name"; done |
+    while IFS= read -r -d '' name; do [ ! -f "$name" ] && [ ! -L "$name" ] || printf '%s\0' "$name"; done |
     tar -c --null --no-recursion -T - | tar -x -C "$copy"
 )
 ln -s "$root/.venv" "$copy/.venv"

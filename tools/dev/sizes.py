@@ -25,7 +25,9 @@ def main() -> int:
     for name, lines in sizes.items():
         folders[name.split("/")[0] if "/" in name else "."] += lines
     print("lines  " + "  ".join(f"{folder} {lines:,}" for folder, lines in sorted(folders.items())))
-    ops = sum(len(re.findall(r"^define_op\(", p.read_text(), re.M)) for p in (ROOT / "ir/ops").glob("*.py"))
+    ops = sum(
+        len(re.findall(r"^define_(?:op|selector)\(", p.read_text(), re.M)) for p in (ROOT / "ir/ops").glob("*.py")
+    )
     print(f"ops    {ops}")
     over = {name: lines for name, lines in sizes.items() if lines > ASK}
     for name, lines in sorted(over.items(), key=lambda item: -item[1]):

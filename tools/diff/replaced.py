@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import networkx as nx
 
-from fretsaw.ir import Graph, Node, OpData, Value
+from fretsaw.ir import Graph, Node, OpData, Value, get_op
 from fretsaw.ir.printer import const_text
 from fretsaw.tools.diff.match import Matching
 from fretsaw.tools.report.layers import layer_of
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 else:
     Links = nx.Graph
 
-GLUE = frozenset(("slice", "reshape", "transpose", "concat", "expand", "cast"))  # moves data: told only when alone
 MOST_NAMES = 4  # module names of one op before only their number is given
 
 
@@ -121,13 +120,18 @@ def _text(m: Matching, old: Sequence[Node], new: Sequence[Node]) -> str:
     note = ""
     left, right = (_telling(nodes) for nodes in (old, new))
     ops = {n.op for n in [*left, *right]}
-    if len(ops) == 1 and not ops & GLUE and len(left) != len(right) and 1 in (len(left), len(right)):
+    if len(ops) == 1 and not any(map(_moves, ops)) and len(left) != len(right) and 1 in (len(left), len(right)):
         note = " (merged)" if len(right) == 1 else " (split)"
     return f"{_describe(m.before, old)} -> {_describe(m.after, new)}{note}"
 
 
 def _telling(nodes: Sequence[Node]) -> list[Node]:
-    return [n for n in nodes if n.op not in GLUE] or list(nodes)
+    return [n for n in nodes if not _moves(n.op)] or list(nodes)
+
+
+def _moves(op: str) -> bool:
+    """It moves data, which is told only when alone."""
+    return get_op(op).kind == "layout"
 
 
 def _describe(graph: Graph, nodes: Sequence[Node]) -> str:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from fretsaw.ir import Attr, DimLike, Shape, TensorType, Value
+from fretsaw.ir import Attr, DimLike, OpDef, Shape, TensorType, Value, catalogue
+from fretsaw.ir.op import ShapeError
 from fretsaw.ir.types import DTYPES, FLOATS, DType
-from fretsaw.tools.fuzz.generate import Maker
+from fretsaw.tools.fuzz.maker import Maker
 from fretsaw.tools.fuzz.sparse import SPARSE
 
 Choice = tuple[Sequence[Value], dict[str, Attr]]
 Emitter = Callable[[Maker], Choice]
-UNARY_FLOAT = ["exp", "log", "sqrt", "rsqrt", "reciprocal", "erf", "tanh", "sigmoid", "silu", "cos", "sin"]
-UNARY = ["neg", "abs", "relu", "logical_not"]
-BINARY = ["add", "sub", "mul", "div", "mod", "maximum", "minimum", "eq", "ne", "lt", "le", "gt", "ge"]
 
 
 def _broadcastable(g: Maker, shape: Shape) -> Shape:
@@ -24,14 +22,6 @@ def _broadcastable(g: Maker, shape: Shape) -> Shape:
 
 def _fixed(dim: DimLike, otherwise: int) -> int:
     return dim if isinstance(dim, int) and dim > 0 else otherwise
-
-
-def _unary(g: Maker) -> Choice:
-    return [g.pick()], {}
-
-
-def _unary_float(g: Maker) -> Choice:
-    return [g.float()], {}
 
 
 def _binary(g: Maker, dtypes: Sequence[DType] | frozenset[DType] = DTYPES) -> Choice:
@@ -244,9 +234,32 @@ def _dequantize(g: Maker) -> Choice:
     return operands, {"bits": g.rng.randint(1, 8), "group": group}
 
 
+def _plain(op: OpDef) -> Emitter | None:
+    """Operands of an op without attributes that maps one tensor, or two broadcast ones, elementwise."""
+    if not op.elementwise or op.attrs or len(op.slots) > 2 or any(s.endswith(("?", "*")) for s in op.slots):
+        return None
+    dtypes = [d for d in DTYPES if _takes(op, d)]
+    if len(op.slots) == 2:
+        return lambda g: _binary(g, dtypes)
+    return lambda g: ([g.pick(dtypes)], {})
+
+
+def _takes(op: OpDef, dtype: DType) -> bool:
+    try:
+        op.shape_rule([TensorType(dtype, (1,))] * len(op.slots), {})
+    except ShapeError:
+        return False
+    return True
+
+
+def emitters() -> Mapping[str, Emitter]:
+    """How to use every op: those below, and what the declarations of plain elementwise ops say."""
+    derived = {name: made for name, op in catalogue().items() if (made := _plain(op)) is not None}
+    return derived | EMITTERS
+
+
 EMITTERS: dict[str, Emitter] = {
-    **dict.fromkeys(UNARY, _unary), **dict.fromkeys(UNARY_FLOAT, _unary_float), **dict.fromkeys(BINARY, _binary),
-    "pow": lambda g: _binary(g, FLOATS), "where": _where, "clamp": _clamp,
+    "where": _where, "clamp": _clamp,
     "gelu": lambda g: ([g.float()], {"approximate": g.rng.choice(("none", "tanh"))}),
     "cast": lambda g: ([g.pick()], {"dtype": g.dtype()}),
     **dict.fromkeys(("softmax", "cumsum"), _axis), **dict.fromkeys(("sum", "mean", "max"), _reduce),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from fretsaw.ir import Attr, Shape, Value, sym
 from fretsaw.ir.types import FLOATS, DType
-from fretsaw.tools.fuzz.generate import Maker
+from fretsaw.tools.fuzz.maker import Maker
 
 Choice = tuple[Sequence[Value], dict[str, Attr]]
 Emitter = Callable[[Maker], Choice]

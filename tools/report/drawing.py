@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from fretsaw.ir import Graph, Node, Value
+from fretsaw.ir import Graph, Node, Value, get_op
 from fretsaw.ir.printer import node_text
 from fretsaw.ir.views import data_flow
 from fretsaw.tools.report.graph_tables import flops, read_consts, run_tokens, weight_bytes
@@ -20,22 +20,11 @@ BOX, PILL, HEIGHT, STEP, MARGIN = 176.0, 176.0, 40.0, 70.0, 8.0  # pixels
 LETTERS = 25  # of a type in a box
 MOST_NODES = 400  # of a block that is drawn; a larger one is listed as text
 
-KINDS: Mapping[str, str] = {
-    **dict.fromkeys(("linear", "matmul", "embedding"), "product"),
-    **dict.fromkeys(("rms_norm", "layer_norm"), "norm"),
-    **dict.fromkeys(("router", "experts"), "expert"),
-    **dict.fromkeys(
-        ("reshape", "transpose", "slice", "concat", "expand", "gather", "take", "scatter", "cast", "iota", "full"),
-        "shape",
-    ),
-}
-
 
 def kind(op: str) -> str:
     """The class of a box: product, attention, norm, expert, shape or arithmetic."""
-    if "attention" in op or op.startswith("kv_") or op == "rope":
-        return "attention"
-    return KINDS.get(op, "arithmetic")
+    found = get_op(op).kind
+    return {"layout": "shape", "index": "shape", "source": "shape", "selector": "arithmetic"}.get(found, found)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from rich.table import Table
 
 from fretsaw.ir import Graph, Node, Value
-from fretsaw.passes.evidence.cost import TOKENS, node_flops, sequence_dims
+from fretsaw.passes.kit.cost import TOKENS, node_flops, sequence_dims
 from fretsaw.tools.report.layers import Group, groups_of
 from fretsaw.tools.report.words import count, number, size
 from fretsaw.tools.tables import make_table

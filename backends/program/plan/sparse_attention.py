@@ -22,7 +22,7 @@ def cover_block_attention(ctx: Context, node: Node) -> None:
     lse = bool(node.attr("lse"))
     spec = BlockAttentionSpec(
         heads, kv_heads, size, value_size, ctx.options.page_tokens, node.float_attr("scale"),
-        node.float_attr("softcap"), sinks is not None, lists, _tokens(node, "sink"), _tokens(node, "window"),
+        node.float_attr("softcap"), sinks is not None, lists, node.ints_attr("sink"), node.ints_attr("window"),
         bool(node.attr("decode")), lse, ctx.options.kv,
     )  # fmt: skip
     inputs: list[Arg] = [node["q"], *map(CacheSlot, CACHE), node["idx"], node["cnt"]]
@@ -84,9 +84,3 @@ def geometry(ctx: Context, node: Node) -> tuple[int, int, int, int]:
     sizes = [x for x in (heads, size, kv_heads, value_size) if isinstance(x, int)]
     assert len(sizes) == 4
     return sizes[0], sizes[1], sizes[2], sizes[3]
-
-
-def _tokens(node: Node, name: str) -> tuple[int, ...]:
-    value = node.attr(name)
-    assert isinstance(value, tuple)
-    return tuple(n for n in value if isinstance(n, int))

@@ -1,8 +1,8 @@
 """Dominance in the data flow: which nodes everything that reaches a node has to pass.
 
 Nodes are positions in ``graph.nodes``. ``a`` dominates ``b`` when every path from inputs and constants to ``b`` goes
-through ``a``; ``b`` post-dominates ``a`` when every path from ``a`` to an output or an effect goes through ``b``. The
-order of effects on one handle counts as flow.
+through ``a``; ``b`` post-dominates ``a`` when every path from ``a`` to an output or a write goes through ``b``. The
+order that nodes have to keep on a handle counts as flow.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def dominance(graph: Graph) -> Dominance:
     for i, node in enumerate(graph.nodes):  # a node that reads an input or a constant has a path around its producers
         if not node.operands or any(v not in fed for v in node.operands):
             view.add_edge(START, i)
-        if get_op(node.op).effects:
+        if get_op(node.op).writes:
             view.add_edge(i, END)
     for value in graph.outputs:
         if value in made:

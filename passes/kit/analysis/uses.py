@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fretsaw.ir import Graph, Node, Use, Value
+from fretsaw.ir import Graph, Node, Use, Value, get_op
 from fretsaw.passes.kit.analysis.once import analysis
-
-VIEWS = frozenset(("reshape", "transpose", "expand", "slice"))  # every element of the result is one of x
 
 
 @dataclass(frozen=True)
@@ -52,13 +50,13 @@ def uses(graph: Graph) -> Uses:
     roots: dict[Value, Value] = {}
     chains: dict[Value, tuple[Node, ...]] = {}  # of a view: its nodes from the root on
     for node in graph.nodes:
-        if node.op in VIEWS:
+        if get_op(node.op).view:
             source = node.operands[0]
             roots[node.out] = roots.get(source, source)
             chains[node.out] = (*chains.get(source, ()), node)
     reads: dict[Value, list[Read]] = {}
     for node in graph.nodes:
-        if node.op in VIEWS:
+        if get_op(node.op).view:
             continue
         for i, value in enumerate(node.operands):
             chain = chains.get(value, ())

@@ -15,7 +15,7 @@ activations; only the verified divergence is that of the whole model.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -29,7 +29,7 @@ from fretsaw.passes.sparse.calibrate.plans import Chosen
 from fretsaw.passes.sparse.calibrate.report import AttentionReport, token_lists
 from fretsaw.passes.sparse.calibrate.survey import Note, Survey, survey
 from fretsaw.passes.sparse.options import Sparse
-from fretsaw.passes.sparse.sparse_attention import sparse_attention
+from fretsaw.passes.sparse.place import put_lists
 
 Array = np.ndarray
 Surveyor = Callable[[Graph, Sequence[Sparse], Text, int, Note], Survey]
@@ -201,8 +201,8 @@ class _Verifier:
             return 0.0, 1.0
         if self.dense is None:
             self.dense = run_rows(self.graph, self.text, self.rows, self.note)
-        planned = replace(sparse_attention, options=Assigned(table=tuple(sorted_items(chosen))))
-        after = run_rows(planned.run(self.graph).graph, self.text, self.rows, self.note)
+        planned = put_lists(self.graph, Assigned(table=tuple(sorted_items(chosen)))).graph
+        after = run_rows(planned, self.text, self.rows, self.note)
         found = diverge(self.dense, after, self.text.ids, self.text.ids[self.rows + 1])
         return found.mean, found.top1
 
@@ -210,7 +210,7 @@ class _Verifier:
 def verify_plan(graph: Graph, chosen: Chosen, text: Text, first: int, note: Note) -> tuple[float, float, float]:
     """Mean divergence and agreement of a plan, and its mean density over all heads of the model."""
     kl, top1 = _Verifier(graph, text, first, note)(chosen)
-    planned = replace(sparse_attention, options=Assigned(table=tuple(sorted_items(chosen)))).run(graph).graph
+    planned = put_lists(graph, Assigned(table=tuple(sorted_items(chosen)))).graph
     report = AttentionReport(text, first, note=note, tokens=token_lists(planned))
     run_rows(planned, text, compared_rows(graph, first, int(text.ids.size))[:1], note, report.look)
     dense = sum(n.op == "cached_attention" for n in planned.nodes)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fretsaw.ir import Node, ReferenceKvCache
+from fretsaw.ir.attrs import ints_of
 from fretsaw.ir.kv import BLOCK
 from fretsaw.ir.op import Attr
 from fretsaw.ir.ops.block_attention import head_groups
@@ -46,10 +47,8 @@ class Layer:
         sinks = node.get("sinks")
         k, v = kv.read(node.int_attr("layer"), 0)
         sink = None if sinks is None else np.asarray(look(sinks))
-        scale, cap = node.attr("scale"), node.attr("softcap")
-        assert isinstance(scale, (int, float)) and isinstance(cap, (int, float))
         q, k, v = (np.ascontiguousarray(a.transpose(1, 0, 2)) for a in (q, k, v))
-        return Layer(node.int_attr("layer"), q, k, v, float(scale), float(cap), sink)
+        return Layer(node.int_attr("layer"), q, k, v, node.float_attr("scale"), node.float_attr("softcap"), sink)
 
     @property
     def heads(self) -> int:
@@ -149,9 +148,7 @@ class Reads:
         np.put_along_axis(there, places.transpose(1, 0, 2).astype(np.int64), True, axis=2)
         spans = []
         for name in ("sink", "window"):
-            given = attrs.get(name) or (0,) * heads
-            assert isinstance(given, tuple)
-            spans.append(tuple(int(str(n)) for n in given))
+            spans.append(ints_of(attrs, name) or (0,) * heads)
         ids, count = (None, None) if tokens is None else tokens
         return Reads(there[head_groups(heads, idx.shape[1]), :, :width], spans[0], spans[1], ids, count, turn)
 

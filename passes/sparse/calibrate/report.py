@@ -58,6 +58,10 @@ class AttentionReport:
     methods: dict[int, str] = field(default_factory=dict)
     masks: dict[int, Array] = field(default_factory=dict)
 
+    @property
+    def name(self) -> str:
+        return "attention"
+
     def look(self, node: Node, value: Look) -> list[Array] | None:
         """Stand in for attention over lists: measure it and answer as dense attention would.
 

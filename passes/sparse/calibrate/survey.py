@@ -10,22 +10,22 @@ pass on the graph and looking at what is new.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from fretsaw.ir import Const, Graph, Node, Value
 from fretsaw.ir.interp import bind_dims, run_node
-from fretsaw.passes.evidence.cost import node_flops
 from fretsaw.passes.evidence.feeds import Sequence as Text
 from fretsaw.passes.evidence.feeds import feed
 from fretsaw.passes.evidence.watched import run_watched
+from fretsaw.passes.kit.cost import node_flops
 from fretsaw.passes.kit.inspector import Look
 from fretsaw.passes.sparse.calibrate.layer import Layer, Reads
 from fretsaw.passes.sparse.calibrate.measure import Loss, measure
 from fretsaw.passes.sparse.calibrate.report import Lists, read_lists, token_lists
 from fretsaw.passes.sparse.options import Sparse
-from fretsaw.passes.sparse.sparse_attention import sparse_attention
+from fretsaw.passes.sparse.place import put_lists
 
 Array = np.ndarray
 Note = Callable[[str], None]
@@ -97,7 +97,7 @@ class Selector:
 
 def selectors(graph: Graph, options: Sparse) -> dict[int, Selector]:
     """The selector ops of a candidate by layer; layers that its method leaves dense are not there."""
-    outcome = replace(sparse_attention, options=options).run(graph)
+    outcome = put_lists(graph, options)
     known = {v for node in graph.nodes for v in node.results} | set(graph.inputs) | set(graph.consts)
     made = {v: node for node in outcome.graph.nodes for v in node.results if v not in known}
     place = {node.out: i for i, node in enumerate(outcome.graph.nodes) if node.results}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from fretsaw.passes.sparse import options
 from fretsaw.passes.sparse.method import Method
 from fretsaw.passes.sparse.methods import (
     auto,
@@ -44,3 +45,6 @@ REFUSED: Mapping[str, str] = {
     "landmark": "it needs landmark tokens that the model was trained with, and a softmax of its own",
     "xl3m": "it rewrites prompts and changes no attention",
 }
+
+options.CHOICES.update(METHODS)
+options.REFUSED.update(REFUSED)

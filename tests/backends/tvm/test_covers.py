@@ -13,7 +13,7 @@ from fretsaw.backends.program.plan import plan
 from fretsaw.backends.program.specs.select import OPS
 from fretsaw.backends.tvm.options import TvmOptions
 from fretsaw.ir import Graph, parse
-from fretsaw.ir.phases import SELECTORS
+from fretsaw.ir.phases import selectors
 from fretsaw.passes.pipeline import run_pipeline
 from tests.backends.tvm.test_moe_plan import mixture
 from tests.backends.tvm.test_select_learned import METHODS as LEARNED
@@ -84,4 +84,4 @@ def test_every_refusal_has_a_reason() -> None:
 
 
 def test_every_selector_has_a_kernel() -> None:
-    assert set(OPS) == set(SELECTORS)
+    assert set(OPS) == set(selectors())

@@ -7,9 +7,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from fretsaw.backends.program.dense_steps import EVERYWHERE, Full, dense_steps, full_steps
+from fretsaw.backends.program.dense_steps import dense_steps, full_steps
 from fretsaw.backends.tvm.build import build
 from fretsaw.ir.kv import BLOCK
+from fretsaw.ir.traits import EVERYWHERE, Full
 from tests.backends.tvm.conftest import Packed
 from tests.backends.tvm.paged import PagedRunner
 from tests.backends.tvm.test_sparse_attention import V3, options

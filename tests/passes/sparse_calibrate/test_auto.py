@@ -34,7 +34,7 @@ def test_a_survey_measures_what_a_compile_measures() -> None:
     for c, options in enumerate(WAYS[1:3], 1):
         own = sparse_attention.configured({"method": options.method, **options.own()})
         evidence = EvidenceOptions(calib=CALIB, tokens=32)
-        report = run_pipeline(captured(), extra=[own], check=evidence).attention
+        report = run_pipeline(captured(), extra=[own], check=evidence).reports["attention"]
         assert isinstance(report, AttentionReport)
         for layer in (0, 1):
             losses = found.layers[layer].losses[c]

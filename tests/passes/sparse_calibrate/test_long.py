@@ -46,8 +46,8 @@ def test_the_numbers_are_those_of_whole_runs() -> None:
     assert float(check["kl"]) == pytest.approx(want.mean, rel=1e-3) and want.mean > 1e-4
     assert check["top1"] == want.top1 < 1
     assert float(check["nll_change"]) == pytest.approx(want.nll_change, abs=1e-5)
-    assert found.attention is not None
-    said = found.attention.to_json()
+    assert "attention" in found.reports
+    said = found.reports["attention"].to_json()
     assert said["tokens"] == 700 and said["source"] == "text.txt" and said["first"] == FIRST
     heads = [h for n in said["layers"] for h in n["heads"]]  # type: ignore[attr-defined]
     assert len(heads) == 8 and {h["method"].split(":")[0] for h in heads} == {"mean_pool"}
@@ -56,7 +56,7 @@ def test_the_numbers_are_those_of_whole_runs() -> None:
 
 
 def test_layers_that_stay_dense_are_said() -> None:
-    found = compile_it(sparse(layers=(1,))).attention
+    found = compile_it(sparse(layers=(1,))).reports.get("attention")
     assert found is not None
     said = found.to_json()
     heads = {n["layer"]: n["heads"] for n in said["layers"]}  # type: ignore[attr-defined]
@@ -105,7 +105,7 @@ def test_a_context_that_is_too_short_measures_nothing() -> None:
 def test_other_passes_keep_their_short_texts() -> None:
     p = planted(lambda g: with_const(g, "l1.down.weight", lambda w: 1.01 * w), "budget", "packed")
     found = compile_it(p)
-    assert "tokens_long" not in found.ledger[-1].check and found.attention is None
+    assert "tokens_long" not in found.ledger[-1].check and not found.reports
 
 
 def test_wrong_wiring_is_seen_with_nothing_left_out() -> None:

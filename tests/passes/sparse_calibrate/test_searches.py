@@ -15,15 +15,15 @@ from fretsaw.passes.api import Pass
 from fretsaw.passes.evidence.feeds import Sequence
 from fretsaw.passes.evidence.options import EvidenceOptions
 from fretsaw.passes.pipeline import run_pipeline
+from fretsaw.passes.prepare import prepare_passes
 from fretsaw.passes.sparse.calibrate.patterns import choose_patterns, pattern_candidates
+from fretsaw.passes.sparse.calibrate.plot import Series, scatter
 from fretsaw.passes.sparse.calibrate.spaces import default_candidates, space_candidates
 from fretsaw.passes.sparse.calibrate.spans import LENGTHS, choose_spans, span_candidates, span_mask
 from fretsaw.passes.sparse.calibrate.survey import Survey, Surveyed, survey
 from fretsaw.passes.sparse.methods.minference import MInference
 from fretsaw.passes.sparse.methods.moa import MoA
 from fretsaw.passes.sparse.sparse_attention import sparse_attention
-from fretsaw.tools.sparse.auto import resolve_auto
-from fretsaw.tools.sparse.plot import Series, scatter
 from tests.passes.sparse_calibrate.sharp import CALIB, captured, packed
 
 TEXT = Sequence("s", np.array(CALIB), "t", 0)
@@ -96,7 +96,7 @@ def test_a_compile_searches_and_writes_its_plan(space: str, tmp_path: Path) -> N
     )
     notes: list[str] = []
     stages: list[str] = []
-    (got,) = resolve_auto((asked,), captured(), evidence, tmp_path / "m.fsaw", notes.append, stages.append)
+    (got,) = prepare_passes((asked,), captured(), evidence, tmp_path / "m.fsaw", notes.append, stages.append)
     plan = tmp_path / "m.plan.toml"
     assert got.options is not None and getattr(got.options, "plan") == str(plan)  # noqa: B009  of the plan's class
     text = plan.read_text()
@@ -138,7 +138,7 @@ EVIDENCE = EvidenceOptions(calib=CALIB, calib_source="text.txt", tokens=32)
 def test_cost_is_limited_and_divergence_measured(tmp_path: Path) -> None:
     said = []
     for cost in (0.75, 0.9):
-        (got,) = resolve_auto((asked(max_cost=cost),), captured(), EVIDENCE, tmp_path / "m.fsaw", lambda note: None)
+        (got,) = prepare_passes((asked(max_cost=cost),), captured(), EVIDENCE, tmp_path / "m.fsaw", lambda note: None)
         said.append(json.loads((tmp_path / "m.plan.json").read_text()))
         assert said[-1]["taken"]["cost"] <= cost * 1.001 and len(said[-1]["rounds"]) == 1
     tight, loose = (found["taken"] for found in said)
@@ -149,7 +149,7 @@ def test_cost_is_limited_and_divergence_measured(tmp_path: Path) -> None:
 
 def test_a_cost_that_no_plan_has(tmp_path: Path) -> None:
     with pytest.raises(PassError, match="no plan costs 0.05 of dense attention or less, the cheapest costs 0") as error:
-        resolve_auto((asked(max_cost=0.05),), captured(), EVIDENCE, tmp_path / "m.fsaw", lambda note: None)
+        prepare_passes((asked(max_cost=0.05),), captured(), EVIDENCE, tmp_path / "m.fsaw", lambda note: None)
     assert error.value.hint == "raise max_cost, or lower dense_until: rows before 128 of 350 read everything"
 
 
@@ -173,15 +173,15 @@ def test_options_that_cannot_be(options: dict[str, object], why: str) -> None:
 
 def test_another_limit_makes_no_survey(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file, plan = tmp_path / "s.survey", tmp_path / "m.plan.toml"
-    resolve_auto((asked(max_kl=0.3, survey=str(file)),), captured(), EVIDENCE, tmp_path / "m.fsaw", lambda note: None)
-    resolve_auto((asked(max_cost=0.75),), captured(), EVIDENCE, tmp_path / "m.fsaw", lambda note: None)
+    prepare_passes((asked(max_kl=0.3, survey=str(file)),), captured(), EVIDENCE, tmp_path / "m.fsaw", lambda note: None)
+    prepare_passes((asked(max_cost=0.75),), captured(), EVIDENCE, tmp_path / "m.fsaw", lambda note: None)
     fresh = plan.read_text()
     monkeypatch.setattr("fretsaw.passes.sparse.calibrate.saved.survey", None)
     notes: list[str] = []
-    resolve_auto((asked(max_cost=0.75, survey=str(file)),), captured(), EVIDENCE, tmp_path / "m.fsaw", notes.append)
+    prepare_passes((asked(max_cost=0.75, survey=str(file)),), captured(), EVIDENCE, tmp_path / "m.fsaw", notes.append)
     assert plan.read_text() == fresh and f"the survey of {file}" in notes
     with pytest.raises(UsageError, match="it is of another number of tokens: 350, wanted 300"):
-        resolve_auto(
+        prepare_passes(
             (asked(max_cost=0.75, survey=str(file), tokens=300),),
             captured(),
             EVIDENCE,
@@ -193,7 +193,7 @@ def test_another_limit_makes_no_survey(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("space", ["mean_pool", "moa"])
 def test_layers_that_stay_dense_are_not_planned(space: str, tmp_path: Path) -> None:
     options = asked(space=space, dense_layers="0", density=0.7, max_kl=0.5)
-    (got,) = resolve_auto((options,), captured(), EVIDENCE, tmp_path / "m.fsaw", lambda note: None)
+    (got,) = prepare_passes((options,), captured(), EVIDENCE, tmp_path / "m.fsaw", lambda note: None)
     text = (tmp_path / "m.plan.toml").read_text()
     assert "layer = 1\n" in text and "layer = 0\n" not in text
     said = json.loads((tmp_path / "m.plan.json").read_text())["taken"]
@@ -205,7 +205,7 @@ def test_layers_that_stay_dense_are_not_planned(space: str, tmp_path: Path) -> N
 def test_a_search_needs_text(tmp_path: Path) -> None:
     asked = sparse_attention.configured({"method": "auto"})
     with pytest.raises(UsageError, match="searches on calibration text, and none was given"):
-        resolve_auto((asked,), captured(), EvidenceOptions(), tmp_path / "m.fsaw", lambda note: None)
+        prepare_passes((asked,), captured(), EvidenceOptions(), tmp_path / "m.fsaw", lambda note: None)
 
 
 def test_auto_never_runs_as_it_is() -> None:

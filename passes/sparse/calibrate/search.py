@@ -1,9 +1,8 @@
-"""``sparse_attention:method=auto``: search a plan on calibration text before the passes run, and ask for it instead."""
+"""``sparse_attention:method=auto``: search a plan on calibration text before the passes run, and stand it in."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -11,80 +10,59 @@ import numpy as np
 
 from fretsaw.ir import Graph
 from fretsaw.ir.errors import PassError, UsageError
-from fretsaw.passes.api import Pass
 from fretsaw.passes.evidence.feeds import Sequence
-from fretsaw.passes.evidence.options import EvidenceOptions
 from fretsaw.passes.kit.options import plain
-from fretsaw.passes.pipeline import run_pipeline
+from fretsaw.passes.kit.prepare import Preparation, Search
 from fretsaw.passes.sparse.calibrate.auto import AutoPlan, Round, Surveyor, auto_plan, verify_plan
 from fretsaw.passes.sparse.calibrate.patterns import choose_patterns, pattern_candidates
 from fretsaw.passes.sparse.calibrate.plans import Chosen, plan_toml
+from fretsaw.passes.sparse.calibrate.plot import Series, scatter
 from fretsaw.passes.sparse.calibrate.saved import SavedSurvey
 from fretsaw.passes.sparse.calibrate.spaces import space_candidates
 from fretsaw.passes.sparse.calibrate.spans import choose_spans
 from fretsaw.passes.sparse.calibrate.survey import survey
 from fretsaw.passes.sparse.methods.auto import HELD_TO_DENSITY, Auto
+from fretsaw.passes.sparse.methods.plan import Plan
 from fretsaw.passes.sparse.options import Sparse
-from fretsaw.tools.sparse.plot import Series, scatter
 
-Note = Callable[[str], None]
 MAX_KL = 0.01
 
 
-def is_auto(p: Pass) -> bool:
-    """The pass asks for a search."""
-    return isinstance(p.options, Auto)
+def plan_search(options: Sparse) -> Search | None:
+    """The search that ``method=auto`` stands for; None of other methods."""
+    return Search("search plan", lambda given: planned(options, given)) if isinstance(options, Auto) else None
 
 
-def resolve_auto(
-    passes: tuple[Pass, ...], captured: Graph, evidence: EvidenceOptions, output: Path, note: Note,
-    stage: Note = lambda text: None,
-) -> tuple[Pass, ...]:  # fmt: skip
-    """The passes with every search replaced by the plan that it found, which is written to a file.
-
-    Args:
-        captured: The graph that the pipeline starts from.
-        evidence: With the tokens of the calibration text.
-        output: The artifact; the plan is written beside it unless the options say where.
-        note: Told what a long run is at.
-        stage: Told what begins, and what was found.
+def planned(options: Auto, given: Preparation) -> Sparse:
+    """The options of the plan that the search found, which is written to a file.
 
     Raises:
         UsageError: there is no calibration text, or a survey that is of something else.
         PassError: no plan holds the limit, or the text is too short.
     """
-    out: list[Pass] = []
-    for i, p in enumerate(passes):
-        if not isinstance(p.options, Auto):
-            out.append(p)
-            continue
-        if not evidence.calib:
-            what = "sparse_attention:method=auto searches on calibration text, and none was given"
-            raise UsageError(what, hint="--calib FILE")
-        stage("passes of the dense model")
-        graph = run_pipeline(captured, extra=passes[:i]).graph
-        path = Path(p.options.write) if p.options.write else output.with_name(f"{output.stem}.plan.toml")
-        found = search(graph, p.options, evidence, note, stage)
-        write_plan(path, found, p.options, evidence)
-        stage(f"wrote {path}")
-        given: dict[str, object] = {"method": "plan", "plan": str(path)}
-        shared = {k: v for k, v in (("layers", p.options.layers), ("dense_layers", p.options.dense_layers)) if v}
-        if not found.chosen:
-            what = "no candidate is cheaper than dense attention within the limit: every head would stay dense"
-            hint = "lower max_cost" if p.options.max_cost else "raise --max-kl, or leave auto out"
-            raise PassError(what, when="searching a plan of sparse attention", hint=hint)
-        out.append(replace(p, options=Sparse()).configured(given | shared))
-    return tuple(out)
+    if not given.calib:
+        what = "sparse_attention:method=auto searches on calibration text, and none was given"
+        raise UsageError(what, hint="--calib FILE")
+    given.stage("passes of the dense model")
+    graph = given.graph()
+    path = Path(options.write) if options.write else given.output.with_name(f"{given.output.stem}.plan.toml")
+    found = search(graph, options, given)
+    write_plan(path, found, options, given.calib_source)
+    given.stage(f"wrote {path}")
+    if not found.chosen:
+        what = "no candidate is cheaper than dense attention within the limit: every head would stay dense"
+        hint = "lower max_cost" if options.max_cost else "raise --max-kl, or leave auto out"
+        raise PassError(what, when="searching a plan of sparse attention", hint=hint)
+    return Plan(layers=options.layers, dense_layers=options.dense_layers, plan=str(path))
 
 
-def search(
-    graph: Graph, options: Auto, evidence: EvidenceOptions, note: Note, stage: Note = lambda text: None
-) -> AutoPlan:
+def search(graph: Graph, options: Auto, given: Preparation) -> AutoPlan:
     """The plan of the space that the options name, for a packed dense graph."""
-    ids, source, first = np.asarray(evidence.calib, np.int64), evidence.calib_source, options.dense_until
+    ids, source, first = np.asarray(given.calib, np.int64), given.calib_source, options.dense_until
+    note, stage = given.note, given.stage
     surveyor: Surveyor = SavedSurvey(Path(options.survey)) if options.survey else survey
     if options.space not in HELD_TO_DENSITY:
-        limit = None if options.max_cost else options.max_kl or evidence.max_kl or MAX_KL
+        limit = None if options.max_cost else options.max_kl or given.max_kl or MAX_KL
         return auto_plan(
             graph, ids, source, tokens=options.tokens, first=first,
             candidates=_within_layers(space_candidates(options.space, first), options), max_kl=limit,
@@ -124,19 +102,19 @@ def _kv_heads(graph: Graph) -> int:
     return heads
 
 
-def write_plan(path: Path, found: AutoPlan, options: Auto, evidence: EvidenceOptions) -> None:
+def write_plan(path: Path, found: AutoPlan, options: Auto, source: str) -> None:
     """The plan as TOML, the search beside it as ``.json``, and its frontier as ``.svg``."""
     taken = found.taken
     methods = ", ".join(f"{n} {m}" for m, n in found.methods.items())
     about = (
-        f"Found by sparse_attention:method=auto,space={options.space} on {evidence.calib_source}",
+        f"Found by sparse_attention:method=auto,space={options.space} on {source}",
         f"Heads: {methods}",
         f"Cost {taken.cost:.3f} of dense attention; KL {taken.kl:.4g} nats a token, top-1 {taken.top1:.4f}, "
         f"from token {options.dense_until} on",
     )
     path.write_text(plan_toml(found.chosen, about), encoding="utf-8")
     data = {
-        "options": plain(options), "text": evidence.calib_source, "taken": asdict(taken), "methods": found.methods,
+        "options": plain(options), "text": source, "taken": asdict(taken), "methods": found.methods,
         "rounds": [asdict(r) for r in found.rounds],
         "frontier": [{"budget": b, "cost": c, "lost": x} for b, c, x in found.frontier],
     }  # fmt: skip
