@@ -19,6 +19,8 @@ GENERIC = (
 # Strings that look like a name: another meaning of the word, or an op that the code itself builds.
 OTHER_WORDS = {
     ("ir/traits.py", "attention"): "a kind of op",
+    ("ir/quantized.py", "dequantize"): "builds one, and finds what it built",
+    ("ir/quantized.py", "concat"): "builds one, and finds what it built",
     ("passes/evidence/long.py", "attention"): "a kind of op",
     ("passes/evidence/options.py", "auto"): "how checks cut graphs",
     ("passes/evidence/check.py", "auto"): "how checks cut graphs",

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pytest
 
-from fretsaw.backends.tvm.dense_steps import full_steps
-from fretsaw.backends.tvm.specs_select import BUILDERS
+from fretsaw.backends.program.dense_steps import full_steps
+from fretsaw.backends.program.specs.select import OPS
 from fretsaw.ir import Graph, catalogue, parse, run, to_text, verify
 from fretsaw.ir.document import op_table
 from fretsaw.ir.errors import VerifyError
@@ -148,7 +148,7 @@ def test_phases_and_scratch_are_those_of_the_declaration() -> None:
 
 
 def test_every_selector_has_a_kernel_and_every_kernel_a_selector() -> None:
-    assert {name for name, op in catalogue().items() if op.kind == "selector"} == set(BUILDERS)
+    assert {name for name, op in catalogue().items() if op.kind == "selector"} == set(OPS)
 
 
 def test_traits_name_slots_and_attributes_that_exist() -> None:

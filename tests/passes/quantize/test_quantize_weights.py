@@ -11,8 +11,8 @@ import pytest
 from fretsaw.ir import Const, Graph, parse, run, to_text
 from fretsaw.ir.errors import PassError, UsageError
 from fretsaw.ir.quantized import coded, stored_bytes
-from fretsaw.passes.evidence.cost import cost
 from fretsaw.passes.kit.contract import hold
+from fretsaw.passes.kit.cost import cost
 from fretsaw.passes.quantize.grid import search, span
 from fretsaw.passes.quantize.quantize_weights import quantize_weights
 
