@@ -71,7 +71,7 @@ struct SchedulerStats {
 };
 
 // Submit and Cancel may be called from any thread; the rest belongs to one thread, which should be
-// the same for all steps of a model (TVM has a thread pool per calling thread).
+// the same for all steps of a model (kernels keep scratch memory by thread).
 class Scheduler {
  public:
   // `stepper` and what `rules` borrows must outlive the scheduler. Prepares the stepper for its own
