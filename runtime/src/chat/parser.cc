@@ -4,13 +4,14 @@
 #include "chat/ast.h"
 #include "chat/features.h"
 #include "chat/lexer.h"
+#include "chat/token_cursor.h"
 
 namespace fretsaw::chat {
 namespace {
 
-class Parser {
+class Parser : private TokenCursor {
  public:
-  explicit Parser(std::vector<Token> tokens) : tokens_(std::move(tokens)) {}
+  explicit Parser(std::vector<Token> tokens) : TokenCursor(std::move(tokens)) {}
 
   Block Run() {
     Block block = Body({});
@@ -18,34 +19,6 @@ class Parser {
   }
 
  private:
-  const Token& Now() const { return tokens_[at_]; }
-  const Token& Ahead(size_t n) const { return tokens_[std::min(at_ + n, tokens_.size() - 1)]; }
-  bool IsOp(std::string_view op) const { return Now().kind == Token::kOp && Now().text == op; }
-  bool IsName(std::string_view name) const {
-    return Now().kind == Token::kName && Now().text == name;
-  }
-  bool SkipOp(std::string_view op) { return IsOp(op) && ++at_; }
-  bool SkipName(std::string_view name) { return IsName(name) && ++at_; }
-
-  [[noreturn]] void Bad(const std::string& message) const {
-    Fail(Status::kCorrupt, Now().line, message);
-  }
-  [[noreturn]] void Lacking(const std::string& message) const {
-    Fail(Status::kUnsupported, Now().line, message + " is not supported");
-  }
-
-  void NeedOp(std::string_view op) {
-    if (!SkipOp(op)) Bad("expected '" + std::string(op) + "', got '" + Now().text + "'");
-  }
-  std::string Name() {
-    if (Now().kind != Token::kName) Bad("expected a name, got '" + Now().text + "'");
-    return tokens_[at_++].text;
-  }
-  void Need(Token::Kind kind, const char* what) {
-    if (Now().kind != kind) Bad(std::string("expected ") + what + ", got '" + Now().text + "'");
-    ++at_;
-  }
-
   struct Deeper {
     explicit Deeper(Parser& p) : parser(p) {
       if (++parser.depth_ > Limits::kDepth) parser.Lacking("nesting over 100 levels");
@@ -498,8 +471,6 @@ class Parser {
     return e;
   }
 
-  std::vector<Token> tokens_;
-  size_t at_ = 0;
   int depth_ = 0;
 };
 
