@@ -1,7 +1,7 @@
 // A thread that runs one piece of work at a time for whoever calls.
 //
-// Kernels keep their scratch memory by thread. A model that runs on one thread of its own has one such
-// memory, from however many threads its user calls.
+// Kernels keep their scratch memory by thread. A model that runs on one thread of its own has one
+// such memory, from however many threads its user calls.
 #pragma once
 
 #include <condition_variable>
