@@ -7,6 +7,7 @@ from math import prod
 from fretsaw.ir.builder import make_node
 from fretsaw.ir.consts import ArrayData, Const, DeclaredData, FileData, OpData
 from fretsaw.ir.errors import VerifyError
+from fretsaw.ir.formats import FORMATS
 from fretsaw.ir.lexer import MAX_NESTING
 from fretsaw.ir.node import Value
 from fretsaw.ir.types import ITEMSIZE, numpy_dtype
@@ -15,6 +16,11 @@ from fretsaw.ir.types import ITEMSIZE, numpy_dtype
 def const_problem(const: Const, depth: int = 0) -> str:
     """What is wrong, as the rest of a sentence that begins with the constant; empty when nothing is."""
     data = const.data
+    kept = FORMATS.get(const.format)
+    if kept is None:
+        return f"is kept as {const.format}, and there is no such format: {', '.join(FORMATS)}"
+    if const.type.dtype not in kept.dtypes:
+        return f"is {const.type}, which the format {const.format} cannot hold"
     if isinstance(data, FileData):
         want = prod(d for d in const.type.shape if isinstance(d, int)) * ITEMSIZE.get(data.dtype, 0)
         return "" if data.nbytes == want else f"is {const.type}, its data has {data.nbytes} bytes"

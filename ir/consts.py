@@ -3,6 +3,10 @@
 A constant's data is a slice of a checkpoint file, an array in memory, or an op of the catalogue applied to other
 constants (`concat` of three projections), computed only when somebody asks for it. Text read back without its data
 holds a digest or a bare declaration instead.
+
+How a constant is kept (its storage format, ``ir/formats.py``) is part of it, beside the dtype that it computes as. By
+default it is the format of its data: a weight that a checkpoint has in bf16 computes as f32 and is kept as bf16, and so
+is what ops that only move elements make of such weights. What arithmetic made is kept in its dtype.
 """
 
 from __future__ import annotations
@@ -17,12 +21,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fretsaw.ir.errors import VerifyError
-from fretsaw.ir.types import ITEMSIZE, DType, TensorType, numpy_dtype
+from fretsaw.ir.formats import FORMATS
+from fretsaw.ir.types import FLOATS, DType, TensorType, numpy_dtype
 
 if TYPE_CHECKING:
     from fretsaw.ir.op import Attr
 
 Array = np.ndarray
+MOVES = frozenset(("cast", "concat", "slice", "reshape", "transpose", "take"))  # of weights: no arithmetic
+NARROW = ("f16", "bf16")  # formats whose numbers all exist in f32 and f64
 
 
 @dataclass(frozen=True)
@@ -123,14 +130,30 @@ ConstData = FileData | ArrayData | OpData | DigestData | DeclaredData
 
 @dataclass(frozen=True)
 class Const:
-    """A typed constant. ``load()`` gives its array in the dtype of ``numpy_dtype(type.dtype)``."""
+    """A typed constant.
+
+    Args:
+        type: Its shape, and the dtype that it computes as.
+        source: Its name in the checkpoint, for people.
+        format: How it is kept, the name of a format; empty: as its data is.
+    """
 
     type: TensorType
     data: ConstData
-    source: str = field(default="", compare=False)  # name in the checkpoint, for people
+    source: str = field(default="", compare=False)
+    format: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.format:
+            object.__setattr__(self, "format", format_of(self.data, self.type))
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the format is known to hold every number of the data, without loading it."""
+        return self.format in (self.type.dtype, format_of(self.data, self.type))
 
     def load(self) -> Array:
-        """The value, shape as in ``type``.
+        """The numbers that the format holds, shape as in ``type``, in the dtype of ``numpy_dtype(type.dtype)``.
 
         Raises:
             ValueError: the data does not have the shape that the type says.
@@ -138,18 +161,35 @@ class Const:
         array = np.asarray(self.data.load())
         if array.shape != self.type.shape:
             raise ValueError(f"constant {self.source or self.type}: data has shape {array.shape}")
-        return array.astype(numpy_dtype(self.type.dtype), copy=False)
+        wide = array.astype(numpy_dtype(self.type.dtype), copy=False)
+        return wide if self.is_exact else FORMATS[self.format].rounded(wide)
 
     @property
     def nbytes(self) -> int:
-        shape = [int(d) for d in self.type.shape if isinstance(d, int)]
-        return int(np.prod(shape, dtype=np.int64)) * ITEMSIZE[self.type.dtype]
+        """Bytes of the constant as it is kept."""
+        return FORMATS[self.format].nbytes(tuple(int(d) for d in self.type.shape if isinstance(d, int)))
 
     @staticmethod
     def of(array: Array, dtype: DType | None = None, source: str = "") -> Const:
         """A constant holding ``array``."""
         found = dtype or _dtype_of(array)
         return Const(TensorType(found, tuple(array.shape)), ArrayData(array), source)
+
+
+def format_of(data: ConstData, kind: TensorType) -> str:
+    """The format that ``data`` of type ``kind`` has by itself: the narrowest that is known to hold every number of it.
+
+    Vectors have their dtype's: what a narrower one would save is little, and kernels read them in f32.
+    """
+    if kind.dtype not in ("f32", "f64") or kind.rank < 2:
+        return kind.dtype
+    found: set[str] = set()
+    if isinstance(data, FileData):
+        found = {data.dtype}
+    elif isinstance(data, OpData) and data.op in MOVES:
+        found = {c.format for c in data.operands if c.type.dtype in FLOATS}
+    (only,) = found if len(found) == 1 else (kind.dtype,)
+    return only if only in NARROW else kind.dtype
 
 
 def _dtype_of(array: Array) -> DType:

@@ -24,7 +24,12 @@ def bind_dims(graph: Graph, inputs: Mapping[str, object]) -> dict[str, int]:
         if value.name not in inputs:
             raise VerifyError(f"input %{value.name} was not given", where=graph.name)
         if isinstance(value.type, HandleType):
-            env.update(getattr(inputs[value.name], "dims", {}))  # sizes that only the cache knows
+            handle = inputs[value.name]
+            kept = getattr(handle, "format", value.type.format)
+            if kept != value.type.format:
+                what = f"input %{value.name} is {value.type}, the one given keeps {kept}"
+                raise VerifyError(what, where=graph.name)
+            env.update(getattr(handle, "dims", {}))  # sizes that only the cache knows
             continue
         array = inputs[value.name]
         if not isinstance(array, np.ndarray) or array.ndim != value.type.rank:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fretsaw.ir.formats import FORMATS
+
 BLOCK = 64  # positions in a block of keys or queries, which is a page of the cache
 
 
@@ -60,9 +62,11 @@ class ReferenceKvCache:
     Args:
         layers: Number of attention layers.
         sequences: Number of sequences it can hold.
+        format: How numbers are kept: what is read is what the format holds of what was appended.
     """
 
-    def __init__(self, layers: int, sequences: int = 1) -> None:
+    def __init__(self, layers: int, sequences: int = 1, format: str = "f32") -> None:
+        self.format = format
         self._k: list[list[list[np.ndarray]]] = [[[] for _ in range(sequences)] for _ in range(layers)]
         self._v: list[list[list[np.ndarray]]] = [[[] for _ in range(sequences)] for _ in range(layers)]
         self._step: list[tuple[slice, int]] = []
@@ -99,6 +103,8 @@ class ReferenceKvCache:
 
     def append(self, layer: int, k: np.ndarray, v: np.ndarray) -> None:
         """Add k [T, K, E] and v [T, K, Ev] of this step."""
+        if self.format != "f32":  # which keeps f64 too: checks compare graphs in f64
+            k, v = (FORMATS[self.format].rounded(x) for x in (k, v))
         for rows, seq in self.segments():
             self._k[layer][seq].append(k[rows])
             self._v[layer][seq].append(v[rows])

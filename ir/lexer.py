@@ -131,15 +131,16 @@ class Cursor:
         return found
 
     def type(self) -> ValueType:
-        """``f32[B, 8]`` or ``handle<kv_cache>``."""
+        """``f32[B, 8]``, ``handle<kv_cache>`` or ``handle<kv_cache, int8>``."""
         self._blank()
         start = self.at
         word = self.match(WORD, "a type").group()
         if word == "handle":
             self.expect("<")
             kind = self.name("a handle kind")
+            kept = self.name("a storage format") if self.accept(",") else "f32"
             self.expect(">")
-            return HandleType(kind)
+            return HandleType(kind, kept)
         if word not in DTYPES:
             self.at = start
             raise self.error(f"there is no dtype {word}", hint=f"one of {', '.join(DTYPES)}, or handle<kind>")

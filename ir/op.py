@@ -54,6 +54,7 @@ class OpDef:
         flops: Floating point operations from the types of operands and results, with fixed shapes, and attributes; a
             multiply-add is two, an elementwise op by default one per element of its result.
         example: One line of IR text, checked by the tests.
+        weights: Slots of matrices of weights, which may be kept in a narrower storage format.
     """
 
     name: str
@@ -66,6 +67,7 @@ class OpDef:
     effects: tuple[str, ...] = ()
     elementwise: bool = False
     flops: Flops | None = field(default=None)
+    weights: tuple[str, ...] = ()
 
     @property
     def required_slots(self) -> int:
@@ -125,13 +127,24 @@ def define_op(
     effects: tuple[str, ...] = (),
     elementwise: bool = False,
     flops: Flops | None = None,
+    weights: tuple[str, ...] = (),
 ) -> OpDef:
     """Add an op to the catalogue. ``slots`` is a space-separated list, see :class:`OpDef`."""
     if name in _CATALOGUE:
         raise ValueError(f"op {name} is declared twice")
     flops = one_per_result if flops is None and elementwise else flops
     op = OpDef(
-        name, tuple(slots.split()), dict(attrs or {}), shape, reference, doc, example, effects, elementwise, flops
+        name,
+        tuple(slots.split()),
+        dict(attrs or {}),
+        shape,
+        reference,
+        doc,
+        example,
+        effects,
+        elementwise,
+        flops,
+        weights,
     )
     _CATALOGUE[name] = op
     return op

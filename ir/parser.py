@@ -7,7 +7,7 @@ a reference that prints again as it was and says what is missing when somebody l
     graph @NAME(%x: f32[B, 8], ...) -> (%y, ...) {
       phase packed
       dim B in [1, 64]
-      const %w: f32[4, 8] = file("model.safetensors", 80, 128, f32[4, 8])
+      const %w: f32[4, 8] as bf16 = cast((bf16[4, 8] file("model.safetensors", 80, 64, bf16[4, 8]))) {dtype = "f32"}
       %y: f32[B, 4] = linear(%x, %w) {attr = value}  // module.path (file.py:12) <rule, rule>
     }
 """
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -143,12 +144,16 @@ class _Parser:
         if not isinstance(value.type, TensorType):
             cursor.at = start
             raise cursor.error("a constant must be a tensor")
+        kept = self._kept(cursor, value.type)
         declared = not cursor.accept("=")
         data = DeclaredData(value.name, value.type, self.seed) if declared else self._data(cursor, value.type)
-        const, given = Const(value.type, data), self.given.get(value.name)
+        const, given = Const(value.type, data, format=kept), self.given.get(value.name)
         if given is not None and given.type == const.type and (declared or const_text(given) == const_text(const)):
-            const = given
+            const = given if given.format == kept else replace(given, format=kept)
         self.consts[value] = const
+
+    def _kept(self, cursor: Cursor, type: TensorType) -> str:
+        return cursor.name("a storage format") if cursor.accept("as ") else type.dtype
 
     def _data(self, cursor: Cursor, type: TensorType, depth: int = 0) -> ConstData:
         if depth > MAX_NESTING:
@@ -169,7 +174,8 @@ class _Parser:
                 cursor.expect(",")
             cursor.expect("(")
             inner = cursor.tensor_type()
-            operands.append(Const(inner, self._data(cursor, inner, depth + 1)))
+            kept = self._kept(cursor, inner)
+            operands.append(Const(inner, self._data(cursor, inner, depth + 1), format=kept))
             cursor.expect(")")
         attrs = self._attrs(op, cursor)
         return OpData(op, tuple(operands), attrs, cursor.integer() if cursor.accept("#") else 0)

@@ -27,7 +27,13 @@ def to_text(graph: Graph) -> str:
 
 def _const_tail(value: Value, const: Const) -> str:
     data = const.data
-    return "" if isinstance(data, DeclaredData) and data.name == value.name else f" = {const_text(const)}"
+    declared = isinstance(data, DeclaredData) and data.name == value.name
+    return kept_text(const) + ("" if declared else f" = {const_text(const)}")
+
+
+def kept_text(const: Const) -> str:
+    """`` as bf16`` where a constant is not kept in its dtype."""
+    return "" if const.format == const.type.dtype else f" as {const.format}"
 
 
 def const_text(const: Const) -> str:
@@ -44,7 +50,7 @@ def const_text(const: Const) -> str:
         if data.array.size <= MAX_INLINE and _only_common_nans(data.array):
             return f"data([{', '.join(attr_text(x) for x in data.array.ravel().tolist())}])"
         return f'data(sha256 "{data.digest}")'
-    inner = ", ".join(f"({c.type} {const_text(c)})" for c in data.operands)
+    inner = ", ".join(f"({c.type}{kept_text(c)} {const_text(c)})" for c in data.operands)
     return f"{data.op}({inner}){attrs_text(data.attrs)}" + (f" #{data.result}" if data.result else "")
 
 

@@ -68,12 +68,17 @@ class TensorType:
 
 @dataclass(frozen=True)
 class HandleType:
-    """An opaque object that effectful ops read and change, e.g. ``kv_cache``."""
+    """An opaque object that effectful ops read and change, e.g. ``kv_cache``.
+
+    Args:
+        format: How it keeps the numbers that ops put into it (``ir/formats.py``).
+    """
 
     kind: str
+    format: str = "f32"
 
     def __str__(self) -> str:
-        return f"handle<{self.kind}>"
+        return f"handle<{self.kind}>" if self.format == "f32" else f"handle<{self.kind}, {self.format}>"
 
 
 ValueType = TensorType | HandleType

@@ -11,6 +11,7 @@
  9. Constants are static tensors, and their data has that type as far as that is known without loading.
 10. Handles are inputs; nothing but effectful ops reads them.
 11. The graph obeys the spec of its phase (``ir/phases.py``).
+12. Storage formats of constants and handles are registered and can hold the dtype (``ir/formats.py``).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from fretsaw.ir.consts import Const
 from fretsaw.ir.dims import Dim, int_text
 from fretsaw.ir.errors import VerifyError
 from fretsaw.ir.excerpt import excerpt, place
+from fretsaw.ir.formats import FORMATS
 from fretsaw.ir.lexer import MAX_INT, NUMBERS, WORD, fits, is_name
 from fretsaw.ir.node import Graph, Node, Value
 from fretsaw.ir.op import ShapeError, get_op, has_op
@@ -118,6 +120,9 @@ def _check_type(graph: Graph, value: Value, when: str, node: Node | None = None)
     if isinstance(kind, HandleType):
         if not is_name(kind.kind):
             raise _error(graph, 1, f"%{value.name}: {kind.kind!r} is no name for a kind of handle", when, node)
+        if kind.format not in FORMATS:
+            what = f"%{value.name}: there is no storage format {kind.format}: {', '.join(FORMATS)}"
+            raise _error(graph, 12, what, when, node)
         return
     if kind.dtype not in ITEMSIZE:
         raise _error(graph, 7, f"%{value.name}: there is no dtype {kind.dtype}", when, node)

@@ -25,6 +25,22 @@ Sites = Contract | Callable[[Any], Contract]  # a function of the options where 
 
 
 @dataclass(frozen=True)
+class Stored:
+    """One constant, or the cache of one layer, whose storage format changed.
+
+    Args:
+        name: The constant's name, or the module path of the layer.
+        bytes_before: Of the constant, or of one token in the cache.
+    """
+
+    name: str
+    before: str
+    after: str
+    bytes_before: int
+    bytes_after: int
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What a pass did.
 
@@ -33,12 +49,16 @@ class Outcome:
         hits: Roots that were rewritten.
         declines: Sites that were left alone, with reasons, as seen at the end.
         sweeps: How often the graph was walked.
+        keeps: What this run kept, where it is more than the pass promises; checked like a promise. None: as promised.
+        stored: What is kept in another storage format now, by site.
     """
 
     graph: Graph
     hits: tuple[Node, ...] = ()
     declines: tuple[Decline, ...] = ()
     sweeps: int = 1
+    keeps: Keeps | None = None
+    stored: tuple[Stored, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -237,5 +257,5 @@ def apply(p: Pass, graph: Graph) -> tuple[Graph, tuple[Decline, ...]]:
 
 __all__ = [
     "Anything", "AtLeast", "Cleared", "Contract", "Decline", "Edit", "Keeps", "Layers", "OnePer", "Outcome", "Pass",
-    "Verdict", "apply", "graph_pass", "rule", "rules",
+    "Stored", "Verdict", "apply", "graph_pass", "rule", "rules",
 ]  # fmt: skip

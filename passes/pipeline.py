@@ -40,6 +40,8 @@ from fretsaw.passes.packed.pack_segments import pack_segments
 from fretsaw.passes.packed.pack_tokens import pack_tokens
 from fretsaw.passes.packed.share_uniform_rows import share_uniform_rows
 from fretsaw.passes.sparse.sparse_attention import sparse_attention
+from fretsaw.passes.storage.store_kv import store_kv
+from fretsaw.passes.storage.store_weights import store_weights
 
 PIPELINE: Mapping[str, tuple[Pass, ...]] = {
     "canonical": (
@@ -82,7 +84,7 @@ PIPELINE: Mapping[str, tuple[Pass, ...]] = {
 
 
 # Passes that run only when somebody asks for them, at the end of their phase.
-ON_REQUEST: tuple[Pass, ...] = (fold_norm_gain, sparse_attention)
+ON_REQUEST: tuple[Pass, ...] = (fold_norm_gain, sparse_attention, store_weights, store_kv)
 
 
 @dataclass(frozen=True)
@@ -249,6 +251,7 @@ def run_step(
     whole = replace(outcome, hits=earlier + outcome.hits) if step.requested else outcome
     hold(p.name, p.sites, graph, whole, requested=step.requested)
     seconds = time.perf_counter() - start
-    evidence = checker.check(p, graph, outcome.graph) if checker else UNCHECKED
-    entry = LedgerEntry.of(p, step.phase, graph, outcome, demanded, seconds, evidence)
+    held = p if outcome.keeps is None else replace(p, keeps=outcome.keeps)
+    evidence = checker.check(held, graph, outcome.graph) if checker else UNCHECKED
+    entry = LedgerEntry.of(held, step.phase, graph, outcome, demanded, seconds, evidence)
     return outcome, replace(entry, requested=step.requested)

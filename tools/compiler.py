@@ -59,7 +59,6 @@ def compile_checkpoint(source: Path, output: Path, options: CompileOptions, repo
         from fretsaw.backends.tvm.build import build
         from fretsaw.backends.tvm.prompt_rule import check_whole_prompts
     checkpoint = _load(source, reporter)
-    check_cache(options.tvm, checkpoint.kind)
     options = replace(options, evidence=_with_calibration(options, checkpoint))
     graph = _capture(checkpoint, reporter)
     options = _with_plans(graph, options, output, reporter)
@@ -98,17 +97,6 @@ def check_output(output: Path) -> None:
         raise UsageError(f"{output} is a folder", hint="name the file to write, for example model.fsaw")
     if not output.parent.is_dir():
         raise UsageError(f"the folder {output.parent} does not exist", hint="make it, or choose another one")
-
-
-def check_cache(options: TvmOptions, kind: str) -> None:
-    """Refuse a storage for keys and values where none are kept.
-
-    Raises:
-        UsageError: the model has no cache.
-    """
-    if options.kv != "f32" and kind != "decoder":
-        what = f"--kv {options.kv} would change nothing: a model of kind {kind} keeps no keys and values"
-        raise UsageError(what, hint="leave --kv out")
 
 
 def _load(source: Path, reporter: Reporter) -> Checkpoint:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from math import prod
 
 from fretsaw.ir.errors import ArtifactError
+from fretsaw.ir.formats import FORMATS
 
-TENSOR_BYTES = {"f32": 4, "f16": 2, "bf16": 2, "i32": 4, "i64": 8}
+TENSOR_TYPES = ("f32", "f16", "bf16", "i32", "i64")
 KV_TYPES = ("f32", "f16", "int8")
 Kinds = type | tuple[type, ...]
 _NONE = type(None)
@@ -132,9 +132,9 @@ def _check_prompt_rule(program: Mapping[str, int], page_tokens: int) -> None:
 def _check_tensors(found: list[Tensor], section_bytes: int) -> None:
     end, names = 0, set()
     for tensor in found:
-        if tensor.dtype not in TENSOR_BYTES:
+        if tensor.dtype not in TENSOR_TYPES:
             raise ArtifactError(f"manifest: tensor {tensor.name} has unknown dtype {tensor.dtype}")
-        expected = prod(tensor.shape) * TENSOR_BYTES[tensor.dtype]
+        expected = FORMATS[tensor.dtype].nbytes(tensor.shape)
         if tensor.nbytes != expected:
             raise ArtifactError(f"manifest: tensor {tensor.name} has {tensor.nbytes} bytes, its shape says {expected}")
         if tensor.offset % 64 or tensor.offset < end or tensor.offset + tensor.nbytes > section_bytes:

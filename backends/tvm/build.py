@@ -12,7 +12,7 @@ from fretsaw.backends.tvm.codegen.objects import compile_kernels, kernel_of
 from fretsaw.backends.tvm.dense_steps import ENTRY, dense_steps, dense_twin
 from fretsaw.backends.tvm.emit import emit
 from fretsaw.backends.tvm.kernels.isa import Isa
-from fretsaw.backends.tvm.kv_storage import row_bytes
+from fretsaw.backends.tvm.kv_storage import KvType, kv_format, row_bytes
 from fretsaw.backends.tvm.options import TvmOptions
 from fretsaw.backends.tvm.plan import plan
 from fretsaw.backends.tvm.plan.supported import check_supported
@@ -76,7 +76,7 @@ def build(
     options = options or TvmOptions()
     tell = progress or (lambda _: None)
     check_supported(graph)
-    rule = prompt_rule(graph, options)
+    rule, storage = prompt_rule(graph, options), kv_format(graph)
     tell("planning kernels")
     made = plan(graph, options)
     kv = cache_geometry(graph, options) if made.cached else {}
@@ -85,11 +85,11 @@ def build(
     entries, dense = {"step" if kv else "encode": made}, dense_steps(graph)
     if dense:
         entries[ENTRY] = dense_twin(made)
-    variants, count = _variants(entries, kv, options, cache or KernelCache(), jobs, tell)
+    variants, count = _variants(entries, kv, storage, options, cache or KernelCache(), jobs, tell)
     weights = sum(t.nbytes for t in made.tensors)
     per_token = 0
     if kv:
-        pair = row_bytes(kv["key_size"], options.kv) + row_bytes(kv["value_size"], options.kv)
+        pair = row_bytes(kv["key_size"], storage) + row_bytes(kv["value_size"], storage)
         bounds = 2 * kv["key_size"] * 4 // kv["page_tokens"] if kv.get("key_bounds") else 0  # beside a page, f32
         per_token = kv["layers"] * kv["kv_heads"] * (pair + bounds)
     memory = {
@@ -100,7 +100,7 @@ def build(
     program: dict[str, object] = {"entry": next(iter(entries)), "chunk_tokens": options.chunk_tokens}
     if kv:
         program |= {"empty_rows": True, **rule, **dense}  # kernels over no rows do nothing
-    described = {**kv, "dtype": options.kv} if kv else {}
+    described = {**kv, "dtype": storage} if kv else {}
     return Program(variants, made.tensors, described, program, memory, made, count)
 
 
@@ -148,8 +148,8 @@ def workspace_bytes(made: Plan, options: TvmOptions) -> int:
 
 
 def _variants(
-    entries: Mapping[str, Plan], kv: Mapping[str, int], options: TvmOptions, cache: KernelCache, jobs: int,
-    tell: Callable[[str], None],
+    entries: Mapping[str, Plan], kv: Mapping[str, int], storage: KvType, options: TvmOptions, cache: KernelCache,
+    jobs: int, tell: Callable[[str], None],
 ) -> tuple[dict[str, tuple[bytes, tuple[str, ...]]], KernelCount]:  # fmt: skip
     """Code by variant name, best first. The kernels of all instruction sets are compiled side by side."""
     isas = [Isa(cpu) for cpu in sorted(options.cpus, reverse=True)]  # v4 before v3
@@ -160,6 +160,6 @@ def _variants(
     for isa in isas:
         tell(f"linking {isa.name}")
         objects = {kernel.name: compiled.objects[kernel.key] for kernel in kernels[isa]}
-        code = link_program(emit(entries, kv, options, isa), objects, isa)
+        code = link_program(emit(entries, kv, storage, options, isa), objects, isa)
         variants[f"llvm-{isa.name}"] = (code, REQUIRES[isa.name])
     return variants, KernelCount(len(compiled.objects), len(compiled.seconds))

@@ -81,7 +81,9 @@ def cache_types(kv: Mapping[str, int], storage: KvType, dims: _Dims) -> dict[str
     return types
 
 
-def emit(entries: Mapping[str, Plan], kv: Mapping[str, int], options: TvmOptions, isa: Isa) -> tvm.IRModule:
+def emit(
+    entries: Mapping[str, Plan], kv: Mapping[str, int], storage: KvType, options: TvmOptions, isa: Isa
+) -> tvm.IRModule:
     """Return the module: a function for each entry, with parameters as docs/artifact.md lists them.
 
     Args:
@@ -91,7 +93,7 @@ def emit(entries: Mapping[str, Plan], kv: Mapping[str, int], options: TvmOptions
     functions: dict[KernelSpec, tvm.ir.GlobalVar] = {}
     for name, plan in entries.items():
         if plan.cached:
-            _emit_step(builder, functions, name, plan, kv, options, isa)
+            _emit_step(builder, functions, name, plan, kv, storage, options, isa)
         else:
             _emit_encoder(builder, functions, name, plan, options, isa)
     return builder.get()
@@ -99,13 +101,13 @@ def emit(entries: Mapping[str, Plan], kv: Mapping[str, int], options: TvmOptions
 
 def _emit_step(
     builder: relax.BlockBuilder, functions: dict[KernelSpec, tvm.ir.GlobalVar], name: str, plan: Plan,
-    kv: Mapping[str, int], options: TvmOptions, isa: Isa,
+    kv: Mapping[str, int], storage: KvType, options: TvmOptions, isa: Isa,
 ) -> None:  # fmt: skip
     """A function of a decoder."""
     dims = _Dims()
     dims.blocks()
     tokens, positions, rows = (relax.Var(v.name, dims.type(v.tensor)) for v in plan.inputs)
-    cache = {name: relax.Var(name, kind) for name, kind in cache_types(kv, options.kv, dims).items()}
+    cache = {name: relax.Var(name, kind) for name, kind in cache_types(kv, storage, dims).items()}
     weights = {t.name: relax.Var(_identifier(t.name), dims.type(t.type)) for t in plan.tensors}
     params = [
         tokens,

@@ -1,39 +1,43 @@
-"""How keys and values lie in the cache: the storage types, their sizes, and the NumPy reference of both directions.
-
-    f32    4 bytes a number
-    f16    2 bytes; rounded to nearest even, what is beyond the largest f16 becomes the largest
-    int8   1 byte, and a f32 scale for each token of each head: its largest magnitude / 127
+"""How keys and values lie in the cache's pages, in each storage format (ir/formats.py), and the NumPy reference of both
+directions.
 
 A key page holds the keys of P tokens transposed, [E, P], a value page the values [P, Ev]. An int8 page is a row of
 bytes: the codes in that order, then the scales, f32 [P].
-
-Why a scale for each token of each head: it is known when the token is appended, so a token is rounded once and from
-nothing but itself. Scales over several tokens (for a channel of the keys, as in KIVI, arXiv:2402.02750) wait for those
-tokens: what a token is rounded to would then depend on how the prompt was cut, and on what a rollback took back.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-KvType = Literal["f32", "f16", "int8"]
+from fretsaw.ir import Graph, HandleType
+from fretsaw.ir.errors import LoweringError
+from fretsaw.ir.formats import FORMATS
+from fretsaw.ir.types import numpy_dtype
+
+KvType = Literal["f32", "f16", "int8"]  # formats that the kernels read and write
 Array = NDArray[np.generic]
 Floats = NDArray[np.float32]
 
-F16_MAX = 65504.0
-CODES = 127  # codes are -127 ... 127
-# Below this the scale's reciprocal would overflow: such a token is stored as zeros.
-SMALLEST = 1e-30
-ELEMENT: dict[KvType, type[np.generic]] = {"f32": np.float32, "f16": np.float16, "int8": np.int8}
-_SCALE_BYTES: dict[KvType, int] = {"f32": 0, "f16": 0, "int8": 4}
+
+def kv_format(graph: Graph) -> KvType:
+    """The format in which the cache of ``graph`` is kept; f32 where it has none.
+
+    Raises:
+        LoweringError: no kernel reads that format.
+    """
+    found = next((v.type.format for v in graph.inputs if isinstance(v.type, HandleType)), "f32")
+    if found not in get_args(KvType):
+        raise LoweringError(f"the tvm backend has no kernels for a KV cache in {found}, only in "
+                            f"{', '.join(get_args(KvType))}", where=graph.name)  # fmt: skip
+    return cast("KvType", found)
 
 
 def row_bytes(size: int, kv: KvType) -> int:
     """Bytes of one key or value of ``size`` numbers, with its scale."""
-    return size * np.dtype(ELEMENT[kv]).itemsize + _SCALE_BYTES[kv]
+    return FORMATS[kv].nbytes((size,))
 
 
 def page_shapes(key: int, value: int, page: int, kv: KvType) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -43,37 +47,22 @@ def page_shapes(key: int, value: int, page: int, kv: KvType) -> tuple[tuple[int,
     return (key, page), (page, value)
 
 
-def quantize(x: Floats) -> tuple[NDArray[np.int8], Floats]:
-    """Codes [..., E] and scales [...] of vectors f32 [..., E]: an error of half a scale at most, and f32 rounding.
-
-    A vector with NaN in it has scale NaN, so whoever reads it sees that.
-    """
-    largest = np.abs(x).max(-1)
-    small = largest < SMALLEST
-    scale = np.where(small, 0, largest / np.float32(CODES)).astype(np.float32)
-    factor = np.where(small, 0, np.float32(CODES) / np.where(small, 1, largest)).astype(np.float32)
-    return np.rint(np.nan_to_num(x * factor[..., None])).astype(np.int8), scale
-
-
 def store_rows(x: Floats, kv: KvType, *, transpose: bool) -> Array:
     """One page that holds ``x`` f32 [P, E], as keys (``transpose``) or as values."""
-    scales = b""
-    codes: Array = x
-    if kv == "f16":
-        codes = np.clip(x, -F16_MAX, F16_MAX).astype(np.float16)
-    elif kv == "int8":
-        codes, scale = quantize(x)
-        scales = scale.tobytes()
+    planes = dict(FORMATS[kv].encode(x))
+    codes = planes.pop("codes")
     laid = np.ascontiguousarray(codes.T if transpose else codes)
+    scales = b"".join(plane.tobytes() for plane in planes.values())
     return np.frombuffer(laid.tobytes() + scales, np.int8) if scales else laid
 
 
 def read_rows(stored: Array, size: int, page: int, kv: KvType, *, transpose: bool) -> Floats:
     """The f32 [P, E] that a page stands for."""
-    shape = (size, page) if transpose else (page, size)
-    if kv != "int8":
-        wide = stored.reshape(shape).astype(np.float32)
-        return np.ascontiguousarray(wide.T if transpose else wide)
-    codes = stored[: page * size].reshape(shape).astype(np.float32)
-    scales = np.ascontiguousarray(stored[page * size :]).view(np.float32)
-    return np.ascontiguousarray((codes.T if transpose else codes) * scales[:, None])
+    raw, at, planes = stored.reshape(-1).view(np.uint8), 0, {}
+    for plane in FORMATS[kv].planes((page, size)):
+        end = at + plane.nbytes
+        planes[plane.name] = np.ascontiguousarray(raw[at:end]).view(numpy_dtype(plane.dtype)).reshape(plane.shape)
+        at = end
+    if transpose:
+        planes["codes"] = planes["codes"].reshape(size, page).T
+    return np.ascontiguousarray(FORMATS[kv].decode(planes, (page, size)), np.float32)

@@ -15,7 +15,7 @@ import numpy as np
 from fretsaw.ir.dims import sym
 from fretsaw.ir.kv import BLOCK, QueryBlock, ReferenceKvCache
 from fretsaw.ir.op import Array, Attr, AttrSpec, ShapeError, define_op, sizes, tensor
-from fretsaw.ir.ops.cache import KV_CACHE, LAYER
+from fretsaw.ir.ops.cache import KV_CACHE, LAYER, is_cache
 from fretsaw.ir.types import TensorType, ValueType
 
 Types = Sequence[ValueType]
@@ -53,7 +53,7 @@ def check_lists(q: TensorType, idx: TensorType, cnt: TensorType, width: object) 
 
 
 def _shape(types: Types, attrs: Attrs) -> Types:
-    if types[0] != KV_CACHE:
+    if not is_cache(types[0]):
         raise ShapeError(f"kv must be {KV_CACHE}, is {types[0]}", "kv")
     q, idx, cnt = (tensor(t, s) for t, s in zip(types[1:], ("q", "idx", "cnt"), strict=False))
     size = attrs["value_size"]

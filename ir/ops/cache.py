@@ -17,8 +17,13 @@ LAYER = {"layer": AttrSpec(int, required=True)}
 KV_CACHE = HandleType("kv_cache")
 
 
+def is_cache(t: ValueType | None) -> bool:
+    """Whether ``t`` is a KV cache, in whatever format it keeps its numbers."""
+    return isinstance(t, HandleType) and t.kind == KV_CACHE.kind
+
+
 def _needs_cache(t: ValueType) -> None:
-    if t != KV_CACHE:
+    if not is_cache(t):
         raise ShapeError(f"kv must be {KV_CACHE}, is {t}", "kv")
 
 

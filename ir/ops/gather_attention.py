@@ -18,7 +18,7 @@ import numpy as np
 from fretsaw.ir.kv import ReferenceKvCache
 from fretsaw.ir.op import Array, Attr, AttrSpec, ShapeError, define_op, no_flops, sizes, tensor
 from fretsaw.ir.ops.block_attention import check_lists, head_groups, softmax_mix
-from fretsaw.ir.ops.cache import KV_CACHE, LAYER
+from fretsaw.ir.ops.cache import KV_CACHE, LAYER, is_cache
 from fretsaw.ir.ops.rope import rotate
 from fretsaw.ir.types import TensorType, ValueType
 
@@ -39,7 +39,7 @@ ATTRS = {
 
 
 def _gather_shape(types: Types, attrs: Attrs) -> Types:
-    if types[0] != KV_CACHE:
+    if not is_cache(types[0]):
         raise ShapeError(f"kv must be {KV_CACHE}, is {types[0]}", "kv")
     q, ids, cnt = (tensor(t, s) for t, s in zip(types[1:4], ("q", "ids", "cnt"), strict=True))
     size = attrs["value_size"]

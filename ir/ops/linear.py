@@ -40,6 +40,7 @@ def _linear_flops(operands: Types, results: Types, attrs: Attrs) -> int:
 
 define_op(
     "linear", "input weight bias?", flops=_linear_flops, shape=_linear_shape, reference=_linear,
+    weights=("weight",),
     doc="input @ weight.T + bias; weight is [O, I].", example="linear(%x, %w)",
 )  # fmt: skip
 
@@ -69,6 +70,7 @@ def _embedding_shape(types: Types, attrs: Attrs) -> Types:
 
 
 define_op(
-    "embedding", "ids table", flops=no_flops, shape=_embedding_shape, reference=lambda a, at: [a[1][a[0]]],
+    "embedding", "ids table", flops=no_flops, weights=("table",),
+    shape=_embedding_shape, reference=lambda a, at: [a[1][a[0]]],
     doc="Rows of a [V, D] table.", example="embedding(%ids, %table)",
 )  # fmt: skip

@@ -102,7 +102,7 @@ def _experts_flops(operands: Types, results: Types, attrs: Attrs) -> int:
 
 define_op(
     "experts", "x index weight gate_up down gate_up_bias? down_bias?", shape=_experts_shape, reference=_experts,
-    flops=_experts_flops,
+    flops=_experts_flops, weights=("gate_up", "down"),
     attrs={"act": AttrSpec(str, "silu", choices=("silu", "gelu", "gelu_tanh", "relu", "clamped_swiglu")),
            "layout": AttrSpec(str, "concat", choices=("concat", "interleaved")),
            "limit": AttrSpec((float, int)), "alpha": AttrSpec(float, 1.702)},

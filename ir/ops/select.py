@@ -14,7 +14,7 @@ import numpy as np
 from fretsaw.ir.dims import DimLike, sym
 from fretsaw.ir.kv import BLOCK, QueryBlock, ReferenceKvCache
 from fretsaw.ir.op import Array, Attr, AttrSpec, ShapeError, ShapeRule, define_op, no_flops, tensor
-from fretsaw.ir.ops.cache import KV_CACHE
+from fretsaw.ir.ops.cache import KV_CACHE, is_cache
 from fretsaw.ir.types import TensorType, ValueType
 
 Types = Sequence[ValueType]
@@ -46,7 +46,7 @@ def per_head(attrs: Attrs, name: str) -> tuple[int, ...]:
 
 def check_cache(types: Types) -> None:
     """The first operand is the cache."""
-    if types[0] != KV_CACHE:
+    if not is_cache(types[0]):
         raise ShapeError(f"kv must be {KV_CACHE}, is {types[0]}", "kv")
 
 

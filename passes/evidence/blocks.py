@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from fretsaw.ir import Graph, Node, TensorType, Value, evaluate, get_op
-from fretsaw.ir.ops.cache import KV_CACHE
+from fretsaw.ir.ops.cache import is_cache
 
 State = tuple[Value, object]  # a handle and the layer that a node reads or changes behind it
 
@@ -50,7 +50,7 @@ def state_of(node: Node) -> Iterator[State]:
     op = get_op(node.op)
     for slot in op.effects:
         handle = node.get(slot)
-        if handle is None or (handle.type == KV_CACHE and "layer" not in op.attrs):
+        if handle is None or (is_cache(handle.type) and "layer" not in op.attrs):
             continue
         yield handle, node.attr("layer") if "layer" in op.attrs else None
 

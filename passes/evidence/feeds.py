@@ -9,6 +9,7 @@ import numpy as np
 
 from fretsaw.ir import Graph, ReferenceKvCache, TensorType, Value, evaluate, get_op
 from fretsaw.ir.errors import PassError
+from fretsaw.ir.ops.cache import is_cache
 from fretsaw.ir.types import FLOATS, INTS, HandleType, numpy_dtype
 from fretsaw.passes.evidence.cost import sequence_dims
 from fretsaw.passes.evidence.options import EvidenceOptions
@@ -121,9 +122,10 @@ def fresh_cache(graph: Graph, value: Value, sequence: Sequence) -> ReferenceKvCa
     Raises:
         PassError: ``value`` is another kind of handle.
     """
-    if value.type != HandleType("kv_cache"):
+    if not is_cache(value.type):
         raise PassError(f"checks cannot make an object for input %{value.name}: {value.type}", where=graph.name)
     layers = [n.int_attr("layer") for n in graph.nodes if value in n.operands and "layer" in get_op(n.op).attrs]
-    cache = ReferenceKvCache(max(layers, default=-1) + 1)
+    assert isinstance(value.type, HandleType)
+    cache = ReferenceKvCache(max(layers, default=-1) + 1, format=value.type.format)
     cache.begin_step([sequence.ids.size])
     return cache

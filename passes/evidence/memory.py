@@ -58,6 +58,8 @@ def _last_uses(graph: Graph) -> dict[int, list[Value]]:
 def const_bytes(const: Const, wide: bool) -> int:
     """Bytes that loading a constant allocates: its array, what it is computed from, and the copy that widens it."""
     size = _const_elements(const) * ITEMSIZE["f64" if wide and const.type.dtype == "f32" else const.type.dtype]
+    if not const.is_exact:  # rounding to a format and back: integers, the codes, and the numbers again
+        size *= 6
     if isinstance(const.data, OpData):
         return 2 * size + sum(const_bytes(operand, wide) for operand in const.data.operands)
     if isinstance(const.data, FileData):

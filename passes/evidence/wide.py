@@ -9,9 +9,8 @@ import numpy as np
 
 from fretsaw.ir import Const, Graph, Node, OpData, TensorType, Value
 from fretsaw.ir.builder import make_node
-from fretsaw.ir.consts import ArrayData
+from fretsaw.ir.consts import MOVES, ArrayData
 
-MOVES = {"cast", "concat", "slice", "reshape", "transpose", "take"}  # of weights: no arithmetic
 SHORT = 4096  # elements up to which a constant is widened by its shortest decimal
 
 
@@ -74,11 +73,12 @@ def _wide_const(const: Const) -> Const:
     if const.type.dtype != "f32":
         return const
     kind = replace(const.type, dtype="f64")
+    kept = "f64" if const.format == "f32" else const.format
     data = const.data
     if isinstance(data, OpData):
         attrs = tuple((k, "f64" if k == "dtype" and v == "f32" else v) for k, v in data.attrs)
-        return Const(kind, OpData(data.op, tuple(map(_wide_const, data.operands)), attrs, data.result))
+        return Const(kind, OpData(data.op, tuple(map(_wide_const, data.operands)), attrs, data.result), format=kept)
     if isinstance(data, ArrayData) and data.array.size <= SHORT:
         flat = [float(str(x)) for x in data.array.ravel()]
-        return Const(kind, ArrayData(np.array(flat, np.float64).reshape(data.array.shape)))
-    return Const(kind, data)
+        return Const(kind, ArrayData(np.array(flat, np.float64).reshape(data.array.shape)), format=kept)
+    return Const(kind, data, format=kept)

@@ -9,8 +9,9 @@
 
 Why:    rotations of the residual stream and merges of projections across layers need norms without a gain; the
         multiply leaves the token loop.
-Needs:  gain and weights constant, no weight with a second reader; all readers are projections, directly or through
-        one reshape that keeps the features last. Experts take a gain but no bias.
+Needs:  gain and weights constant, weights kept in their dtype (a product of two numbers in bf16 is none in bf16, so
+        the weight would take twice the memory to spare a multiply), no weight with a second reader; all readers are
+        projections, directly or through one reshape that keeps the features last. Experts take a gain but no bias.
 Keeps:  algebra: a rounding moves from the activation to the weight.
 Stops:  each edit leaves one norm with a gain fewer.
 Source: SliceGPT, arXiv:2401.15024 (norm scale absorbed into the adjacent weight).
@@ -68,6 +69,10 @@ def _fold_reader(
         return Decline("the weight is computed", at=reader)
     if len(g.uses(weight)) > 1:
         return Decline("the weight is tied; folding would fork it", at=reader)
+    kept = g.consts[weight]
+    if kept.format != kept.type.dtype:
+        what = f"the weight is kept as {kept.format}, which would not hold the product: folding would keep it as "
+        return Decline(f"{what}{kept.type.dtype}", at=reader)
     if bias is not None and reader.op != "linear":
         return Decline("the bias of the norm cannot be folded into experts", at=reader)
     operands = {weight: edit.const(f"{weight.name}.gained", _scaled(g.consts[weight], g.consts[gain]))}

@@ -22,6 +22,9 @@ def merge(g: Graph, linears: Sequence[Node], name: str) -> Edit | Decline:
             return Decline("weight or bias is computed", at=node)
         if len(g.uses(node["weight"])) > 1:
             return Decline("the weight is tied; joining would copy it", at=node)
+    formats = [g.consts[n["weight"]].format for n in linears]
+    if len(set(formats)) > 1:
+        return Decline(f"the weights are kept in different formats: {', '.join(formats)}", at=first)
     edit = Edit()
     path = _prefix([n["weight"].name for n in linears]) + name
     params = [_joined(edit, g, [n["weight"] for n in linears], f"{path}.weight")]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
 from fretsaw.ir import Graph, Node
-from fretsaw.passes.api import Outcome, Pass
+from fretsaw.passes.api import Outcome, Pass, Stored
 from fretsaw.passes.evidence.cost import Cost, cost
 from fretsaw.passes.kit.options import Plain, plain
 
@@ -28,6 +28,7 @@ class LedgerEntry:
         requested: The user asked for the pass by name.
         check: ``status`` is ``passed``, ``measured: why no limit held`` or ``unchecked: why``; beside it the numbers of
             the comparison (docs/evidence.md).
+        stored: Storage formats that changed, with bytes before and after, by constant or layer.
         cost_before: Of the graph before the pass, on one sequence of 512 tokens.
         cost_after: Of the graph after it.
     """
@@ -47,6 +48,7 @@ class LedgerEntry:
     options: Mapping[str, Plain] = field(default_factory=dict)
     origin: str = "built-in"
     requested: bool = False
+    stored: tuple[Stored, ...] = ()
     cost_before: Cost | None = None
     cost_after: Cost | None = None
 
@@ -63,13 +65,15 @@ class LedgerEntry:
         return LedgerEntry(
             p.name, phase, p.keeps, len(sites), demanded, sites, declined, outcome.sweeps, len(before.nodes),
             len(outcome.graph.nodes), seconds, check, plain(p.options), p.origin,
-            cost_before=cost_before, cost_after=cost_after,
+            stored=outcome.stored, cost_before=cost_before, cost_after=cost_after,
         )  # fmt: skip
 
     def to_json(self) -> dict[str, object]:
         """Plain data without the time, so that two compiles write the same bytes."""
         out = asdict(self)
         del out["seconds"]
+        if not self.stored:
+            del out["stored"]
         return out
 
 

@@ -15,6 +15,7 @@ ALLOWED: Mapping[str, frozenset[str]] = {
     "canonical": frozenset({"api", "kit"}),
     "fused": frozenset({"api", "kit"}),
     "packed": frozenset({"api", "kit"}),
+    "storage": frozenset({"api", "kit"}),
     "evidence": frozenset({"api", "kit"}),
     "sparse": frozenset({"api", "kit", "evidence"}),
 }

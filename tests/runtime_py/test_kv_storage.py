@@ -17,6 +17,7 @@ from fretsaw.tools.reporter import Reporter
 from tests import families
 from tests.runtime_py.conftest import Tiny
 from tests.runtime_py.test_batch_models import alone, requests
+from tests.storage import stores
 
 pytestmark = pytest.mark.native
 PAGE = 64
@@ -27,7 +28,7 @@ def test_tokens_do_not_depend_on_the_batch(binary: Path, tmp_path: Path, family:
     """Prompts share pages, are cut into chunks and copied on write: the tokens are those of single runs."""
     model = families.save(family, tmp_path / "model")
     artifact, source, out = (tmp_path / name for name in ("model.fsaw", "in.jsonl", "out.jsonl"))
-    options = CompileOptions(TvmOptions(cpus=("x86-64-v3",), chunk_tokens=128, kv=kv))
+    options = CompileOptions(TvmOptions(cpus=("x86-64-v3",), chunk_tokens=128), stores(kv=kv))
     compile_checkpoint(tmp_path / "model", artifact, options, Reporter(quiet=True))
     asked = requests(model.config.vocab_size)[5:]  # prompts that begin alike, with and without draws
     source.write_text("".join(json.dumps(r) + "\n" for r in asked))

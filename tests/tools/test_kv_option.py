@@ -1,16 +1,13 @@
-"""``--kv``: what inspect shows of it, and what is refused because it would have no effect or no meaning."""
+"""``--kv``: what inspect shows of it, and a manifest with a format that does not exist."""
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from fretsaw.backends.artifact import validate_manifest
-from fretsaw.backends.tvm.kv_storage import KvType
-from fretsaw.backends.tvm.options import TvmOptions
-from fretsaw.ir.errors import ArtifactError, UsageError
-from fretsaw.tools.compiler import check_cache
+from fretsaw.ir.errors import ArtifactError
 from fretsaw.tools.tables import memory_rows
 from tests.tools.test_cli import MANIFEST
 
@@ -43,14 +40,3 @@ def test_unknown_storage_is_refused() -> None:
     with pytest.raises(ArtifactError) as refused:
         validate_manifest(stored_as("int4", 1), SECTIONS)
     assert refused.value.what == "manifest: kv.dtype must be one of f32, f16, int8, is 'int4'"
-    with pytest.raises(UsageError) as usage:
-        TvmOptions(kv=cast("KvType", "int4"))
-    assert usage.value.what == "--kv must be one of f32, f16, int8, is 'int4'"
-
-
-def test_a_storage_without_effect_is_refused() -> None:
-    check_cache(TvmOptions(kv="int8"), "decoder")
-    check_cache(TvmOptions(), "encoder")
-    with pytest.raises(UsageError) as refused:
-        check_cache(TvmOptions(kv="int8"), "encoder")
-    assert refused.value.what == ("--kv int8 would change nothing: a model of kind encoder keeps no keys and values")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
-    from fretsaw.backends.tvm.kv_storage import KvType
-    from fretsaw.backends.tvm.options import WeightType
     from fretsaw.passes.api import Pass
     from fretsaw.passes.evidence.options import EvidenceOptions
     from fretsaw.passes.kit.recipe import Recipe
@@ -23,17 +22,13 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The artifact to write.")
 @click.option(
     "--weights",
-    type=click.Choice(["f32", "f16", "bf16"]),
-    default="f32",
-    show_default=True,
-    help="Storage type of matrices; arithmetic is f32 either way.",
+    metavar="FORMAT",
+    help="Keep matrices as f32, f16 or bf16: short for --pass store_weights:format=FORMAT. Default: as the checkpoint.",
 )
 @click.option(
     "--kv",
-    type=click.Choice(["f32", "f16", "int8"]),
-    default="f32",
-    show_default=True,
-    help="Storage type of cached keys and values; arithmetic is f32 either way.",
+    metavar="FORMAT",
+    help="Keep cached keys and values as f32, f16 or int8: short for --pass store_kv:format=FORMAT. Default: f32.",
 )
 @click.option(
     "--cpu",
@@ -70,8 +65,8 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 def command(
     checkpoint: Path,
     output: Path,
-    weights: WeightType,
-    kv: KvType,
+    weights: str | None,
+    kv: str | None,
     cpus: tuple[str, ...],
     chunk: int,
     passes: tuple[str, ...],
@@ -105,12 +100,12 @@ def command(
     from fretsaw.tools.reporter import Reporter
 
     check_output(output)
-    asked = read_recipe(recipe, passes)
+    asked = with_short_forms(read_recipe(recipe, passes), {"store_weights": weights, "store_kv": kv})
     requested = resolve(asked, plugins)
     evidence = limits(asked, max_kl, min_top1, check=not no_check)
     reporter = Reporter(quiet=quiet or as_json)
     chosen = tuple(cpu for cpu in CPUS if cpu in cpus) or CPUS
-    tvm = TvmOptions(weights=weights, cpus=chosen, chunk_tokens=chunk, kv=kv)
+    tvm = TvmOptions(cpus=chosen, chunk_tokens=chunk)
     cores = jobs or len(os.sched_getaffinity(0))
     options = CompileOptions(tvm, requested, evidence, calib, dump_ir, debug_rules, cores)
     size = compile_checkpoint(checkpoint, output, options, reporter)
@@ -129,6 +124,36 @@ def read_recipe(path: Path | None, passes: tuple[str, ...]) -> Recipe:
 
     recipe = load_recipe(path) if path is not None else Recipe()
     return replace(recipe, steps=(*recipe.steps, *map(parse_step, passes)))
+
+
+SHORT_FORMS = {"store_weights": "--weights", "store_kv": "--kv"}
+
+
+def with_short_forms(recipe: Recipe, formats: Mapping[str, str | None]) -> Recipe:
+    """The recipe with the passes that ``--weights`` and ``--kv`` stand for after all others.
+
+    Args:
+        formats: By name of the pass; None: not given.
+
+    Raises:
+        UsageError: the recipe or ``--pass`` has that pass too.
+    """
+    from dataclasses import replace
+
+    from fretsaw.ir.errors import UsageError
+    from fretsaw.passes.kit.recipe import Place, Step
+
+    steps = list(recipe.steps)
+    for name, kept in formats.items():
+        if kept is None:
+            continue
+        place = Place(f"{SHORT_FORMS[name]} {kept}")
+        other = next((s for s in recipe.steps if s.name == name), None)
+        if other is not None:
+            what = f"{SHORT_FORMS[name]} is short for {name}, which is requested too"
+            raise UsageError(what, where=place.where, hint=f"the other is at {other.place.where}: remove one")
+        steps.append(Step(name, {"format": kept}, place))
+    return replace(recipe, steps=tuple(steps))
 
 
 def resolve(recipe: Recipe, plugins: tuple[Path, ...]) -> tuple[Pass, ...]:

@@ -30,7 +30,8 @@ from fretsaw.backends.tvm.kernels.emit import (
     workspace,
 )
 from fretsaw.backends.tvm.kernels.rows import for_columns, max_lanes
-from fretsaw.backends.tvm.kv_storage import CODES, F16_MAX, SMALLEST, KvType, page_shapes
+from fretsaw.backends.tvm.kv_storage import KvType, page_shapes
+from fretsaw.ir.formats import F16_MAX, INT8_MAX, SMALLEST
 
 TVM_TYPE: dict[KvType, str] = {"f32": "float32", "f16": "float16", "int8": "int8"}
 _SCALE = 4  # bytes
@@ -146,8 +147,8 @@ def scale_of(buf: Buffer, at: Sequence[Index], size: int, lanes: int) -> tuple[E
     store(scale, [0], splat(0.0, 1))
     store(factor, [0], splat(0.0, 1))
     with when(largest >= splat(SMALLEST, 1)):
-        store(scale, [0], largest / splat(CODES, 1))
-        store(factor, [0], splat(CODES, 1) / largest)
+        store(scale, [0], largest / splat(INT8_MAX, 1))
+        store(factor, [0], splat(INT8_MAX, 1) / largest)
     return bind(load(scale, [0])), bind(load(factor, [0]))
 
 

@@ -10,29 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fretsaw.backends.tvm.kernels.isa import PANEL
+from fretsaw.ir.formats import round_bf16, widen_bf16
 
 Array = NDArray[np.generic]
 
 STORAGE = {"float32": "float32", "float16": "float16", "bfloat16": "uint16"}
 
 
-def to_bf16(w: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """Round f32 to bf16 (nearest, ties to even; NaN stays NaN) and return its 16 bits."""
-    bits = np.ascontiguousarray(w, np.float32).view(np.uint32)
-    rounded = (bits + (((bits >> np.uint32(16)) & np.uint32(1)) + np.uint32(0x7FFF))) >> np.uint32(16)
-    quiet = (bits >> np.uint32(16)) | np.uint32(0x40)
-    return np.where(np.isnan(bits.view(np.float32)), quiet, rounded).astype(np.uint16)
-
-
-def from_bf16(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
-    """Return the f32 values of bf16 bits."""
-    return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
-
-
 def convert(w: Array, dtype: str) -> Array:
     """Return ``w`` rounded to a weight dtype, in its storage type."""
     if dtype == "bfloat16":
-        return to_bf16(w.astype(np.float32, copy=False))
+        return round_bf16(w)
     if dtype not in STORAGE:
         raise ValueError(f"weight dtype {dtype!r}: expected one of {', '.join(STORAGE)}")
     return w.astype(dtype)
@@ -40,7 +28,7 @@ def convert(w: Array, dtype: str) -> Array:
 
 def widen(stored: Array, dtype: str) -> NDArray[np.float32]:
     """Return stored weights as f32, exactly."""
-    return from_bf16(stored.astype(np.uint16)) if dtype == "bfloat16" else stored.astype(np.float32)
+    return widen_bf16(stored) if dtype == "bfloat16" else stored.astype(np.float32)
 
 
 def pack_panels(w: Array, dtype: str = "float32") -> Array:

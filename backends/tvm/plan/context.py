@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fretsaw.backends.tvm.kv_storage import kv_format
 from fretsaw.backends.tvm.options import TvmOptions
 from fretsaw.backends.tvm.plan.refuse import refusal
 from fretsaw.backends.tvm.plan.weights import TensorPool
@@ -16,7 +17,8 @@ class Context:
 
     def __init__(self, graph: Graph, options: TvmOptions) -> None:
         self.graph, self.options = graph, options
-        self.pool = TensorPool(options.weights)
+        self.pool = TensorPool()
+        self.kv = kv_format(graph)
         self.covered: set[int] = set()
         self.aliases: dict[Value, Value] = {}
         self.angles: dict[object, tuple[Value, Value]] = {}  # cos and sin by (positions, inv_freq, scale)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fretsaw.backends.tvm.plan.chain import Chain
 from fretsaw.backends.tvm.plan.context import Context
 from fretsaw.backends.tvm.specs import LinearSpec
-from fretsaw.backends.tvm.steps import Arg
+from fretsaw.backends.tvm.steps import Arg, Tensor
 from fretsaw.ir import Graph, Node, Value
 
 GLU_ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "relu", "sigmoid")
@@ -33,9 +33,9 @@ def cover_linear(ctx: Context, node: Node) -> None:
     emit_linear(ctx, node["input"], weight, chain, [node, *chain.nodes], n, k)
 
 
-def emit_linear(ctx: Context, x: Value, weight: Arg, chain: Chain, nodes: list[Node], n: int, k: int) -> None:
+def emit_linear(ctx: Context, x: Value, weight: Tensor, chain: Chain, nodes: list[Node], n: int, k: int) -> None:
     """One GEMM whose epilogue is ``chain``."""
-    spec = LinearSpec(n, k, ctx.options.weights, chain.expr, tuple(chain.kinds))
+    spec = LinearSpec(n, k, weight.type.dtype, chain.expr, tuple(chain.kinds))
     ctx.add(spec, [x, weight, *leaves(ctx, chain)], [chain.result], nodes)
 
 
@@ -109,5 +109,5 @@ def _cover_glu(ctx: Context, node: Node, gated: Gated) -> None:
     weight = ctx.pool.glu_panels(ctx.const(node["weight"], node, "weight"), gated.gate, gated.up, node["weight"].name)
     chain = Chain(ctx.graph, (gated.result,))
     chain.grow(ctx.covered)
-    spec = LinearSpec(n // 2, k, ctx.options.weights, chain.expr, tuple(chain.kinds), gated.activation)
+    spec = LinearSpec(n // 2, k, weight.type.dtype, chain.expr, tuple(chain.kinds), gated.activation)
     ctx.add(spec, [node["input"], weight, *leaves(ctx, chain)], [chain.result], [*gated.nodes, *chain.nodes])

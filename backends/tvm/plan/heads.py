@@ -25,7 +25,7 @@ def cover_attention(ctx: Context, site: AttentionSite) -> None:
         raise refusal(ctx.graph, site.attend, "q and k norms of one layer differ in eps")
     spec = AppendSpec(
         heads, kv_heads, size, value_size, pairs, layout, ctx.options.page_tokens, norms[0] is not None,
-        norms[1] is not None, eps.pop() if eps else 1e-6, separate=not fused, kv=ctx.options.kv,
+        norms[1] is not None, eps.pop() if eps else 1e-6, separate=not fused, kv=ctx.kv,
     )  # fmt: skip
     q = site.q.rope.out if site.q.rope is not None else site.attend["q"]
     inputs: list[Arg] = [*projected, *angles, *(n for n in norms if n is not None), *map(CacheSlot, PAGES)]
@@ -51,7 +51,8 @@ def project(ctx: Context, site: AttentionSite) -> Value:
     depth = linears[0]["weight"].tensor.shape[1]
     assert isinstance(depth, int)
     base = linears[0]["weight"].name + ".qkv"
-    inputs: list[Arg] = [linears[0]["input"], ctx.pool.panels(parts, base)]
+    weight = ctx.pool.panels(parts, base)
+    inputs: list[Arg] = [linears[0]["input"], weight]
     biases = [n.get("bias") for n in linears]
     with_bias = any(b is not None for b in biases)
     if with_bias:
@@ -61,7 +62,7 @@ def project(ctx: Context, site: AttentionSite) -> Value:
         inputs.append(ctx.pool.vector(vectors, base + ".bias"))
     out = ctx.temporary(base, "f32", (site.attend["q"].tensor.shape[0], width))
     tree = ("add", ("leaf", 0), ("leaf", 1)) if with_bias else ("leaf", 0)
-    spec = LinearSpec(width, depth, ctx.options.weights, tree, ("col",) if with_bias else ())
+    spec = LinearSpec(width, depth, weight.type.dtype, tree, ("col",) if with_bias else ())
     branches = (site.q, site.k, site.v)
     path = [n for b in branches if b.rows is not None for n in b.rows.path]
     ctx.add(spec, inputs, [out], [*linears, *path])
@@ -118,7 +119,7 @@ def _attend(ctx: Context, site: AttentionSite, q: Value, geometry: tuple[int, in
     sinks = node.get("sinks")
     spec = AttentionSpec(
         heads, kv_heads, size, value_size, ctx.options.page_tokens, node.float_attr("scale"), node.int_attr("window"),
-        node.float_attr("softcap"), sinks is not None, ctx.options.kv,
+        node.float_attr("softcap"), sinks is not None, ctx.kv,
     )  # fmt: skip
     inputs: list[Arg] = [q, *(CacheSlot(name) for name in ("k_pages", "v_pages", "table", "lens", "cu"))]
     if sinks is not None:

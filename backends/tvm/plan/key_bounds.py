@@ -33,7 +33,7 @@ def cover_key_bounds(ctx: Context) -> None:
         if layer not in kept:
             kept.add(layer)
             inputs = [CacheSlot(name) for name in ("k_pages", "table", "lens", "cu", SLOT)]
-            spec = KeepBoundsSpec(kv_heads, size, ctx.options.kv)
+            spec = KeepBoundsSpec(kv_heads, size, ctx.kv)
             ctx.add(spec, inputs, [], pools, at=node, scalars=[layer], writes=[SLOT])
         scores = StoredBoundsSpec(heads, kv_heads, size, node.float_attr("scale"))
         cache = [CacheSlot(name) for name in ("table", "lens", "cu", SLOT)]

@@ -31,7 +31,7 @@ def cover_embedding(ctx: Context, node: Node) -> None:
             scale, nodes, out = factor, [node, *chain.nodes], chain.result
     vocabulary, width = node["table"].tensor.shape
     assert isinstance(vocabulary, int) and isinstance(width, int)
-    ctx.add(EmbeddingSpec(vocabulary, width, ctx.options.weights, scale, tied), [node["ids"], tensor], [out], nodes)
+    ctx.add(EmbeddingSpec(vocabulary, width, tensor.type.dtype, scale, tied), [node["ids"], tensor], [out], nodes)
 
 
 def cover_norm(ctx: Context, node: Node) -> None:

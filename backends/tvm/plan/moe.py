@@ -64,7 +64,7 @@ def cover_experts(ctx: Context, node: Node) -> None:
     inputs: list[Arg] = [node["x"], offsets, order, gate_up, *_halves(ctx, node, interleaved)]
     act, clamped = node.str_attr("act"), node.str_attr("act") == "clamped_swiglu"
     up = GroupedSpec(
-        experts, hidden, width, ctx.options.weights, slots, act, _limit(ctx, node) if clamped else 0.0,
+        experts, hidden, width, gate_up.type.dtype, slots, act, _limit(ctx, node) if clamped else 0.0,
         node.float_attr("alpha") if clamped else 0.0, node.get("gate_up_bias") is not None,
     )  # fmt: skip
     ctx.add(up, inputs, [inner], [], at=node)
@@ -72,7 +72,7 @@ def cover_experts(ctx: Context, node: Node) -> None:
     down = ctx.pool.expert_panels(ctx.const(node["down"], node, "down"), node["down"].name)
     bias = node.get("down_bias")
     added = [] if bias is None else [_vector(ctx, ctx.const(bias, node, "down_bias"), bias.name)]
-    spec = GroupedSpec(experts, width, hidden, ctx.options.weights, bias=bias is not None)
+    spec = GroupedSpec(experts, width, hidden, down.type.dtype, bias=bias is not None)
     ctx.add(spec, [inner, offsets, order, down, *added], [outer], [], at=node)
     last = CombineSpec(width, slots, chain.expr, tuple(chain.kinds))
     ctx.add(last, [outer, node["weight"], *leaves(ctx, chain)], [chain.result], [node, *chain.nodes])

@@ -28,7 +28,7 @@ def cover_select(ctx: Context, node: Node) -> None:
     attrs.pop("layer", None)
     spec = SelectSpec(
         node.op, tuple(map(_sizes, tensors)), tuple(map(_sizes, node.results)), tuple(sorted(attrs.items())),
-        ctx.options.kv,
+        ctx.kv,
     )  # fmt: skip
     inputs += [_operand(ctx, v) for v in tensors]
     ctx.add(spec, inputs, node.results, [node], scalars=[node.int_attr("layer")] if keys else [])

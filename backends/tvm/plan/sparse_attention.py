@@ -23,7 +23,7 @@ def cover_block_attention(ctx: Context, node: Node) -> None:
     spec = BlockAttentionSpec(
         heads, kv_heads, size, value_size, ctx.options.page_tokens, node.float_attr("scale"),
         node.float_attr("softcap"), sinks is not None, lists, _tokens(node, "sink"), _tokens(node, "window"),
-        bool(node.attr("decode")), lse, ctx.options.kv,
+        bool(node.attr("decode")), lse, ctx.kv,
     )  # fmt: skip
     inputs: list[Arg] = [node["q"], *map(CacheSlot, CACHE), node["idx"], node["cnt"]]
     if sinks is not None:
@@ -39,7 +39,7 @@ def cover_gather_attention(ctx: Context, node: Node) -> None:
     assert isinstance(lists, int)
     spec = GatherAttentionSpec(
         heads, kv_heads, size, value_size, ctx.options.page_tokens, node.float_attr("scale"),
-        node.float_attr("softcap"), lists, bool(node.attr("decode")), ctx.options.kv, node.int_attr("distance"),
+        node.float_attr("softcap"), lists, bool(node.attr("decode")), ctx.kv, node.int_attr("distance"),
         node.str_attr("layout"),
     )  # fmt: skip
     inputs: list[Arg] = [node["q"], *map(CacheSlot, CACHE), node["ids"], node["cnt"]]

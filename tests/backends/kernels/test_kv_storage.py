@@ -11,16 +11,14 @@ from fretsaw.backends.tvm.kernels.attention import AttentionSpec, attention
 from fretsaw.backends.tvm.kernels.isa import V3
 from fretsaw.backends.tvm.kernels.rope import RopeSpec, rope_append
 from fretsaw.backends.tvm.kv_storage import (
-    F16_MAX,
-    SMALLEST,
     Array,
     KvType,
     page_shapes,
-    quantize,
     read_rows,
     row_bytes,
     store_rows,
 )
+from fretsaw.ir.formats import F16_MAX, SMALLEST, quantize
 from tests.backends.kernels.kernel_run import Built, assembly
 
 E, EV, P, HEADS = 20, 12, 16, 2

@@ -11,7 +11,7 @@ import pytest
 from transformers import PreTrainedModel
 
 from fretsaw.backends.tvm.build import Program, build
-from fretsaw.backends.tvm.options import TvmOptions, WeightType
+from fretsaw.backends.tvm.options import TvmOptions
 from fretsaw.backends.tvm.plan import plan
 from fretsaw.frontend.capture import capture
 from fretsaw.frontend.checkpoint import load_checkpoint
@@ -26,14 +26,15 @@ from tests.families import save
 from tests.passes.kit import read
 from tests.passes.test_pack_encoders import LONGEST, ids_of, padded_reference, pooled, write_sentence_files
 from tests.passes.test_pack_segments import AFTER, packed
+from tests.storage import stored
 
 V3 = "llvm-x86-64-v3"
 RAGGED = [(1,), (LONGEST,), (13, 1, LONGEST, 40, 0), (0, 0), (2,) * 60]
 Built = Callable[[str, str], tuple[Program, Graph, PreTrainedModel]]
 
 
-def options(weights: WeightType = "f32") -> TvmOptions:
-    return TvmOptions(weights=weights, cpus=("x86-64-v3",))
+def options() -> TvmOptions:
+    return TvmOptions(cpus=("x86-64-v3",))
 
 
 @pytest.fixture(scope="module")
@@ -101,9 +102,9 @@ def test_the_comparison_can_fail(built: Built) -> None:
 
 
 @pytest.mark.parametrize(("weights", "bound"), [("f16", 2.0**-9), ("bf16", 2.0**-6)])
-def test_narrow_weights_stay_near(weights: WeightType, bound: float, built: Built) -> None:
+def test_narrow_weights_stay_near(weights: str, bound: float, built: Built) -> None:
     full, graph, _ = built("modernbert", "mean")
-    narrow = build(graph, options(weights))
+    narrow = build(stored(graph, weights=weights), options())
     sequences = ids_of((30, 7))
     got, want = EncoderRunner(narrow, V3)(sequences), EncoderRunner(full, V3)(sequences)
     assert 1e-6 < np.abs(got - want).max() < bound * 4

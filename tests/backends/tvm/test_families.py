@@ -11,11 +11,12 @@ import torch
 
 from fretsaw.backends.tvm.build import Program, build
 from fretsaw.backends.tvm.kv_storage import KvType
-from fretsaw.backends.tvm.options import TvmOptions, WeightType
+from fretsaw.backends.tvm.options import TvmOptions
 from fretsaw.ir.errors import LoweringError
 from tests import families
 from tests.backends.tvm.conftest import Packed
 from tests.backends.tvm.paged import PagedRunner
+from tests.storage import stored
 
 V3 = "llvm-x86-64-v3"
 COMPILED = ("llama", "llama_llama3", "llama_yarn", "qwen3", "gemma3", "phi3", "gpt_neox", "mixtral", "qwen3_moe",
@@ -23,8 +24,8 @@ COMPILED = ("llama", "llama_llama3", "llama_yarn", "qwen3", "gemma3", "phi3", "g
 LENGTH = 150  # over two pages of 64, over every tiny model's window
 
 
-def options(weights: WeightType = "f32", kv: KvType = "f32") -> TvmOptions:
-    return TvmOptions(weights=weights, cpus=("x86-64-v3",), kv=kv)
+def options() -> TvmOptions:
+    return TvmOptions(cpus=("x86-64-v3",))
 
 
 @pytest.fixture(scope="module")
@@ -73,14 +74,12 @@ def test_the_comparison_can_fail(packed: Packed, plain: Callable[[str], Program]
 
 
 @pytest.mark.parametrize(("weights", "bound"), [("f16", 2.0**-9), ("bf16", 2.0**-6)])
-def test_narrow_weights_stay_near(
-    weights: WeightType, bound: float, packed: Packed, plain: Callable[[str], Program]
-) -> None:
+def test_narrow_weights_stay_near(weights: str, bound: float, packed: Packed, plain: Callable[[str], Program]) -> None:
     """Weights rounded once to half precision: relative error a few units of the format's own spacing."""
     graph, model = packed("llama")
     ids = np.arange(1, 60)
     want = families.reference(model, torch.tensor(ids[None])).numpy()[0]
-    program = build(graph, options(weights))
+    program = build(stored(graph, weights=weights), options())
     got = PagedRunner(program, V3).step([ids.tolist()])
     error = np.abs(got - want).max() / np.abs(want).max()
     assert 1e-6 < error < bound * 4  # it did round, and no more than that
@@ -93,7 +92,7 @@ def test_narrow_caches_stay_near_and_chunks_do_not_show(name: str, kv: KvType, p
     graph, model = packed(name)
     ids = np.random.default_rng(0).integers(0, model.config.vocab_size, LENGTH)
     want = families.reference(model, torch.tensor(ids[None])).numpy()[0]
-    program = build(graph, options(kv=kv))
+    program = build(stored(graph, kv=kv), options())
     whole = PagedRunner(program, V3).step([ids.tolist()])
     # The median of the positions: where a router's choice is close, rounding may turn it, which is no small error.
     error = np.median(np.abs(whole - want).max(1)) / np.abs(want).max()

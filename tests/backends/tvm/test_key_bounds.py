@@ -17,6 +17,7 @@ from tests.backends.tvm.conftest import Packed
 from tests.backends.tvm.paged import PagedRunner
 from tests.backends.tvm.test_sparse_attention import V3, options
 from tests.passes.sparse.layers import sparse
+from tests.storage import stored
 
 QUEST = {"method": "quest", "budget": 64, "first_dense": 0}
 
@@ -80,11 +81,12 @@ def test_two_scores_of_a_layer_share_what_is_kept(packed: Packed) -> None:
 
 @pytest.mark.parametrize("kv", ["f32", "int8", pytest.param("f16", marks=pytest.mark.exhaustive)])
 def test_prompts_by_the_dense_entry_then_decoding_by_lists(kv: KvType, packed: Packed) -> None:
-    """Whatever entry read the prompt, tokens are decoded alike; without bounds (NaN here) they would not be. With f32
-    they are those of the interpreter."""
+    """Whatever entry read the prompt, tokens are decoded alike; without bounds (NaN here) they would not be. They
+    are those of the interpreter, whatever the format."""
     graph, model = packed("llama")
     small = sparse(graph, **QUEST)
-    program = build(small, replace(options(), kv=kv))
+    small = stored(small, kv=kv)
+    program = build(small, options())
     assert program.kv["key_bounds"] is True
     sizes = [int(program.kv[name]) for name in ("key_size", "value_size")]
     bounds = 2 * sizes[0] * 4 // 64
@@ -92,16 +94,16 @@ def test_prompts_by_the_dense_entry_then_decoding_by_lists(kv: KvType, packed: P
     assert program.memory["kv_bytes_per_token"] == rows * (sum(row_bytes(n, kv) for n in sizes) + bounds)
     one, two = (PagedRunner(program, V3, sequences=2) for _ in range(2))
     rng = np.random.default_rng(3)
-    cache, at = ReferenceKvCache(sum(n.op == "kv_append" for n in graph.nodes), 2), [0, 0]
+    cache, at = ReferenceKvCache(graph.count("kv_append"), 2, kv), [0, 0]
     for counts in ([200, 130], [100, 62], [1, 1], [1, 1], [1, 0], [1, 1]):
         step = [rng.integers(0, model.config.vocab_size, n).tolist() for n in counts]
         two.use_entry("step_dense" if max(counts) > 1 else "step")
         got = one.step(step)
         assert np.isfinite(got).all() and np.array_equal(got, two.step(step))
-        if kv == "f32":
-            want = stepped(small, cache, step, at)
-            # 1e-4 of the largest logit: the bound of the comparison of dense programs with transformers.
-            assert np.abs(got - want).max() < 1e-4 * np.abs(want).max()
+        want = stepped(small, cache, step, at)
+        # 1e-4 of the largest logit: the bound of the comparison of dense programs with transformers. A rounding of f32
+        # may turn into a step of int8 in a few keys.
+        assert np.abs(got - want).max() < (1e-4 if kv == "f32" else 4e-3) * np.abs(want).max()
         at = [a + n for a, n in zip(at, counts, strict=True)]
 
 

@@ -17,6 +17,7 @@ from fretsaw.ir.errors import LoweringError
 from fretsaw.ir.op import Attr
 from tests.backends.tvm.conftest import Packed
 from tests.backends.tvm.paged import PagedRunner
+from tests.storage import stored
 
 V3 = "llvm-x86-64-v3"
 ENDS = [(130, 5), (131, 100), (132, 101), (300, 300)]  # of both sequences after each step: whole, decode, mixed, long
@@ -79,8 +80,8 @@ def parts(site: Site) -> None:
     site.emit("merge_attention", *first, *second)
 
 
-def options(kv: KvType = "f32", page: int = 64) -> TvmOptions:
-    return TvmOptions(cpus=("x86-64-v3",), kv=kv, page_tokens=page)
+def options(page: int = 64) -> TvmOptions:
+    return TvmOptions(cpus=("x86-64-v3",), page_tokens=page)
 
 
 def steps(vocabulary: int) -> list[list[list[int]]]:
@@ -102,7 +103,7 @@ def test_full_lists_give_the_bits_of_the_dense_program(name: str, groups: int, k
     graph, model = packed(name)
     changed = rewritten(graph, full(groups))
     assert changed.count("block_attention") > 0
-    dense, sparse = (PagedRunner(build(g, options(kv)), V3, sequences=2) for g in (graph, changed))
+    dense, sparse = (PagedRunner(build(stored(g, kv=kv), options()), V3, sequences=2) for g in (graph, changed))
     for tokens in steps(model.config.vocab_size):
         np.testing.assert_array_equal(sparse.step(tokens), dense.step(tokens))
 
