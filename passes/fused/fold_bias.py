@@ -7,7 +7,8 @@
 
 Why:    one pass over the activation fewer for each.
 Needs:  c a constant along the last axis, s a constant scalar; nothing else reads the projection, and its weight and
-        bias have no second reader where they change.
+        bias have no second reader where they change. A weight that is multiplied is kept in its dtype: a format like
+        bf16 would not hold the products.
 Keeps:  algebra: sums and products are rounded in another order.
 Stops:  each edit leaves one add or mul fewer.
 Source: common practice (constant folding across affine maps).
@@ -21,7 +22,7 @@ import numpy as np
 
 from fretsaw.ir import Const, Graph, Node, OpData, Value
 from fretsaw.passes.api import Decline, Edit, rule, rules
-from fretsaw.passes.kit.match import either, flat_const, made_by, scalar
+from fretsaw.passes.kit.match import either, flat_const, made_by, narrow_reason, scalar
 
 
 @rule(root="add", phase="fused", keeps="algebra")
@@ -117,6 +118,9 @@ def _scaled(edit: Edit, g: Graph, linear: Node, factor: Value, params: Sequence[
         return Decline("weight or bias is computed", at=linear)
     if any(len(g.uses(v)) > 1 for v in params):
         return Decline("weight or bias is tied; folding would fork it", at=linear)
+    narrow = next(filter(None, (narrow_reason(g.consts[v]) for v in params)), "")
+    if narrow:
+        return Decline(narrow, at=linear)
     number = Const.of(np.asarray(g.consts[factor].load().flat[0]), factor.tensor.dtype)
     return [edit.const(f"{v.name}.scaled", _lazy("mul", g.consts[v], number)) for v in params]
 

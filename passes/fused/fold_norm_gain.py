@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from fretsaw.ir import Const, Graph, Node, OpData, TensorType, Value
 from fretsaw.passes.api import Decline, Edit, rule
+from fretsaw.passes.kit.match import narrow_reason
 
 WEIGHT = {"linear": "weight", "experts": "gate_up"}
 INPUT = {"linear": "input", "experts": "x"}
@@ -69,10 +70,9 @@ def _fold_reader(
         return Decline("the weight is computed", at=reader)
     if len(g.uses(weight)) > 1:
         return Decline("the weight is tied; folding would fork it", at=reader)
-    kept = g.consts[weight]
-    if kept.format != kept.type.dtype:
-        what = f"the weight is kept as {kept.format}, which would not hold the product: folding would keep it as "
-        return Decline(f"{what}{kept.type.dtype}", at=reader)
+    narrow = narrow_reason(g.consts[weight])
+    if narrow:
+        return Decline(narrow, at=reader)
     if bias is not None and reader.op != "linear":
         return Decline("the bias of the norm cannot be folded into experts", at=reader)
     operands = {weight: edit.const(f"{weight.name}.gained", _scaled(g.consts[weight], g.consts[gain]))}

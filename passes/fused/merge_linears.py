@@ -13,7 +13,10 @@ from fretsaw.passes.kit.match import last_axis
 
 
 def merge(g: Graph, linears: Sequence[Node], name: str) -> Edit | Decline:
-    """One linear with the weights one below the other, and a slice in place of each of ``linears``."""
+    """One linear with the weights one below the other, and a slice in place of each of ``linears``.
+
+    It keeps their storage format; where they have different ones, the numbers of all of them in their dtype.
+    """
     first = min(linears, key=g.position)
     for node in linears:
         if node["input"] != first["input"]:
@@ -22,9 +25,6 @@ def merge(g: Graph, linears: Sequence[Node], name: str) -> Edit | Decline:
             return Decline("weight or bias is computed", at=node)
         if len(g.uses(node["weight"])) > 1:
             return Decline("the weight is tied; joining would copy it", at=node)
-    formats = [g.consts[n["weight"]].format for n in linears]
-    if len(set(formats)) > 1:
-        return Decline(f"the weights are kept in different formats: {', '.join(formats)}", at=first)
     edit = Edit()
     path = _prefix([n["weight"].name for n in linears]) + name
     params = [_joined(edit, g, [n["weight"] for n in linears], f"{path}.weight")]

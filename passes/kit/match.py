@@ -65,3 +65,10 @@ def flat_const(edit: Edit, graph: Graph, value: Value) -> Value:
         return edit.const(f"{value.name}.flat", Const.of(const.load().reshape(size), const.type.dtype))
     data = OpData("reshape", (const,), (("shape", (size,)),))
     return edit.const(f"{value.name}.flat", Const(TensorType(const.type.dtype, (size,)), data))
+
+
+def narrow_reason(const: Const) -> str:
+    """Why a weight may not be multiplied: its storage format would not hold the products. Empty where it may."""
+    if const.format == const.type.dtype:
+        return ""
+    return f"the weight is kept as {const.format}, which does not hold products; it would take {const.type.dtype}"

@@ -1,4 +1,4 @@
-"""Storage formats: bounds, fixed points, odd numbers; in constants, in text, in the verifier, in the reference cache."""
+"""Storage formats: bounds, fixed points, odd numbers; in constants, text, the verifier and the reference cache."""
 
 from __future__ import annotations
 

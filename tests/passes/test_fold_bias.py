@@ -101,3 +101,20 @@ def test_declines(lines: list[str], reason: str, at: str) -> None:
     if "%z" in text:
         text = text.replace("-> (%y)", "-> (%y, %z)")
     assert untouched(fold_bias, text) == [(reason, at)]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "%a: f32[B, 4] = linear(%x, %w)\n %y: f32[B, 4] = mul(%a, %h)",
+        "%s: f32[B, 3] = mul(%x, %h)\n %y: f32[B, 4] = linear(%s, %w)",
+    ],
+)
+def test_narrow_weights_are_not_multiplied(lines: str) -> None:
+    """They would need the dtype's bytes; a bias that is added leaves them as they are."""
+    narrow = ONE.replace("%w: f32[4, 3]", "%w: f32[4, 3] as bf16")
+    ((why, _),) = untouched(fold_bias, f"{narrow} {lines}\n}}")
+    assert why == "the weight is kept as bf16, which does not hold products; it would take f32"
+    added = f"{narrow} %a: f32[B, 4] = linear(%x, %w)\n %y: f32[B, 4] = add(%a, %c)\n}}"
+    after, _ = apply(fold_bias, read(added))
+    assert [n.op for n in after.nodes] == ["linear"] and {c.format for c in after.consts.values()} == {"bf16", "f32"}

@@ -110,6 +110,8 @@ def test_the_bound_can_fail() -> None:
         (RMS, "rms_norm(%x, %gain)", "layer_norm(%x, %gain, %gain)",
          "the bias of the norm cannot be folded into experts", "e"),
         (LAYER, "  const %bq: f32[4]\n", "", "the bias is computed", "q"),
+        (LAYER, "%wk: f32[2, 8]", "%wk: f32[2, 8] as bf16",
+         "the weight is kept as bf16, which does not hold products; it would take f32", "k"),
         (LAYER, "  const %shift: f32[8]\n", "", "the gain or bias of the norm is computed", "n"),
     ],
 )  # fmt: skip

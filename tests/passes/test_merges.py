@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from fretsaw.ir import OpData
@@ -176,3 +177,17 @@ def test_split_declines(old: str, new: str, reason: str, at: str) -> None:
         text = text.replace("f32[B, S, 6])", "f32[B, S, 6], %b: f32[18])", 1)
     ((why, where),) = untouched(split_head_slices, text)
     assert reason in why and where == at
+
+
+@pytest.mark.parametrize(
+    ("gate", "up", "whole"), [("f16", "f16", "f16"), ("f16", "f32", "f32"), ("f16", "bf16", "f32")]
+)
+def test_formats_of_joined_weights(gate: str, up: str, whole: str) -> None:
+    """Of one format the whole has it; of different ones it keeps the numbers of all of them."""
+    text = GLU.replace("gate.weight: f32[8, 6]", f"gate.weight: f32[8, 6] as {gate}")
+    before = read(text.replace("up.weight: f32[8, 6]", f"up.weight: f32[8, 6]{f' as {up}' if up != 'f32' else ''}"))
+    after, _ = apply(merge_gate_up, before)
+    (joined,) = after.consts.values()
+    assert joined.format == whole
+    parts = {v.name: c.load() for v, c in before.consts.items()}
+    np.testing.assert_array_equal(joined.load(), np.concatenate([parts["m.gate.weight"], parts["m.up.weight"]]))

@@ -88,7 +88,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["compile", "no-such-folder", "-o", "x.fsaw"], 3, "no-such-folder is not a directory"),
         (["compile", ".", "-o", "no/such/folder/x.fsaw"], 2, "no/such/folder does not exist"),
         (["compile", ".", "-o", "."], 2, "is a folder"),
-        (["compile", ".", "-o", "x.fsaw", "--weights", "f8"], 2, "'f8' is not one of"),
+        (["compile", ".", "-o", "x.fsaw", "--weights", "f8"], 2, "format is one of f64, f32, f16, bf16, int8, not f8"),
         (["verify", "missing.fsaw"], 7, "No such file"),
         (["inspect", "missing.fsaw"], 7, "No such file"),
         (["example", "gpt5", "x"], 2, "'gpt5' is not one of"),
