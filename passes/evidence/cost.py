@@ -25,7 +25,7 @@ class Cost:
 
     Args:
         flops: Floating point operations; a multiply-add is two.
-        weight_bytes: Bytes of the constants that nodes read, each constant once, as they are kept (in their storage formats).
+        weight_bytes: Bytes of the constants that nodes read, each constant once, in their storage formats.
         activation_bytes: Bytes that nodes write: every result but that of a reshape, and what goes to the cache.
         parameters: Elements of those constants.
     """
