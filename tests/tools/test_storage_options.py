@@ -96,7 +96,7 @@ def test_a_narrower_cache_is_measured_and_held(full: Path, tmp_path: Path, capsy
     [
         (
             ["--weights", "f16", "--pass", "store_weights"],
-            "--weights is short for store_weights, which is requested too",
+            "--weights is short for store_weights, which is",
         ),
         (["--kv", "f16", "--pass", "store_kv"], "--kv is short for store_kv, which is requested too"),
         (["--weights", "f8"], "format is one of f64, f32, f16, bf16, int8, not f8"),
