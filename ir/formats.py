@@ -78,7 +78,8 @@ class Format:
 
     def rounded(self, x: Array) -> Array:
         """The numbers that are left of ``x`` [...] after it was kept in this format, in the dtype of ``x``."""
-        return self.decode(self.encode(x), x.shape).astype(x.dtype, copy=False)
+        with np.errstate(over="ignore"):  # f64 beyond the largest f32, f32 beyond the largest f16: infinite
+            return self.decode(self.encode(x), x.shape).astype(x.dtype, copy=False)
 
 
 FORMATS: dict[str, Format] = {}  # by name, in the order of registration

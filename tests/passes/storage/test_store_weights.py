@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fretsaw.ir import Const, Graph, OpData
+from fretsaw.ir import Const, Graph, OpData, parse
 from fretsaw.ir.errors import UsageError
 from fretsaw.ir.formats import FORMATS
 from fretsaw.passes.api import Outcome, Stored, apply
@@ -70,6 +70,12 @@ def test_what_was_rounded_stays_rounded() -> None:
     assert isinstance(w.data, OpData)
     first = next(c for v, c in read(BEFORE).consts.items() if v.name == "w")
     np.testing.assert_array_equal(w.load(), FORMATS["f16"].rounded(first.load()))
+
+
+def test_weights_without_data_may_be_rounded() -> None:
+    """Text alone does not say what the numbers are, so nothing is promised of them."""
+    graph = parse(BEFORE)
+    assert outcome(graph, "f16").keeps == "budget"
 
 
 def test_unknown_formats_are_refused() -> None:
