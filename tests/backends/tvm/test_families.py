@@ -86,6 +86,15 @@ def test_narrow_weights_stay_near(weights: str, bound: float, packed: Packed, pl
     assert program.memory["weights_bytes"] < 0.6 * plain("llama").memory["weights_bytes"]
 
 
+def test_narrow_weights_give_the_bits_of_their_numbers_in_f32(packed: Packed) -> None:
+    """Kernels widen bf16 exactly: what is kept in half the bytes computes the same."""
+    narrow = stored(packed("llama")[0], weights="bf16")
+    programs = [build(graph, options()) for graph in (narrow, stored(narrow, weights="f32"))]
+    got, want = (PagedRunner(program, V3).step([list(range(1, 60))]) for program in programs)
+    np.testing.assert_array_equal(got, want)
+    assert programs[0].memory["weights_bytes"] < 0.6 * programs[1].memory["weights_bytes"]
+
+
 @pytest.mark.parametrize(("name", "kv"), [("llama", "f16"), ("gemma3", "int8"), ("gpt_oss", "int8"), ("olmoe", "f16")])
 def test_narrow_caches_stay_near_and_chunks_do_not_show(name: str, kv: KvType, packed: Packed) -> None:
     """Keys and values are rounded once: near transformers, and equal bits for any cut of the prompt."""
