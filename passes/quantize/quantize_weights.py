@@ -15,7 +15,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -28,6 +27,7 @@ from fretsaw.passes.quantize.grid import Floats, Grid, check_weights, search, sp
 
 FORMAT = re.compile(r"u([248])_g(\d+)")
 KEEP = "keep"
+WORD = 32  # bits
 METHODS: dict[str, Callable[[Floats, int], Grid]] = {"nearest": span, "search": search}
 
 
@@ -37,7 +37,7 @@ class Quantized:
 
     Args:
         format: u4_g32 is 4 bits a code, with one scale and minimum (f16) for 32 neighbouring input features: 5 bits a
-            weight. Codes of 2, 4 and 8 bits; groups of 8 or more, a multiple of 8.
+            weight. Codes of 2, 4 and 8 bits; groups of 8 or more whose codes fill words of 32 bits.
         method: nearest takes the grid from the least and greatest weight of a group, search fits it to the weights.
         head: The format of the output head, and of an embedding that is the same matrix; keep leaves it as it is.
         layers: Layers whose projections are coded, counted from 0; empty: all of them.
@@ -64,13 +64,18 @@ def parse_format(name: str, text: str) -> tuple[int, int]:
         ValueError: it is none.
     """
     found = FORMAT.fullmatch(text)
-    if found is None or int(found[2]) % 8 or not 8 <= int(found[2]) <= 1024:
-        raise ValueError(f"{name} is uBITS_gGROUP, 2, 4 or 8 bits in groups of 8 to 1024 (a multiple of 8), not {text}")
+    if found is None or int(found[1]) * int(found[2]) % WORD or not 8 <= int(found[2]) <= 1024:
+        raise ValueError(
+            f"{name} is uBITS_gGROUP, 2, 4 or 8 bits in groups of 8 to 1024 that fill words of {WORD} bits, not {text}"
+        )
     return int(found[1]), int(found[2])
 
 
 def _sites(options: Quantized) -> Contract:
-    return Cleared(partial(plain_projections, options=options))
+    def projections_without_codes_that_the_options_want(graph: Graph) -> Sequence[Node]:
+        return plain_projections(graph, options)
+
+    return Cleared(projections_without_codes_that_the_options_want)
 
 
 @graph_pass(phase="packed", keeps="budget", sites=_sites, options=Quantized)

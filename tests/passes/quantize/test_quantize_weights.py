@@ -132,7 +132,7 @@ def test_weights_that_no_code_is_for() -> None:
     assert "layers.1.down_proj" in str(caught.value)
 
 
-@pytest.mark.parametrize("format", ["u3_g32", "u4_g12", "u4", "i4_g32", "u4_g0", "u4_g2048", ""])
+@pytest.mark.parametrize("format", ["u3_g32", "u4_g12", "u2_g8", "u4", "i4_g32", "u4_g0", "u4_g2048", ""])
 def test_formats_that_do_not_exist(format: str) -> None:
     with pytest.raises(UsageError, match="uBITS_gGROUP"):
         quantize_weights.configured({"format": format})
